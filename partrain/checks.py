@@ -1,0 +1,44 @@
+"""Checks of settings, with one form of message: the setting's name, what was found, what is expected."""
+
+import importlib
+from collections.abc import Collection
+from typing import Any
+
+
+def at_least(name: str, value: float, lowest: float) -> None:
+    """Raise `ValueError` unless `value` >= `lowest`."""
+    if not value >= lowest:
+        raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    """Raise `ValueError` unless `value` > `bound`."""
+    if not value > bound:
+        raise ValueError(f"{name} must be greater than {bound}, got {value}")
+
+
+def within(name: str, value: float, lowest: float, highest: float) -> None:
+    """Raise `ValueError` unless `lowest` <= `value` <= `highest`."""
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} must be between {lowest} and {highest}, got {value}")
+
+
+def one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Raise `ValueError` that lists the `known` values unless `value` is one of them."""
+    if value not in known:
+        raise ValueError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
+
+
+def imported(name: str, path: str) -> Any:
+    """The object at "module:attribute", for the user's own networks and label families.
+
+    Raises:
+        ValueError: `path` is not of that form, or nothing is there.
+    """
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(f"{name}={path}: expected 'module:attribute', e.g. my_package.my_module:MyClass")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name}={path}: {error}; the module must be importable from the working directory") from None

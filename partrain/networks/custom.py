@@ -1,0 +1,24 @@
+"""A user's own `nn.Module`, by the name of the function or class that builds it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from partrain import checks
+
+
+@dataclass(kw_only=True)
+class CustomSettings:
+    """`build`: "module:callable", called with `options`; every segment's process imports it anew."""
+
+    kind: str = "custom"
+    builder: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """What the builder returns; images of `input_shape` (channels, height, width) go in, class scores come out."""
+        network = checks.imported("network.builder", self.builder)(**self.options)
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"network.builder={self.builder} must return an nn.Module, got {type(network).__name__}")
+        return network

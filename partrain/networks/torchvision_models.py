@@ -1,0 +1,69 @@
+"""Torchvision's classification models, for images of any size with one or three channels.
+
+torchvision is imported where it is used: it takes a second that a run of another network need not wait for.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partrain import checks
+
+
+@dataclass(kw_only=True)
+class TorchvisionSettings:
+    """`name` as `torchvision.models.list_models()` gives it; images are scaled to `image_size` and given 3 channels.
+
+    `options` go to the model's builder, e.g. `network.options.dropout=0.2`.
+    """
+
+    kind: str = "torchvision"
+    name: str = "resnet18"
+    image_size: int = 32
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if self.name not in known:
+            raise ValueError(f"network.name={self.name} is unknown; known: {', '.join(known)}")
+        checks.at_least("network.image_size", self.image_size, 1)
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
+        import torchvision
+
+        options = dict(self.options)
+        if self.name.startswith("vit_"):
+            options.setdefault("image_size", self.image_size)
+        if self.name in ("googlenet", "inception_v3"):
+            options.setdefault("aux_logits", False)
+            options.setdefault("init_weights", False)
+        try:
+            model = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **options)
+        except TypeError as error:
+            raise ValueError(f"network.options={self.options} do not fit {self.name}: {error}") from None
+        return AdaptedModel(model, input_shape, self.image_size)
+
+
+class AdaptedModel(nn.Module):
+    """`model`, which takes 3-channel images of `image_size`, for images of `input_shape`."""
+
+    def __init__(self, model: nn.Module, input_shape: tuple[int, ...], image_size: int) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        if channels not in (1, 3):
+            raise ValueError(f"network=torchvision takes images of 1 or 3 channels, got {channels}")
+        self.model = model
+        self.grey = channels == 1
+        self.size = None if (height, width) == (image_size, image_size) else (image_size, image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size is not None:
+            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=False)
+        if self.grey:
+            images = images.expand(-1, 3, -1, -1)
+        return self.model(images)
