@@ -1,0 +1,105 @@
+"""Files that are whole or not there: tensors as safetensors with a digest, everything else as JSON.
+
+A file is written beside its place, synced to disk and renamed into it, so a process killed at any moment leaves either
+the old file or the new one. The digest in a tensor file's header covers tensors and metadata; `load` checks it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class DamagedFile(ValueError):
+    """A file of a run is cut short, changed or of another kind; the message names it and says what to do."""
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, sync it and rename it to `path`.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, values: object) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises `DamagedFile` where `path` holds no JSON, `FileNotFoundError` where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it to have it made anew") from None
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
+    """Write `tensors` and `metadata` (JSON-able) to `path`, without a copy of tensors that are contiguous on the CPU."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata)
+    header = {"metadata": text, "digest": _digest(plain, text)}
+    write_atomic(path, lambda beside: save_file(plain, beside, metadata=header))
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:
+    """The tensors, on `device`, and the metadata that `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is cut short or a byte of it has changed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if header["digest"] != _digest(tensors, header["metadata"]):
+            raise DamagedFile(f"{path} is damaged (its digest does not match its contents); delete it and resume the run")
+        metadata = json.loads(header["metadata"])
+    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
+
+
+def load_metadata(path: Path) -> Any:
+    """The metadata that `save` wrote, without reading the tensors or checking the digest.
+
+    Raises:
+        DamagedFile: there is none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["metadata"])
+    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

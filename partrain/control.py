@@ -1,0 +1,37 @@
+"""What a segment's training obeys while it runs: requests to stop, and its share of the cores."""
+
+import os
+from pathlib import Path
+
+import torch
+
+THREADS_FILE = "threads"
+
+
+class Control:
+    """Reads the wishes of whoever launched the training in `folder`; alone, it just runs."""
+
+    def __init__(self, folder: Path, parent: int | None = None) -> None:
+        self._threads_file = folder / THREADS_FILE
+        self._threads_read = 0
+        self._parent = parent
+        self._stop = False
+
+    def ask_to_stop(self, *_: object) -> None:
+        """A signal handler: training writes a checkpoint at its next look and ends."""
+        self._stop = True
+
+    def stop_asked(self) -> bool:
+        return self._stop
+
+    def look(self) -> None:
+        """Take on the number of threads that the folder's `threads` file says; stop if the launcher is gone."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self._stop = True
+        try:
+            changed = self._threads_file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed != self._threads_read:
+            self._threads_read = changed
+            torch.set_num_threads(int(self._threads_file.read_text()))

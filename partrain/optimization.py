@@ -1,0 +1,101 @@
+"""How a segment is optimised: settings, optimiser, learning-rate schedule, precision."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from partrain import checks
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(kw_only=True)
+class TrainSettings:
+    """Every segment's training.
+
+    `precision`: bf16 is autocast over fp32 weights; auto takes it where the device computes in it natively.
+    `early_stop`: a segment fed synthetic samples stops once an epoch lowers its mean loss by less than this fraction
+    (0: never); the learning rate then falls to zero over one more epoch.
+    `warmup`, `decay`: fractions of the training in which the learning rate rises and falls, linearly.
+    `checkpoint_seconds`: a checkpoint is written at least this often, and after every epoch.
+    """
+
+    epochs: int = 8
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    precision: str = "auto"
+    compile: bool = False
+    early_stop: float = 0.02
+    warmup: float = 0.1
+    decay: float = 0.5
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        checks.at_least("train.epochs", self.epochs, 1)
+        checks.at_least("train.batch_size", self.batch_size, 1)
+        checks.above("train.lr", self.lr, 0)
+        checks.at_least("train.weight_decay", self.weight_decay, 0)
+        checks.one_of("train.optimizer", self.optimizer, OPTIMIZERS)
+        checks.within("train.momentum", self.momentum, 0, 1)
+        checks.one_of("train.precision", self.precision, PRECISIONS)
+        checks.within("train.early_stop", self.early_stop, 0, 1)
+        checks.within("train.warmup", self.warmup, 0, 1)
+        checks.within("train.decay", self.decay, 0, 1)
+        checks.above("train.checkpoint_seconds", self.checkpoint_seconds, 0)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    # fused: one pass over the weights and no temporaries of their size
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+
+def _adam(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+
+def _sgd(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum, fused=True
+    )
+
+
+OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "sgd": _sgd}
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimiser that `settings` name, over `parameters`."""
+    return OPTIMIZERS[settings.optimizer](parameters, settings)
+
+
+def learning_rate(settings: TrainSettings, step: int, end: int, full: int) -> float:
+    """The rate of `step` (from 0) of a training that ends after `end` steps and was planned to take `full`.
+
+    A trapezoid: up over the first `warmup` of `full`, level, then down to zero over the last `decay` of `full`, or over
+    what is left since an early stop moved `end`.
+    """
+    rise = max(1, round(settings.warmup * full))
+    fall = max(1, round(settings.decay * full))
+    return settings.lr * min((step + 1) / rise, 1.0, (end - step) / fall)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`precision` with auto replaced by what `device` computes fast: bf16 in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16") else "fp32"
+    return "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context to run forward passes in."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,63 @@
+"""A segment task: all that training one segment needs, as plain data in the segment's own folder."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from partrain import checkpoint
+from partrain.labels import LabelSettings
+from partrain.optimization import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentTask:
+    """Carry the boundary at `start` to the boundary at `stop` (cut names; None: the network's ends).
+
+    `index`: the number of the segment, and of the boundary it begins at; it ends at boundary `index` + 1.
+    `start_shape`, `stop_shape`: per image. `data`: the prepared data set's folder; only segment 0, or one fed stored
+    outputs, opens it. `num_images`: what an epoch is. `stored_input`, `stored_output`, `initial`: files, relative to
+    the task's folder: the left segment's outputs over the training set, where this one's go, weights to start from.
+    """
+
+    index: int
+    network: dict[str, Any]
+    image_shape: list[int]
+    num_classes: int
+    start: str | None
+    stop: str | None
+    start_shape: list[int]
+    stop_shape: list[int]
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    seed: int = 0
+    data: str
+    num_images: int
+    device: str = "cpu"
+    stored_input: str | None = None
+    stored_output: str | None = None
+    initial: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write `folder`/task.json.
+
+        Raises:
+            ValueError: the folder holds another task.
+        """
+        path = folder / "task.json"
+        if path.exists() and SegmentTask.read(folder) != self:
+            raise ValueError(f"{path} is of another plan or other settings; start a new run in a new folder")
+        checkpoint.write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SegmentTask":
+        """Raises `ValueError` where `folder` holds no task."""
+        path = folder / "task.json"
+        try:
+            values = checkpoint.read_json(path)
+            values["labels"] = LabelSettings(**values["labels"])
+            values["train"] = TrainSettings(**values["train"])
+            return cls(**values)
+        except FileNotFoundError:
+            raise ValueError(f"{folder} is no segment's folder: it has no task.json") from None
+        except (TypeError, KeyError) as error:
+            raise checkpoint.DamagedFile(f"{path} is damaged ({error})") from None
