@@ -1,0 +1,7 @@
+"""Where people read: rich output on a terminal, plain lines elsewhere."""
+
+import sys
+
+from rich.console import Console
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())

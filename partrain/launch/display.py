@@ -1,0 +1,69 @@
+"""The live view of a launch: a bar per segment on a terminal, a line per segment and epoch elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from partrain import checkpoint
+from partrain.console import console
+
+
+class Display:
+    """Shows what each segment's progress.json says."""
+
+    def __init__(self, segments: Sequence[tuple[Path, str]]) -> None:
+        self._names = dict(segments)
+        self._epochs: dict[Path, int] = {}
+        self._seen: dict[Path, int] = {}
+        self._bars: dict[Path, TaskID] = {}
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._live.start()
+        for folder, name in self._names.items():
+            self._bars[folder] = self._live.add_task(name, total=None, status="waiting")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def update(self, folder: Path) -> None:
+        """Show what has changed in `folder`/progress.json since the last look."""
+        path = folder / "progress.json"
+        try:
+            changed = path.stat().st_mtime_ns
+            if changed == self._seen.get(folder):
+                return
+            state = checkpoint.read_json(path)
+        except (FileNotFoundError, checkpoint.DamagedFile):
+            return
+        self._seen[folder] = changed
+        self._live.update(self._bars[folder], completed=state["step"], total=state["end"], status=_status(state))
+        if not console.is_terminal and state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
+            self._epochs[folder] = state["epoch"]
+            console.print(f"{self._names[folder]}: {_status(state)}")
+
+    def done(self, folder: Path) -> None:
+        self.update(folder)
+        self._live.update(self._bars[folder], total=1, completed=1)
+
+    def note(self, folder: Path, text: str) -> None:
+        console.print(f"{self._names[folder]}: {text}")
+
+
+def _status(state: dict[str, Any]) -> str:
+    status = (
+        f"epoch {state['epoch']}  loss {state['loss']:.4f}  decodes {100 * state['decode_accuracy']:5.1f} %  "
+        f"{state['samples_per_second']:,.0f} samples/s"
+    )
+    return f"{status}  WARNING {state['warning']}" if state.get("warning") else status

@@ -1,0 +1,197 @@
+"""One process per segment on this machine, supervised: started, watched, restarted when killed, stopped cleanly.
+
+The launcher and its processes share files only. A process that is killed is started again and resumes from its
+checkpoint; one that fails with an error of its own is not, and the others finish.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from partrain import checkpoint, checks
+from partrain.control import THREADS_FILE
+from partrain.launch.display import Display
+from partrain.launch.placement import divide, num_cores
+from partrain.worker import DONE, ERROR_FILE, STOPPED
+
+_POLL = 0.1  # seconds
+
+
+@dataclass(kw_only=True)
+class LaunchSettings:
+    """`device`: auto, cpu, cuda or cuda:<n>. `threads`: per segment, or auto.
+
+    With a number, results are the same bits on every run; auto hands the cores of segments that have ended to those
+    that still train, which is faster, and the number of threads changes the order in which floating-point sums are made.
+    """
+
+    device: str = "auto"
+    threads: str | int = "auto"
+    max_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        if self.threads != "auto":
+            if not str(self.threads).isdigit():
+                raise ValueError(f"launch.threads must be a number or auto, got {self.threads}")
+            self.threads = int(self.threads)
+            checks.at_least("launch.threads", self.threads, 1)
+        checks.at_least("launch.max_restarts", self.max_restarts, 0)
+
+
+class SegmentFailed(RuntimeError):
+    """A segment failed for good; the message holds its index and its own report. `clear`: no traceback is needed."""
+
+    def __init__(self, message: str, clear: bool) -> None:
+        super().__init__(message)
+        self.clear = clear
+
+
+@dataclass
+class Job:
+    """A segment to train: its `folder`, a `name` for people, and its share of the work in any unit."""
+
+    folder: Path
+    name: str
+    device: str
+    cost: float
+    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    restarts: int = field(default=0, init=False)
+    threads: int = field(default=0, init=False)
+
+    def start(self) -> None:
+        (self.folder / ERROR_FILE).unlink(missing_ok=True)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "partrain.worker", str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def give_threads(self, threads: int) -> None:
+        if threads != self.threads:
+            self.threads = threads
+            checkpoint.write_text(self.folder / THREADS_FILE, str(threads))
+
+    def failure(self, code: int) -> SegmentFailed:
+        """What happened to a process that ended with `code`."""
+        try:
+            report: dict[str, Any] = checkpoint.read_json(self.folder / ERROR_FILE)
+        except (FileNotFoundError, ValueError):
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            log = self.folder / "log.txt"
+            return SegmentFailed(f"{self.name} {how}, after {self.restarts} restarts; see {log}", clear=True)
+        if report["clear"]:
+            message = report["message"] if self.name in report["message"] else f"{self.name}: {report['message']}"
+            return SegmentFailed(message, clear=True)
+        return SegmentFailed(f"{self.name}: {report['type']}: {report['message']}\n{report['traceback']}", clear=False)
+
+
+class _Supervisor:
+    def __init__(self, jobs: Sequence[Job], settings: LaunchSettings, display: Display) -> None:
+        self.settings, self.display = settings, display
+        self.waiting = sorted(jobs, key=lambda job: -job.cost)
+        self.running: list[Job] = []
+        self.failures: list[SegmentFailed] = []
+        self.interrupted = False
+
+    def run(self) -> None:
+        previous = signal.signal(signal.SIGTERM, self._interrupt)
+        try:
+            while self.waiting or self.running:
+                self._start_some()
+                time.sleep(_POLL)
+                self._look()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
+        finally:
+            self._stop_all()
+            signal.signal(signal.SIGTERM, previous)
+
+    @staticmethod
+    def _interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def _start_some(self) -> None:
+        """On a CPU, start as many as keep every core busy and none fought over; on GPUs, all."""
+        cores, fixed = num_cores(), self.settings.threads
+        at_once = max(1, cores // fixed) if isinstance(fixed, int) else cores
+        started = False
+        while self.waiting and (self.waiting[0].device != "cpu" or len(self.running) < at_once):
+            job = self.waiting.pop(0)
+            self.running.append(job)
+            started = True
+            self._divide_threads()
+            job.start()
+        if started:
+            self._divide_threads()
+
+    def _divide_threads(self) -> None:
+        fixed = self.settings.threads
+        if isinstance(fixed, int):
+            shares = [fixed] * len(self.running)
+        else:
+            shares = divide(num_cores(), [job.cost for job in self.running])
+        for job, threads in zip(self.running, shares, strict=True):
+            job.give_threads(threads)
+
+    def _look(self) -> None:
+        for job in list(self.running):
+            assert job.process is not None
+            self.display.update(job.folder)
+            code = job.process.poll()
+            if code is None:
+                continue
+            self.running.remove(job)
+            if code == DONE:
+                self.display.done(job.folder)
+            elif code < 0 and job.restarts < self.settings.max_restarts:
+                job.restarts += 1
+                self.display.note(job.folder, f"killed by {signal.Signals(-code).name}; restarting from its checkpoint")
+                self.waiting.insert(0, job)
+            elif code != STOPPED:
+                self.failures.append(job.failure(code))
+                self.display.note(job.folder, "failed; the others go on")
+            self._divide_threads()
+
+    def _stop_all(self) -> None:
+        """Ask what still runs to write its checkpoint and end; insist after a while."""
+        for job in self.running:
+            if job.process is not None and job.process.poll() is None:
+                job.process.terminate()
+        for job in self.running:
+            if job.process is None:
+                continue
+            try:
+                job.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+
+
+def launch(jobs: Sequence[Job], settings: LaunchSettings) -> None:
+    """Train the segments of `jobs`, each in a process of its own, until all are done.
+
+    Raises:
+        SegmentFailed: a segment failed for good; raised when the others have finished.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
+    """
+    with Display([(job.folder, job.name) for job in jobs]) as display:
+        supervisor = _Supervisor(jobs, settings, display)
+        supervisor.run()
+    if len(supervisor.failures) == 1:
+        raise supervisor.failures[0]
+    if supervisor.failures:
+        message = "\n".join(str(failure) for failure in supervisor.failures)
+        raise SegmentFailed(message, clear=all(failure.clear for failure in supervisor.failures))

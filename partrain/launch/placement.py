@@ -1,0 +1,44 @@
+"""Which device and how many threads each segment gets."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_devices() -> list[str]:
+    """What `launch.device` may name here."""
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *gpus]
+
+
+def place(wanted: str, count: int) -> list[str]:
+    """A device for each of `count` segments: `wanted`, or for auto the GPUs in turn, or the CPU where there is none.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    devices = available_devices()
+    gpus = devices[1:]
+    if wanted in ("auto", "cuda"):
+        if gpus:
+            return [gpus[index % len(gpus)] for index in range(count)]
+        if wanted == "auto":
+            return ["cpu"] * count
+    if wanted not in devices:
+        raise ValueError(f"launch.device={wanted}: there is no such device here; available: {', '.join(devices)} or auto")
+    return [wanted] * count
+
+
+def divide(cores: int, costs: Sequence[float]) -> list[int]:
+    """Threads for processes of these `costs` that run at once: at least one each, the rest where most is to be done."""
+    threads = [1] * len(costs)
+    for _ in range(cores - len(costs) if costs else 0):
+        neediest = max(range(len(costs)), key=lambda index: costs[index] / threads[index])
+        threads[neediest] += 1
+    return threads
