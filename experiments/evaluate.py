@@ -1,0 +1,30 @@
+"""Evaluate a run's stitched network on its own or other test images. `--help` lists the settings."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+import partrain
+from partrain.config import clear_errors, clear_job_errors, evaluation_data, register
+from partrain.launch.placement import place
+from partrain.report.evaluation import show_evaluation, write_evaluation
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    with clear_job_errors():
+        if OmegaConf.is_missing(config, "run"):
+            raise ValueError("run=<folder> is needed: the folder of the run to evaluate")
+        run = Path(config.run)
+        result = partrain.evaluate(run, evaluation_data(config), place(config.device, 1)[0])
+        name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)
+        folder = run / "evaluation" / name
+        write_evaluation(result, run, folder)
+        show_evaluation(result, folder)
+
+
+if __name__ == "__main__":
+    register()
+    with clear_errors():
+        main()

@@ -1,0 +1,9 @@
+"""partrain trains neural networks in independent pieces: cut, train every segment on its own, stitch."""
+
+from partrain.data.batches import normalise
+from partrain.evaluate import Evaluation, evaluate
+from partrain.run import run
+from partrain.settings import RunSettings
+from partrain.stitch import load
+
+__all__ = ["Evaluation", "RunSettings", "evaluate", "load", "normalise", "run"]

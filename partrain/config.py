@@ -1,0 +1,190 @@
+"""Hydra's edge of the library: schemas for `conf/`, settings out of a configuration, errors in one line.
+
+Nothing else in `partrain` knows Hydra.
+"""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from partrain.console import console
+from partrain.data import Dataset, DataSettings, prepare
+from partrain.labels import LabelSettings
+from partrain.launch import LaunchSettings, SegmentFailed
+from partrain.networks import NETWORKS
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+from partrain.settings import RunSettings, ScheduleSettings
+
+
+@dataclass
+class TrainConfig:
+    """What experiments/train.py takes: a run's settings, and `resume`, the folder of a run to go on with."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    network: Any = None
+    partition: PartitionSettings = field(default_factory=PartitionSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    launch: LaunchSettings = field(default_factory=LaunchSettings)
+    seed: int = 0
+    resume: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """What experiments/evaluate.py takes: `run`, a run's folder, and data with the same classes (none: the run's)."""
+
+    data: DataSettings | None = None
+    run: str = MISSING
+    device: str = "auto"
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, under the names that `conf/` uses."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    for kind, settings in NETWORKS.items():
+        store.store(name=f"{kind}_schema", node=settings)
+    OmegaConf.register_new_resolver("or_new", lambda given, new: given or new, replace=True)
+
+
+def run_settings(config: DictConfig) -> RunSettings:
+    """The settings that a composed configuration describes."""
+    values = {str(key): value for key, value in config.items_ex(resolve=True) if key != "resume"}
+    return RunSettings(**{key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in values.items()})
+
+
+def resumed_settings(config: DictConfig) -> RunSettings:
+    """The settings of the run in the folder `config.resume`; of what was given now, `launch` alone may differ.
+
+    Raises:
+        ValueError: the folder is no run's, or the command line sets something else than the run did.
+    """
+    folder = Path(config.resume)
+    stored_file = folder / "config.yaml"
+    if not (folder / "plan.json").exists() or not stored_file.exists():
+        raise ValueError(f"resume={folder} is no run's folder: it needs config.yaml and plan.json")
+    stored = OmegaConf.load(stored_file)
+    assert isinstance(stored, DictConfig)
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "resume" or key.startswith(("launch", "hydra")):
+            continue
+        found, wanted = OmegaConf.select(stored, key), OmegaConf.select(config, key)
+        if found != wanted:
+            raise ValueError(
+                f"resume={folder}: the run has {key}={_short(found)}, the command line says {override}; "
+                "leave it out, or start a new run"
+            )
+    merged = OmegaConf.merge(
+        OmegaConf.structured(TrainConfig), {"network": OmegaConf.structured(NETWORKS[stored.network.kind])}, stored
+    )
+    merged.launch = config.launch
+    assert isinstance(merged, DictConfig)
+    return run_settings(merged)
+
+
+def _short(value: Any) -> str:
+    text = str(OmegaConf.to_container(value)) if OmegaConf.is_config(value) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def evaluation_data(config: DictConfig) -> Dataset:
+    """The data set that an evaluation's configuration names, or else the run's own."""
+    if config.data is not None:
+        settings = OmegaConf.to_object(config.data)
+    else:
+        stored_file = Path(config.run) / "config.yaml"
+        if not stored_file.exists():
+            raise ValueError(f"run={config.run} is no run's folder: it has no config.yaml")
+        stored = OmegaConf.load(stored_file)
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataSettings), stored.data))
+    assert isinstance(settings, DataSettings)
+    return prepare(settings)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Around a script: a user's mistake ends it with one line and exit code 1, Ctrl-C with 130."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here instead of being printed in full
+    try:
+        yield
+    except (ValueError, HydraException, OmegaConfBaseException, OSError) as error:
+        _fail(one_line(error))
+    except SegmentFailed as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+@contextmanager
+def clear_job_errors(resume: str | None = None) -> Iterator[None]:
+    """Around a script's job: as `clear_errors`, before Hydra adds lines of its own, and says how to `resume` the run.
+
+    In a multirun errors go up to Hydra, which runs the other jobs first.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        yield
+        return
+    with clear_errors():
+        try:
+            yield
+        except KeyboardInterrupt:
+            if resume:
+                console.print(f"stopped, nothing is lost; go on with: python experiments/train.py resume={resume}")
+            raise
+        except SegmentFailed as error:
+            kept = f"the work of all segments is kept; once the cause is removed: resume={resume}"
+            raise SegmentFailed(f"{error}\n{kept}", error.clear) from None
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("PARTRAIN_TRACEBACK"):
+        traceback.print_exc()
+    sys.exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    """`error` for the user, without Hydra's and OmegaConf's layout.
+
+    A group's option that does not exist is listed with those that do.
+    """
+    if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        known = ", ".join(sorted(error.options))
+        return f"{group}={option} is unknown; known: {known}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OmegaConfBaseException):
+        return _setting_error(error, lines[0])
+    if isinstance(error, HydraException) and error.__cause__ is not None:
+        return one_line(error.__cause__)
+    return " ".join(lines) or type(error).__name__
+
+
+def _setting_error(error: OmegaConfBaseException, message: str) -> str:
+    key = str(error.full_key or "")
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
+        near = difflib.get_close_matches(key.rpartition(".")[2], map(str, known), n=1)
+        group = key.rpartition(".")[0]
+        hint = f"did you mean {f'{group}.' if group else ''}{near[0]}?" if near else "--help lists them"
+        return f"there is no setting {key}; {hint}"
+    return f"{key}: {message}" if key and key not in message else message

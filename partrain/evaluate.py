@@ -1,0 +1,119 @@
+"""Evaluation of a stitched network: accuracy, confusions, and what every boundary decodes to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partrain import checkpoint
+from partrain.boundaries import ClassBoundary, Output, SyntheticBoundary
+from partrain.data import Dataset
+from partrain.data.batches import Images
+from partrain.labels import LabelSettings
+from partrain.networks import Chain
+from partrain.stitch import load_recorded, read_card
+
+_BATCH = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """On a data set's test images. Accuracies are fractions; `boundaries[i]` is decoded at boundary i + 1.
+
+    `confusion` [classes, classes]: how many images of the row's class were taken for the column's.
+    """
+
+    data: dict[str, Any]
+    classes: list[str]
+    top1: float
+    top5: float
+    boundaries: list[float]
+    confusion: Tensor
+
+    def per_class(self) -> dict[str, float]:
+        """Accuracy by class name; classes without images are left out."""
+        counts = self.confusion.sum(dim=1)
+        right = self.confusion.diag()
+        rows = zip(self.classes, right.tolist(), counts.tolist(), strict=True)
+        return {name: r / n for name, r, n in rows if n}
+
+    def most_confused(self, count: int = 10) -> list[dict[str, Any]]:
+        """The `count` most frequent mistakes: class, what it was taken for, how often."""
+        mistakes = self.confusion - self.confusion.diag().diag()
+        worst = mistakes.flatten().topk(min(count, mistakes.numel()))
+        size = len(self.classes)
+        return [
+            {"class": self.classes[place // size], "taken_for": self.classes[place % size], "images": images}
+            for place, images in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
+            if images
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "data": self.data,
+            "top1": self.top1,
+            "top5": self.top5,
+            "boundaries": self.boundaries,
+            "per_class": self.per_class(),
+            "most_confused": self.most_confused(),
+            "classes": self.classes,
+            "confusion": self.confusion.tolist(),
+        }
+
+    def write(self, path: Path) -> None:
+        checkpoint.write_json(path, self.to_json())
+
+
+def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") -> Evaluation:
+    """Evaluate the stitched network of `run`, in fp32, on `dataset`'s test images.
+
+    Raises:
+        ValueError: `run` has no stitched network, or the data set has other classes.
+    """
+    device = torch.device(device)
+    card = read_card(run)
+    if list(dataset.classes) != card.classes:
+        raise ValueError(
+            f"data={dataset.name} has {dataset.num_classes} classes ({''.join(dataset.classes)[:60]}), "
+            f"the network of {run} was trained on {len(card.classes)} ({''.join(card.classes)[:60]})"
+        )
+    network, tape = load_recorded(run, device)
+    chain = Chain(network, tape)
+    cuts = {cut.name: cut for cut in chain.cuts}
+    edges = [None, *(cuts[name] for name in card.cuts), None]
+    segments = [chain.segment(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    images = Images(dataset, dataset.test, device)
+    labels = LabelSettings(**card.labels)
+    outputs: list[Output] = []
+    hits = torch.zeros(len(segments), dtype=torch.long)
+    top5, confusion = 0, torch.zeros(len(card.classes) ** 2, dtype=torch.long)
+    with torch.inference_mode():
+        for first in range(0, len(dataset.test), _BATCH):
+            indices = torch.arange(first, min(first + _BATCH, len(dataset.test)), device=device)
+            values, targets = images.gather(indices)
+            for index, segment in enumerate(segments):
+                values = segment(values)
+                if len(outputs) == index:
+                    outputs.append(_output(index, len(segments), values, card.seed, labels, len(card.classes)))
+                scores = outputs[index].scores(values.clone())  # the next segment may change its input in place
+                hits[index] += (scores.argmax(dim=1) == targets).sum().cpu()
+            top5 += int((values.topk(min(5, values.shape[1]), dim=1).indices == targets[:, None]).sum())
+            pairs = targets * len(card.classes) + values.argmax(dim=1)
+            confusion += torch.bincount(pairs, minlength=len(confusion)).cpu()
+    count = len(dataset.test)
+    return Evaluation(
+        data=dataset.provenance(),
+        classes=card.classes,
+        top1=hits[-1].item() / count,
+        top5=top5 / count,
+        boundaries=[hit / count for hit in hits.tolist()],
+        confusion=confusion.view(len(card.classes), -1),
+    )
+
+
+def _output(index: int, count: int, values: Tensor, seed: int, labels: LabelSettings, num_classes: int) -> Output:
+    if index == count - 1:
+        return ClassBoundary()
+    return SyntheticBoundary(index + 1, list(values.shape[1:]), num_classes, labels, seed, values.device)

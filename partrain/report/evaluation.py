@@ -1,0 +1,38 @@
+"""An evaluation's files, and what the console shows of it."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from partrain.console import console
+from partrain.evaluate import Evaluation
+from partrain.report.plots import plot_confusion, plot_curves, plot_per_class
+
+
+def write_evaluation(result: Evaluation, run: Path, folder: Path) -> None:
+    """Write evaluation.json, confusion.png, per_class.png and the run's curves.png into `folder`."""
+    result.write(folder / "evaluation.json")
+    plot_confusion(result, folder / "confusion.png")
+    plot_per_class(result, folder / "per_class.png")
+    plot_curves(sorted((run / "segments").glob("*/metrics.csv")), folder / "curves.png")
+
+
+def show_evaluation(result: Evaluation, folder: Path) -> None:
+    """Print accuracies, the most confused pairs and where the files are."""
+    data = result.data
+    split = f" {data['split']}" if data["split"] else ""
+    console.print(f"{data['name']}{split}, {data['test_images']:,} test images")
+    if data["note"]:
+        console.print(f"Note: {data['note']}")
+    console.print(f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}")
+    decoded = ", ".join(f"{index}: {share:.2%}" for index, share in enumerate(result.boundaries, start=1))
+    console.print(f"decoded at boundary {decoded}")
+    worst = sorted(result.per_class().items(), key=lambda item: item[1])[:5]
+    console.print("hardest classes: " + ", ".join(f"{name} {share:.1%}" for name, share in worst))
+    table = Table(title="Most confused")
+    for column in ("class", "taken for", "images"):
+        table.add_column(column, justify="right")
+    for pair in result.most_confused():
+        table.add_row(pair["class"], pair["taken_for"], f"{pair['images']:,}")
+    console.print(table)
+    console.print(f"Written to {folder}")

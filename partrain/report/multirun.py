@@ -1,0 +1,75 @@
+"""The table that a multirun leaves over its runs, as CSV and Markdown."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from partrain import checkpoint
+from partrain.console import console
+
+COLUMNS = (
+    "run",
+    "overrides",
+    "test accuracy %",
+    "before recovery %",
+    "train seconds",
+    "traffic bytes",
+    "data",
+    "verified data",
+    "outcome",
+)
+
+
+class MultirunTable(Callback):
+    """A Hydra callback: writes table.csv and table.md into the sweep's folder, anew whenever a run ends."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        hydra = config.hydra
+        if hydra.mode != RunMode.MULTIRUN:
+            return
+        failed = job_return.status != JobStatus.COMPLETED
+        outcome = str(job_return._return_value).splitlines()[0] if failed else "done"
+        self._rows.append(row(Path(hydra.runtime.output_dir), " ".join(job_return.overrides or ()), outcome))
+        write_tables(self._rows, Path(hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        console.print(f"Table over {len(self._rows)} runs: {Path(config.hydra.sweep.dir) / 'table.md'}")
+
+
+def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
+    """The table's row for the run in folder `run`."""
+    found: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"run": run.name, "overrides": overrides, "outcome": outcome}
+    results_file = run / "results.json"
+    if results_file.exists():
+        results = checkpoint.read_json(results_file)
+        data, before = results["data"], results["test_accuracy_before_recovery"]
+        found |= {
+            "test accuracy %": f"{100 * results['test_accuracy']:.2f}",
+            "before recovery %": "" if before is None else f"{100 * before:.2f}",
+            "train seconds": f"{results['train_seconds']:.1f}",
+            "traffic bytes": results["traffic_bytes"],
+            "data": f"{data['name']} {data['split'] or ''}".strip(),
+            "verified data": {True: "yes", False: "NO", None: "-"}[data["verified"]],
+        }
+    return found
+
+
+def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write `rows` to table.csv and table.md in `folder`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.write_text(folder / "table.csv", text.getvalue())
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(str(r[column]).replace("|", "\\|") for column in COLUMNS) + " |" for r in rows]
+    checkpoint.write_text(folder / "table.md", "\n".join(lines) + "\n")

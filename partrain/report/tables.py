@@ -1,0 +1,78 @@
+"""Tables on the console: the plan before training, the results after it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from partrain.console import console
+from partrain.partition import Plan
+
+
+def _count(number: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:.0f}"
+
+
+def plan_table(plan: Plan, batch_size: int) -> Table:
+    """One row per segment: what it holds and what it costs."""
+    imbalance = f"{plan.imbalance:.0%} above the mean share of {plan.balance}"
+    table = Table(title=f"Plan: {plan.network['kind']}, {len(plan.segments)} segments, the largest {imbalance}")
+    for column in ("segment", "layers"):
+        table.add_column(column)
+    for column in ("parameters", "FLOPs/image", f"activations/{batch_size}", "output"):
+        table.add_column(column, justify="right")
+    for segment in plan.segments:
+        names = segment.layers
+        table.add_row(
+            str(segment.index),
+            ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})",
+            _count(segment.parameters),
+            _count(segment.flops),
+            f"{segment.activation_bytes * batch_size / 2**20:.1f} MiB",
+            "×".join(map(str, segment.output_shape)) + (f" ({segment.stop})" if segment.stop else " (classes)"),
+        )
+    return table
+
+
+def print_plan(plan: Plan, batch_size: int) -> None:
+    console.print(plan_table(plan, batch_size))
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """The accuracy, a row per segment, and where the rest is."""
+    table = Table(title="Segments")
+    for column in ("segment", "epochs", "seconds", "samples/s", "peak memory", "decodes (test)"):
+        table.add_column(column, justify="right")
+    for segment in results["segments"]:
+        table.add_row(
+            str(segment["index"]),
+            f"{segment['epochs']}{' (early)' if segment['stopped_early'] else ''}",
+            f"{segment['train_seconds']:.1f}",
+            f"{segment['samples_per_second']:,.0f}",
+            f"{segment['peak_memory_bytes'] / 2**20:,.0f} MiB",
+            f"{segment['decode_accuracy']:.2%}",
+        )
+    console.print(table)
+    for warning in results["warnings"]:
+        console.print(f"WARNING {warning}")
+    console.print(accuracy_line(results))
+    if results["data"]["note"]:
+        console.print(f"Note: {results['data']['note']}")
+    console.print(f"Run: {folder}")
+
+
+def accuracy_line(results: dict[str, Any]) -> str:
+    """The outcome in a sentence, with what it was measured on."""
+    data = results["data"]
+    split = f" {data['split']}" if data["split"] else ""
+    before = results["test_accuracy_before_recovery"]
+    recovered = f" (before recovery {before:.2%})" if before is not None else ""
+    unverified = ", unverified files" if data["verified"] is False else ""
+    return (
+        f"Test accuracy {results['test_accuracy']:.2%}{recovered}, top-5 {results['top5_accuracy']:.2%}, on "
+        f"{data['test_images']:,} images of {data['name']}{split}{unverified}; trained in "
+        f"{results['train_seconds']:.1f} s, {results['traffic_bytes']:,} bytes between segments"
+    )

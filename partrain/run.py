@@ -1,0 +1,185 @@
+"""A run of the main job from settings to results: plan, train the segments, stitch, recover, evaluate, report.
+
+Every step leaves files in the run's folder and is passed over where they are there, so that calling `run` again on the
+same folder goes on where it was.
+"""
+
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partrain import checkpoint
+from partrain.data import Dataset, prepare
+from partrain.evaluate import Evaluation, evaluate
+from partrain.launch import launch
+from partrain.launch.local import Job
+from partrain.launch.placement import place
+from partrain.partition import Plan, make_plan
+from partrain.report.plots import plot_confusion, plot_curves
+from partrain.report.tables import print_plan, print_results
+from partrain.results import gather_results
+from partrain.segment import CHECKPOINT
+from partrain.settings import RunSettings
+from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
+from partrain.task import SegmentTask
+
+
+def run(settings: RunSettings, folder: str | Path, show: bool = True) -> dict[str, Any]:
+    """Do the run that `settings` describe in `folder`, or go on with it; returns what results.json says.
+
+    With `partition.dry_run` it ends after the plan and returns that. `show`: print the plan and the results.
+
+    Raises:
+        ValueError: a setting or a file is not as it should be; the message names it.
+        SegmentFailed: a segment's training failed for good; what the others did is kept.
+    """
+    folder = Path(folder).absolute()
+    dataset = prepare(settings.data)
+    image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
+    plan = make_plan(
+        settings.network, image_shape, dataset.num_classes, settings.partition, settings.train.batch_size
+    )
+    if show:
+        print_plan(plan, settings.train.batch_size)
+    write_plan(folder, settings, plan)
+    if settings.partition.dry_run:
+        return asdict(plan)
+    tasks = make_tasks(settings, plan, dataset)
+    for name, task in tasks.items():
+        task.write(folder / name)
+    seconds = train_segments(settings, plan, tasks, folder)
+    segments = [folder / name for name in tasks if name.startswith("segments/")]
+    card = _card(settings, plan, dataset)
+    stitch(segments, card, folder / MODEL_FOLDER)
+    device = place(settings.launch.device, 1)[0]
+    before = None
+    if "recovery" in tasks:
+        before = evaluate(folder, dataset, device)
+        seconds += recover(settings, tasks["recovery"], folder)
+        stitch([folder / "recovery"], card, folder / MODEL_FOLDER)
+    result = evaluate(folder, dataset, device)
+    shutil.rmtree(folder / "boundaries", ignore_errors=True)
+    results = gather_results(settings, plan, tasks, folder, result, before, seconds)
+    write_report(folder, result, len(plan.segments))
+    checkpoint.write_json(folder / "results.json", results)
+    if show:
+        print_results(results, folder)
+    return results
+
+
+def write_plan(folder: Path, settings: RunSettings, plan: Plan) -> None:
+    """Write plan.json and config.yaml; a folder that holds another plan is refused."""
+    path = folder / "plan.json"
+    if path.exists() and Plan.from_json(checkpoint.read_json(path)) != plan:
+        raise ValueError(f"{path} is of another plan than the settings make; start a new run in a new folder")
+    checkpoint.write_json(path, asdict(plan))
+    checkpoint.write_text(folder / "config.yaml", yaml.safe_dump(settings.to_json(), sort_keys=False))
+
+
+def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
+    """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
+    devices = place(settings.launch.device, len(plan.segments))
+    sequential = settings.schedule.name == "sequential"
+    common = {
+        "network": plan.network,
+        "image_shape": plan.input_shape,
+        "num_classes": plan.num_classes,
+        "labels": settings.labels,
+        "seed": settings.seed,
+        "data": str(dataset.folder),
+        "num_images": len(dataset.train),
+    }
+    tasks = {}
+    for segment, device in zip(plan.segments, devices, strict=True):
+        index = segment.index
+        last = index == len(plan.segments) - 1
+        tasks[f"segments/{index}"] = SegmentTask(
+            index=index,
+            start=segment.start,
+            stop=segment.stop,
+            start_shape=segment.input_shape,
+            stop_shape=segment.output_shape,
+            train=settings.train,
+            device=device,
+            stored_input=f"../../boundaries/{index}.bin" if sequential and index > 0 else None,
+            stored_output=f"../../boundaries/{index + 1}.bin" if sequential and not last else None,
+            **common,
+        )
+    if settings.schedule.recovery_epochs:
+        tasks["recovery"] = SegmentTask(
+            index=0,
+            start=None,
+            stop=None,
+            start_shape=plan.input_shape,
+            stop_shape=[plan.num_classes],
+            train=replace(
+                settings.train,
+                epochs=settings.schedule.recovery_epochs,
+                lr=settings.schedule.recovery_lr,
+                batch_size=settings.schedule.recovery_batch_size,
+                warmup=0.05,
+                decay=0.95,
+            ),
+            device=devices[0],
+            initial=f"../{MODEL_FOLDER}/model.safetensors",
+            **common,
+        )
+    return tasks
+
+
+def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask], folder: Path) -> float:
+    """Train what is not trained yet, by the schedule; returns the seconds it took from start to end."""
+    jobs = [
+        Job(folder / f"segments/{s.index}", f"segment {s.index}", tasks[f"segments/{s.index}"].device, _work(s.index, s.flops))
+        for s in plan.segments
+    ]
+    waiting = [job for job in jobs if not _finished(job.folder)]
+    started = time.perf_counter()
+    if settings.schedule.name == "sequential":
+        for job in waiting:
+            launch([job], settings.launch)
+    elif waiting:
+        launch(waiting, settings.launch)
+    return time.perf_counter() - started
+
+
+def _work(index: int, flops: int) -> float:
+    # segments fed synthetic samples reach their floor in about a third of the epochs
+    return flops if index == 0 else flops / 3
+
+
+def recover(settings: RunSettings, task: SegmentTask, folder: Path) -> float:
+    """Train the stitched network end to end for a few epochs: the same loop, without a cut."""
+    started = time.perf_counter()
+    if not _finished(folder / "recovery"):
+        launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch)
+    return time.perf_counter() - started
+
+
+def _finished(folder: Path) -> bool:
+    path = folder / CHECKPOINT
+    return path.exists() and bool(checkpoint.load_metadata(path)["finished"])
+
+
+def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
+    return ModelCard(
+        network=plan.network,
+        image_shape=plan.input_shape,
+        classes=list(dataset.classes),
+        mean=dataset.mean,
+        std=dataset.std,
+        cuts=[segment.stop for segment in plan.segments if segment.stop is not None],
+        seed=settings.seed,
+        labels=asdict(settings.labels),
+    )
+
+
+def write_report(folder: Path, result: Evaluation, num_segments: int) -> None:
+    """evaluation.json and the plots."""
+    result.write(folder / "evaluation.json")
+    plot_confusion(result, folder / "confusion.png")
+    plot_curves([folder / f"segments/{index}/metrics.csv" for index in range(num_segments)], folder / "curves.png")

@@ -1,0 +1,49 @@
+"""A run's settings: one dataclass per part, each defined beside the part that owns it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from partrain import checks
+from partrain.data import DataSettings
+from partrain.labels import LabelSettings
+from partrain.launch import LaunchSettings
+from partrain.networks import MLPSettings, NetworkSettings
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+
+
+@dataclass(kw_only=True)
+class ScheduleSettings:
+    """`parallel`: all segments at once. `sequential`: one after another, each fed the trained left one's outputs.
+
+    `recovery_epochs`: epochs of end-to-end training of the stitched network after either, with `recovery_lr` and
+    `recovery_batch_size`.
+    """
+
+    name: str = "parallel"
+    recovery_epochs: int = 0
+    recovery_lr: float = 1e-3
+    recovery_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        checks.one_of("schedule", self.name, ("parallel", "sequential"))
+        checks.at_least("schedule.recovery_epochs", self.recovery_epochs, 0)
+        checks.above("schedule.recovery_lr", self.recovery_lr, 0)
+        checks.at_least("schedule.recovery_batch_size", self.recovery_batch_size, 1)
+
+
+@dataclass(kw_only=True)
+class RunSettings:
+    """All that decides a run's outcome, and how it is launched."""
+
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    network: NetworkSettings = field(default_factory=MLPSettings)
+    partition: PartitionSettings = field(default_factory=PartitionSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    launch: LaunchSettings = field(default_factory=LaunchSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
