@@ -1,0 +1,65 @@
+"""Batches: uint8 images resident on the training device; shuffled, gathered and normalised there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from partrain.data.dataset import Dataset, Split
+from partrain.seeds import generator
+
+
+def normalise(images: Tensor, mean: float, std: float) -> Tensor:
+    """uint8 images [n, height, width] or [n, channels, height, width] as a network takes them: fp32, channels, scaled."""
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    return images.float().sub_(255 * mean).mul_(1 / (255 * std))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`indices` [batch] into the training set; `step` counts from the start of the training."""
+
+    step: int
+    indices: Tensor
+
+
+class Order:
+    """The order in which training images are visited: a new permutation each epoch, from (seed, epoch) alone.
+
+    Images left over at an epoch's end, fewer than a batch, are passed over; other ones each epoch.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, device: torch.device) -> None:
+        if batch_size > num_images:
+            raise ValueError(
+                f"train.batch_size={batch_size} is larger than the training data ({num_images} images); "
+                f"at most {num_images}"
+            )
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.steps_per_epoch = num_images // batch_size
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from its batch number `first` on."""
+        shuffled = torch.randperm(self.num_images, generator=generator(self.seed, "order", epoch)).to(self.device)
+        for number in range(first, self.steps_per_epoch):
+            indices = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
+            yield Batch(epoch * self.steps_per_epoch + number, indices)
+
+
+class Images:
+    """A split's images and labels on `device`, gathered by index."""
+
+    def __init__(self, dataset: Dataset, split: Split, device: torch.device) -> None:
+        self.mean, self.std = dataset.mean, dataset.std
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [batch, channels, height, width] and their labels [batch]."""
+        images = normalise(self._images.index_select(0, indices), self.mean, self.std)
+        return images, self._labels.index_select(0, indices)
