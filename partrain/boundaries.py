@@ -4,6 +4,7 @@ An input side's `sample` gives features and targets, a batch each; an output sid
 with the targets. Targets are class numbers [batch] or class probabilities [batch, classes].
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from torch import Tensor, fx, nn
 from partrain.data import Dataset
 from partrain.data.batches import Batch, Images
 from partrain.labels import LabelSettings, make_codes
-from partrain.layout import Layout
+from partrain.layout import code_size, spread
 from partrain.seeds import derive, generator
 from partrain.stored import open_outputs
 from partrain.task import SegmentTask
@@ -83,24 +84,27 @@ class ClassBoundary:
 
 
 class SyntheticBoundary:
-    """Boundary `index`, 1 ... K-1: a code per class, the same on both sides from (seed, index, shape, settings) alone."""
+    """Boundary `index`, 1 ... K-1: a code per class, the same on both sides from (seed, index, shape, settings) alone.
+
+    `codes` [classes, size], where size is the product of `shape`.
+    """
 
     def __init__(
-        self, index: int, shape: list[int], num_classes: int, labels: LabelSettings, seed: int, device: torch.device
+        self, index: int, shape: Sequence[int], num_classes: int, labels: LabelSettings, seed: int, device: torch.device
     ) -> None:
         self.index, self.seed = index, seed
         self.num_classes = num_classes
-        self.layout = Layout(shape, num_classes)
+        self.shape = tuple(shape)
         self.similarity = labels.loss == "similarity"
-        codes = make_codes(labels, num_classes, self.layout.size, generator(seed, "codes", index))
+        codes = make_codes(labels, num_classes, code_size(shape, num_classes), generator(seed, "codes", index))
+        codes = spread(codes, shape, num_classes)
         if self.similarity:
             codes = codes - codes.mean(dim=0)  # what all classes share changes no comparison
             codes = codes / codes.norm(dim=1, keepdim=True)
-        scale = labels.scale if labels.scale is not None else (4.0 if self.similarity else 1.0)
-        self.noise = labels.noise if labels.noise is not None else (5.0 if self.similarity else 0.5)
-        self.codes = (scale * codes).to(device)
+        self.codes = (labels.scale_at(shape) * codes).to(device)
+        self.noise = labels.noise_level()
         # centred codes are one short of full rank
-        self._inverse = torch.linalg.pinv(self.codes.double(), rtol=1e-5).float().T.contiguous()
+        self.inverse = torch.linalg.pinv(self.codes.double(), rtol=1e-5).float().contiguous()  # [size, classes]
         self._generator = torch.Generator(device)
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
@@ -108,18 +112,18 @@ class SyntheticBoundary:
         if self.similarity:
             return F.cross_entropy(self.scores(output), targets)
         wanted = self.codes[targets] if targets.ndim == 1 else targets @ self.codes
-        return F.mse_loss(output.float(), self.layout.spread(wanted))
+        return F.mse_loss(output.flatten(1).float(), wanted)
 
     def scores(self, output: Tensor) -> Tensor:
         """Similarity: products with the codes. Mse: minus half the squared distances, less what classes share."""
-        products = self.layout.gather(output.float()) @ self.codes.T
+        products = output.flatten(1).float() @ self.codes.T
         return products if self.similarity else products - self.codes.square().sum(dim=1) / 2
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Drawn anew for every step, every class as likely; see `docs/labels.md` for why they are what they are."""
+        """Drawn anew for every step, every class as likely; docs/labels.md says why they are what they are."""
         self._generator.manual_seed(derive(self.seed, "samples", self.index, batch.step))
         features, targets = self._mixtures(len(batch.indices)) if self.similarity else self._blurred(len(batch.indices))
-        return self.layout.spread(features), targets
+        return features.view(-1, *self.shape), targets
 
     def _mixtures(self, count: int) -> tuple[Tensor, Tensor]:
         """Mixtures of codes whose class scores are known, random z, and softmax(z) as targets.
@@ -131,7 +135,7 @@ class SyntheticBoundary:
         device = self.codes.device
         spread = 2 * self.noise * torch.rand(count, 1, generator=self._generator, device=device)
         scores = spread * torch.randn(count, self.num_classes, generator=self._generator, device=device)
-        return scores @ self._inverse, scores.softmax(dim=1)
+        return scores @ self.inverse.T, scores.softmax(dim=1)
 
     def _blurred(self, count: int) -> tuple[Tensor, Tensor]:
         """Codes under Gaussian noise of `noise` times their own standard deviation."""
@@ -141,20 +145,48 @@ class SyntheticBoundary:
         return self.codes[targets] + self.noise * self.codes.std() * blur, targets
 
     def settle(self, segment: fx.GraphModule) -> None:
-        """Project the first layer's weights onto the span of the codes.
-
-        Mixtures of codes have no component outside that span, so weights for it were never trained and still hold
-        their random start; a real left side does have such components, and would get through them as noise.
-        """
+        """Project the weights of a linear first layer onto the span of the codes; see `Projection`."""
         layer = _first_layer(segment)
-        if not self.similarity or layer is None:
-            return
-        projector = self._inverse.T @ self.codes  # [size, size]
-        with torch.no_grad():
-            if isinstance(layer, nn.Linear) and layer.in_features == self.layout.size:
-                layer.weight.copy_(layer.weight @ projector)
-            elif isinstance(layer, nn.Conv2d) and layer.groups == 1 and self.layout.grid == 1:
-                layer.weight.copy_(torch.einsum("ocij,cd->odij", layer.weight, projector))
+        if self.similarity and isinstance(layer, nn.Linear):
+            with torch.no_grad():
+                layer.weight.copy_((layer.weight @ self.inverse) @ self.codes)
+
+
+class Projection(nn.Module):
+    """Takes a left side's output to the span of the codes, which is all that the right side has learnt to read.
+
+    Mixtures of codes have no component outside that span, so weights for it were never trained and still hold their
+    random start; a real output does have such components, and they would get through as noise. A linear first layer
+    takes the projection into its weights (`SyntheticBoundary.settle`); before any other layer it stays in the stitched
+    network as this module, without parameters and made from the seed.
+    """
+
+    codes: Tensor
+    inverse: Tensor
+
+    def __init__(self, boundary: SyntheticBoundary) -> None:
+        super().__init__()
+        self.register_buffer("codes", boundary.codes, persistent=False)
+        self.register_buffer("inverse", boundary.inverse, persistent=False)
+
+    def forward(self, output: Tensor) -> Tensor:
+        scores = output.flatten(1) @ self.codes.T
+        return (scores @ self.inverse.T).view_as(output)
+
+
+def make_projections(
+    places: Mapping[str, tuple[int, Sequence[int]]], num_classes: int, labels: LabelSettings, seed: int, device: torch.device
+) -> dict[str, nn.Module]:
+    """The projections that stand at the cuts named in `places`, whose values are boundary index and shape."""
+    return {
+        cut: Projection(SyntheticBoundary(index, shape, num_classes, labels, seed, device))
+        for cut, (index, shape) in places.items()
+    }
+
+
+def needs_projection(segment: fx.GraphModule, labels: LabelSettings) -> bool:
+    """Whether a `Projection` must stand before `segment`, trained on mixtures of codes."""
+    return labels.loss == "similarity" and not isinstance(_first_layer(segment), nn.Linear)
 
 
 def _first_layer(segment: fx.GraphModule) -> nn.Module | None:

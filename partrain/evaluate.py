@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from partrain import checkpoint
 from partrain.boundaries import ClassBoundary, Output, SyntheticBoundary
@@ -83,7 +83,11 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
     chain = Chain(network, tape)
     cuts = {cut.name: cut for cut in chain.cuts}
     edges = [None, *(cuts[name] for name in card.cuts), None]
-    segments = [chain.segment(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    projections = card.make_projections(device)
+    segments = [
+        nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.segment(start, stop))
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    ]
     images = Images(dataset, dataset.test, device)
     labels = LabelSettings(**card.labels)
     outputs: list[Output] = []

@@ -3,6 +3,7 @@
 A family makes codes for `size` values; where a boundary is a feature map, `boundaries` says how they lie on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,11 +21,12 @@ LOSSES = ("similarity", "mse")
 class LabelSettings:
     """Which codes, and how the two sides of a boundary agree on them.
 
-    `family`: one of `FAMILIES` or "module:Class" of your own. `scale`: code values are multiplied by it (None: 1 for
-    mse; for similarity 4, the norm of a code). `density`: the fraction of ones, sparse family only.
+    `family`: one of `FAMILIES` or "module:Class" of your own. `density`: the fraction of ones, sparse family only.
     `loss`: what the left side is held to; similarity is cross-entropy over the products of output and codes.
+    `scale`: for mse code values are multiplied by it (None: 1), for similarity it is the norm of a code (None: 4, and 1
+    on feature maps, which have more values).
     `noise`: how blurred the codes are that the right side is fed; for mse the deviation of Gaussian noise relative to
-    the codes' own (None: 0.5), for similarity the mean spread of the class scores in a mixture (None: 5).
+    the codes' own (None: 0.5), for similarity the mean spread of the class scores in a mixture (None: 2.5).
     """
 
     family: str = "simplex"
@@ -43,6 +45,19 @@ class LabelSettings:
             checks.above("labels.scale", self.scale, 0)
         if self.noise is not None:
             checks.at_least("labels.noise", self.noise, 0)
+
+
+    def scale_at(self, shape: Sequence[int]) -> float:
+        """`scale` at a boundary of `shape`."""
+        if self.scale is not None:
+            return self.scale
+        return 4.0 if self.loss == "similarity" and len(shape) == 1 else 1.0
+
+    def noise_level(self) -> float:
+        """`noise`, or what is sound for the loss."""
+        if self.noise is not None:
+            return self.noise
+        return 2.5 if self.loss == "similarity" else 0.5
 
 
 class LabelFamily(Protocol):

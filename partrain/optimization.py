@@ -1,6 +1,6 @@
 """How a segment is optimised: settings, optimiser, learning-rate schedule, precision."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 class TrainSettings:
     """Every segment's training.
 
+    `weight_decay`: None takes 1 for a segment that maps real inputs to codes, 0.01 for any other: a fixed random readout
+    of many units fits the training set where a trained one would not, and wants more of it.
     `precision`: bf16 is autocast over fp32 weights; auto takes it where the device computes in it natively.
     `early_stop`: a segment fed synthetic samples stops once an epoch lowers its mean loss by less than this fraction
     (0: never); the learning rate then falls to zero over one more epoch.
@@ -26,7 +28,7 @@ class TrainSettings:
     epochs: int = 8
     batch_size: int = 256
     lr: float = 1e-3
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     optimizer: str = "adamw"
     momentum: float = 0.9
     precision: str = "auto"
@@ -40,7 +42,8 @@ class TrainSettings:
         checks.at_least("train.epochs", self.epochs, 1)
         checks.at_least("train.batch_size", self.batch_size, 1)
         checks.above("train.lr", self.lr, 0)
-        checks.at_least("train.weight_decay", self.weight_decay, 0)
+        if self.weight_decay is not None:
+            checks.at_least("train.weight_decay", self.weight_decay, 0)
         checks.one_of("train.optimizer", self.optimizer, OPTIMIZERS)
         checks.within("train.momentum", self.momentum, 0, 1)
         checks.one_of("train.precision", self.precision, PRECISIONS)
@@ -50,27 +53,21 @@ class TrainSettings:
         checks.above("train.checkpoint_seconds", self.checkpoint_seconds, 0)
 
 
-def _adamw(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    # fused: one pass over the weights and no temporaries of their size
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+# fused: one pass over the weights and no temporaries of their size
+_Parameters = Iterable[nn.Parameter]
+OPTIMIZERS: dict[str, Callable[[_Parameters, float, float, float], torch.optim.Optimizer]] = {
+    "adamw": lambda p, lr, decay, momentum: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
+    "adam": lambda p, lr, decay, momentum: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
+    "sgd": lambda p, lr, decay, momentum: torch.optim.SGD(
+        p, lr=lr, weight_decay=decay, momentum=momentum, fused=True
+    ),
+}
 
 
-def _adam(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-
-
-def _sgd(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        parameters, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum, fused=True
-    )
-
-
-OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "sgd": _sgd}
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimiser that `settings` name, over `parameters`."""
-    return OPTIMIZERS[settings.optimizer](parameters, settings)
+def make_optimizer(parameters: _Parameters, settings: TrainSettings, decay: float) -> torch.optim.Optimizer:
+    """The optimiser that `settings` name, over `parameters`; `decay` is used where they leave the weight decay open."""
+    decay = decay if settings.weight_decay is None else settings.weight_decay
+    return OPTIMIZERS[settings.optimizer](parameters, settings.lr, decay, settings.momentum)
 
 
 def learning_rate(settings: TrainSettings, step: int, end: int, full: int) -> float:

@@ -13,13 +13,14 @@ from typing import Any
 import yaml
 
 from partrain import checkpoint
+from partrain.boundaries import needs_projection
 from partrain.data import Dataset, prepare
 from partrain.evaluate import Evaluation, evaluate
 from partrain.launch import launch
 from partrain.launch.local import Job
 from partrain.launch.placement import place
+from partrain.networks import Chain, network_settings
 from partrain.partition import Plan, make_plan
-from partrain.report.plots import plot_confusion, plot_curves
 from partrain.report.tables import print_plan, print_results
 from partrain.results import gather_results
 from partrain.segment import CHECKPOINT
@@ -28,17 +29,20 @@ from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
 from partrain.task import SegmentTask
 
 
-def run(settings: RunSettings, folder: str | Path, show: bool = True) -> dict[str, Any]:
+def run(
+    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, show: bool = True
+) -> dict[str, Any]:
     """Do the run that `settings` describe in `folder`, or go on with it; returns what results.json says.
 
-    With `partition.dry_run` it ends after the plan and returns that. `show`: print the plan and the results.
+    With `partition.dry_run` it ends after the plan and returns that. `dataset`: instead of the one `settings.data`
+    names, e.g. arrays of one's own (`Dataset.from_arrays`). `show`: print the plan and the results.
 
     Raises:
         ValueError: a setting or a file is not as it should be; the message names it.
         SegmentFailed: a segment's training failed for good; what the others did is kept.
     """
     folder = Path(folder).absolute()
-    dataset = prepare(settings.data)
+    dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
     plan = make_plan(
         settings.network, image_shape, dataset.num_classes, settings.partition, settings.train.batch_size
@@ -83,8 +87,7 @@ def write_plan(folder: Path, settings: RunSettings, plan: Plan) -> None:
 def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
     """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
     devices = place(settings.launch.device, len(plan.segments))
-    sequential = settings.schedule.name == "sequential"
-    common = {
+    common: dict[str, Any] = {
         "network": plan.network,
         "image_shape": plan.input_shape,
         "num_classes": plan.num_classes,
@@ -96,7 +99,6 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str,
     tasks = {}
     for segment, device in zip(plan.segments, devices, strict=True):
         index = segment.index
-        last = index == len(plan.segments) - 1
         tasks[f"segments/{index}"] = SegmentTask(
             index=index,
             start=segment.start,
@@ -105,30 +107,60 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str,
             stop_shape=segment.output_shape,
             train=settings.train,
             device=device,
-            stored_input=f"../../boundaries/{index}.bin" if sequential and index > 0 else None,
-            stored_output=f"../../boundaries/{index + 1}.bin" if sequential and not last else None,
+            stored_input=f"../../boundaries/{index}.bin" if _is_stored(settings, plan, index) else None,
+            stored_output=f"../../boundaries/{index + 1}.bin" if _is_stored(settings, plan, index + 1) else None,
             **common,
         )
     if settings.schedule.recovery_epochs:
-        tasks["recovery"] = SegmentTask(
-            index=0,
-            start=None,
-            stop=None,
-            start_shape=plan.input_shape,
-            stop_shape=[plan.num_classes],
-            train=replace(
-                settings.train,
-                epochs=settings.schedule.recovery_epochs,
-                lr=settings.schedule.recovery_lr,
-                batch_size=settings.schedule.recovery_batch_size,
-                warmup=0.05,
-                decay=0.95,
-            ),
-            device=devices[0],
-            initial=f"../{MODEL_FOLDER}/model.safetensors",
-            **common,
-        )
+        tasks["recovery"] = _recovery_task(settings, plan, devices[0], common)
     return tasks
+
+
+def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
+    """Whether the segment right of `boundary` is fed stored outputs of the one to its left."""
+    last = len(plan.segments) - 1
+    synthetic_last = settings.schedule.last_input == "synthetic"
+    return settings.schedule.name == "sequential" and 0 < boundary <= last - synthetic_last
+
+
+def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[str, Any]) -> SegmentTask:
+    """End-to-end training of the stitched network: a segment task without cuts."""
+    schedule = settings.schedule
+    train = replace(
+        settings.train,
+        epochs=schedule.recovery_epochs,
+        lr=schedule.recovery_lr,
+        batch_size=schedule.recovery_batch_size,
+        warmup=0.05,
+        decay=0.95,
+    )
+    return SegmentTask(
+        index=0,
+        start=None,
+        stop=None,
+        start_shape=plan.input_shape,
+        stop_shape=[plan.num_classes],
+        train=train,
+        device=device,
+        initial=f"../{MODEL_FOLDER}/model.safetensors",
+        projections=_projections(settings, plan),
+        **common,
+    )
+
+
+def _projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[int]]]:
+    """Where the stitched network needs a projection: boundary index and shape by cut name."""
+    if len(plan.segments) == 1:
+        return {}
+    chain = Chain.build(network_settings(plan.network), plan.input_shape, plan.num_classes)
+    cuts = {cut.name: cut for cut in chain.cuts}
+    return {
+        segment.start: (segment.index, segment.input_shape)
+        for segment in plan.segments
+        if segment.start is not None
+        and not _is_stored(settings, plan, segment.index)
+        and needs_projection(chain.segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
+    }
 
 
 def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask], folder: Path) -> float:
@@ -175,11 +207,14 @@ def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
         cuts=[segment.stop for segment in plan.segments if segment.stop is not None],
         seed=settings.seed,
         labels=asdict(settings.labels),
+        projections=_projections(settings, plan),
     )
 
 
 def write_report(folder: Path, result: Evaluation, num_segments: int) -> None:
     """evaluation.json and the plots."""
+    from partrain.report.plots import plot_confusion, plot_curves  # half a second that segments' processes do without
+
     result.write(folder / "evaluation.json")
     plot_confusion(result, folder / "confusion.png")
     plot_curves([folder / f"segments/{index}/metrics.csv" for index in range(num_segments)], folder / "curves.png")

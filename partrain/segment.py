@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from partrain import checkpoint
-from partrain.boundaries import SyntheticBoundary, make_input, make_output
+from partrain.boundaries import SyntheticBoundary, make_input, make_output, make_projections
 from partrain.control import Control
 from partrain.data.batches import Batch, Order
 from partrain.health import check_losses, collapse_warning
@@ -30,17 +30,20 @@ CHECKPOINT = "checkpoint.safetensors"
 _LOOK_EVERY = 16  # steps between looks at decode accuracy, losses, clock and control
 
 
-def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> nn.Module:
+def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
     """The task's segment on `device`, with its initial weights; no other layer takes memory."""
     chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
     cuts = {cut.name: cut for cut in chain.cuts}
-    segment = chain.segment(*(None if name is None else cuts[name] for name in (task.start, task.stop)))
-    if task.initial is None:
-        materialise(segment, chain.tape, task.seed, device)
-    else:
+    start, stop = (None if name is None else cuts[name] for name in (task.start, task.stop))
+    between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
+    segment = chain.segment(start, stop, between)
+    if task.initial is not None:
         weights, _ = checkpoint.load(folder / task.initial, device)
         segment.load_state_dict({name: weights[name] for name in segment.state_dict()}, assign=True)
         segment.requires_grad_(True)
+    materialise(segment, chain.tape, task.seed, device)
+    if any(isinstance(module, nn.Conv2d) for module in segment.modules()):
+        segment.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster layout everywhere
     return segment
 
 
@@ -57,12 +60,17 @@ class SegmentTraining:
         self.progress = Progress(end=self.planned)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
         self.segment = build_segment(task, folder, self.device)
-        self.optimizer = make_optimizer(self.segment.parameters(), task.train)
-        self.restore()
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
+        self.optimizer = make_optimizer(self.segment.parameters(), task.train, self.default_decay())
+        self.restore()
         self.forward = torch.compile(self.segment) if task.train.compile else self.segment
         self.heartbeat = Heartbeat(folder)
+
+    def default_decay(self) -> float:
+        """The weight decay where the settings leave it open; see `TrainSettings`."""
+        to_codes = isinstance(self.output, SyntheticBoundary) and self.output.similarity
+        return 1.0 if to_codes and not isinstance(self.input, SyntheticBoundary) else 0.01
 
     def run(self) -> None:
         """Train to the end, unless `control` asks to stop; what is done by then is in the checkpoint."""
@@ -177,7 +185,7 @@ class SegmentTraining:
 
     def finish(self) -> None:
         """Settle the weights, store what the next segment is to be fed, and mark the task as done."""
-        self.input.settle(self.segment)  # type: ignore[arg-type]
+        self.input.settle(self.segment)
         if self.task.stored_output is not None:
             target = self.folder / self.task.stored_output
             with autocast(self.precision, self.device):
@@ -212,7 +220,10 @@ class SegmentTraining:
         for place, value in tensors.items():
             if place.startswith("optimizer."):
                 _, key, name = place.split(".", 2)
-                self.optimizer.state[parameters[name]][key] = value
+                like = parameters[name]
+                if value.shape == like.shape:  # in the weight's own memory layout, which fused optimisers rely on
+                    value = torch.empty_like(like).copy_(value)
+                self.optimizer.state[like][key] = value
 
 
 def train(folder: Path, control: Control | None = None, memory: PeakMemory | None = None) -> bool:

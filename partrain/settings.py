@@ -16,17 +16,21 @@ from partrain.partition import PartitionSettings
 class ScheduleSettings:
     """`parallel`: all segments at once. `sequential`: one after another, each fed the trained left one's outputs.
 
+    `last_input`: what the last segment is fed in `sequential`; with labels.loss=similarity synthetic samples do at least
+    as well as stored outputs, since it has nothing left to find in the images, only to decode.
     `recovery_epochs`: epochs of end-to-end training of the stitched network after either, with `recovery_lr` and
     `recovery_batch_size`.
     """
 
     name: str = "parallel"
+    last_input: str = "stored"
     recovery_epochs: int = 0
     recovery_lr: float = 1e-3
     recovery_batch_size: int = 64
 
     def __post_init__(self) -> None:
         checks.one_of("schedule", self.name, ("parallel", "sequential"))
+        checks.one_of("schedule.last_input", self.last_input, ("stored", "synthetic"))
         checks.at_least("schedule.recovery_epochs", self.recovery_epochs, 0)
         checks.above("schedule.recovery_lr", self.recovery_lr, 0)
         checks.at_least("schedule.recovery_batch_size", self.recovery_batch_size, 1)

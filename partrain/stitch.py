@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from partrain import checkpoint
-from partrain.networks import network_settings
+from partrain.boundaries import make_projections
+from partrain.labels import LabelSettings
+from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import InitTape, materialise, record
 from partrain.segment import CHECKPOINT
 
@@ -19,7 +21,7 @@ MODEL_FOLDER = "model"
 class ModelCard:
     """What is known of a stitched network besides its weights.
 
-    `cuts`: names of the cuts. `mean`, `std`: images are to be scaled by them (`partrain.normalise`).
+    `cuts`: names of the cuts. `projections`: boundary index and shape by cut name, where one stands. `mean`, `std`: images are to be scaled by them (`partrain.normalise`).
     """
 
     network: dict[str, Any]
@@ -30,6 +32,11 @@ class ModelCard:
     cuts: list[str]
     seed: int
     labels: dict[str, Any]
+    projections: dict[str, tuple[int, list[int]]]
+
+    def make_projections(self, device: torch.device) -> dict[str, nn.Module]:
+        """The projections of the stitched network, by cut name."""
+        return make_projections(self.projections, len(self.classes), LabelSettings(**self.labels), self.seed, device)
 
 
 def segment_weights(folder: Path) -> dict[str, Tensor]:
@@ -105,7 +112,13 @@ def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
 def load(run: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """The stitched network of the run in folder `run`, in eval mode; it takes images as `partrain.normalise` gives them.
 
+    It is the network's own module, or, where projections stand between its segments, a traced one with the same names.
+
     Raises:
         ValueError: the folder is no run's, the run is not finished, or its files are damaged.
     """
-    return load_recorded(Path(run), device)[0]
+    network, tape = load_recorded(Path(run), device)
+    card = read_card(Path(run))
+    if not card.projections:
+        return network
+    return Chain(network, tape).segment(None, None, card.make_projections(torch.device(device))).eval()

@@ -17,6 +17,7 @@ class SegmentTask:
     `start_shape`, `stop_shape`: per image. `data`: the prepared data set's folder; only segment 0, or one fed stored
     outputs, opens it. `num_images`: what an epoch is. `stored_input`, `stored_output`, `initial`: files, relative to
     the task's folder: the left segment's outputs over the training set, where this one's go, weights to start from.
+    `projections`: boundary index and shape by cut name, where a projection stands inside this segment.
     """
 
     index: int
@@ -36,6 +37,7 @@ class SegmentTask:
     stored_input: str | None = None
     stored_output: str | None = None
     initial: str | None = None
+    projections: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `folder`/task.json.
@@ -56,6 +58,7 @@ class SegmentTask:
             values = checkpoint.read_json(path)
             values["labels"] = LabelSettings(**values["labels"])
             values["train"] = TrainSettings(**values["train"])
+            values["projections"] = {cut: (index, shape) for cut, (index, shape) in values["projections"].items()}
             return cls(**values)
         except FileNotFoundError:
             raise ValueError(f"{folder} is no segment's folder: it has no task.json") from None

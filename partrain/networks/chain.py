@@ -4,7 +4,7 @@ A cut can stand wherever exactly one tensor crosses from what is computed before
 residual block, say, there is none. A cut is named by the node of the traced graph whose tensor crosses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -163,8 +163,13 @@ class Chain:
             f"so it cannot be cut there; the nearest layer it can be cut before is {nearest.name!r}"
         )
 
-    def segment(self, start: Cut | None, stop: Cut | None) -> fx.GraphModule:
-        """The part between two cuts (None: the network's end) as a module whose tensors have the network's own names."""
+    def segment(
+        self, start: Cut | None, stop: Cut | None, between: Mapping[str, nn.Module] | None = None
+    ) -> fx.GraphModule:
+        """The part between two cuts (None: the network's end) as a module whose tensors have the network's own names.
+
+        `between`: modules to put in the way of the tensors that cross the cuts of these names.
+        """
         graph = fx.Graph()
         source = self.input if start is None else self._node(start.name)
         copies: dict[fx.Node, fx.Node] = {source: graph.placeholder(self.input.name)}
@@ -180,6 +185,9 @@ class Chain:
             for parameter in node.all_input_nodes:
                 copy_of(parameter)
             copies[node] = graph.node_copy(node, copy_of)
+            if between and node.name in between:
+                self.network.add_module(f"at_{node.name}", between[node.name])
+                copies[node] = graph.call_module(f"at_{node.name}", (copies[node],))
         graph.output(copies[self.output if stop is None else self._node(stop.name)])
         return fx.GraphModule(self.network, graph, class_name="Segment")
 

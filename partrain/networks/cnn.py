@@ -1,4 +1,8 @@
-"""Small convolutional networks: blocks of convolution, normalisation and activation, then dense layers."""
+"""Small convolutional networks: blocks of convolution, normalisation and activation, then dense layers.
+
+The default shrinks the images with its first three convolutions, so that every output of its left half sees the whole
+image: a cut further left would ask for a class where no value can know it.
+"""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,11 +15,15 @@ from partrain.networks.layers import ACTIVATIONS
 
 @dataclass(kw_only=True)
 class CNNSettings:
-    """3×3 convolutions of `channels`; 2×2 max-pooling after the blocks (from 1) that `pool_after` names."""
+    """3×3 convolutions of `channels` and `strides` (one each, or none: all 1), then dense layers, `hidden` wide.
+
+    `pool_after`: numbers of blocks, from 1, behind which 2×2 max-pooling stands.
+    """
 
     kind: str = "cnn"
-    channels: list[int] = field(default_factory=lambda: [32, 32, 64, 64])
-    pool_after: list[int] = field(default_factory=lambda: [2, 4])
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128, 128, 128])
+    strides: list[int] = field(default_factory=lambda: [2, 2, 2, 1, 1, 1])
+    pool_after: list[int] = field(default_factory=list)
     hidden: list[int] = field(default_factory=lambda: [128])
     activation: str = "relu"
     normalization: str = "batch"
@@ -26,6 +34,13 @@ class CNNSettings:
             checks.at_least("network.channels", width, 1)
         for width in self.hidden:
             checks.at_least("network.hidden", width, 1)
+        self.strides = list(self.strides) or [1] * len(self.channels)
+        if len(self.strides) != len(self.channels):
+            raise ValueError(
+                f"network.strides={list(self.strides)} and network.channels={list(self.channels)} must be as many"
+            )
+        for stride in self.strides:
+            checks.at_least("network.strides", stride, 1)
         for block in self.pool_after:
             checks.within("network.pool_after", block, 1, len(self.channels))
         checks.one_of("network.activation", self.activation, ACTIVATIONS)
@@ -34,23 +49,25 @@ class CNNSettings:
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
         channels, height, width = input_shape
-        shrink = 2 ** len(self.pool_after)
-        if min(height, width) < shrink:
-            raise ValueError(f"network.pool_after={self.pool_after} leaves nothing of images of {height}×{width}")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for block, width_out in enumerate(self.channels):
-            layers[f"conv{block}"] = nn.Conv2d(channels, width_out, 3, padding=1, bias=self.normalization == "none")
+        bias = self.normalization == "none"
+        for block, (wide, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
+            layers[f"conv{block}"] = nn.Conv2d(channels, wide, 3, stride=stride, padding=1, bias=bias)
+            height, width = -(-height // stride), -(-width // stride)
             if self.normalization == "batch":
-                layers[f"norm{block}"] = nn.BatchNorm2d(width_out)
+                layers[f"norm{block}"] = nn.BatchNorm2d(wide)
             layers[f"{self.activation}{block}"] = ACTIVATIONS[self.activation]()
             if block + 1 in self.pool_after:
                 layers[f"pool{block}"] = nn.MaxPool2d(2)
-            channels = width_out
+                height, width = height // 2, width // 2
+            channels = wide
+        if min(height, width) < 1:
+            raise ValueError(f"network.pool_after={self.pool_after} leaves nothing of images of {tuple(input_shape[1:])}")
         layers["flatten"] = nn.Flatten()
-        features = channels * (height // shrink) * (width // shrink)
-        for index, width_out in enumerate(self.hidden, start=len(self.channels)):
-            layers[f"linear{index}"] = nn.Linear(features, width_out)
+        features = channels * height * width
+        for index, wide in enumerate(self.hidden, start=len(self.channels)):
+            layers[f"linear{index}"] = nn.Linear(features, wide)
             layers[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
-            features = width_out
+            features = wide
         layers["classifier"] = nn.Linear(features, num_classes)
         return nn.Sequential(layers)

@@ -18,7 +18,10 @@ class CustomSettings:
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """What the builder returns; images of `input_shape` (channels, height, width) go in, class scores come out."""
-        network = checks.imported("network.builder", self.builder)(**self.options)
+        try:
+            network = checks.imported("network.builder", self.builder)(**self.options)
+        except TypeError as error:
+            raise ValueError(f"network.builder={self.builder} with network.options={self.options}: {error}") from None
         if not isinstance(network, nn.Module):
             raise ValueError(f"network.builder={self.builder} must return an nn.Module, got {type(network).__name__}")
         return network

@@ -1,0 +1,53 @@
+"""Fixtures: a small data set that a small network can learn, devices, and the genuine data where they are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from partrain.data import Dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that tests prepare goes to the user's cache."""
+    os.environ["PARTRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    return torch.device(request.param)
+
+
+def patterns(count: int, seed: int, num_classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images of class patterns: uint8 [count, 8, 8], and their labels."""
+    patterns = np.random.default_rng(0).integers(40, 216, (num_classes, 8, 8))
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(count) % num_classes)
+    images = patterns[labels] + random.normal(0, 60, (count, 8, 8))
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """640 training and 200 test images, 8×8, of 5 classes."""
+    train, test = patterns(640, seed=1), patterns(200, seed=2)
+    return Dataset.from_arrays(*train, *test, folder=tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with genuine EMNIST and MNIST files."""
+    folder = os.environ.get("PARTRAIN_SHARED")
+    if not folder:
+        pytest.skip("PARTRAIN_SHARED is not set: it names the folder that holds emnist/ and mnist/")
+    return Path(folder)

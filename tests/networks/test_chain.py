@@ -1,0 +1,164 @@
+"""Chains: layers, cuts, and segments that together compute exactly what the network computes."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from partrain.networks import Chain, CNNSettings, CustomSettings, MLPSettings, NetworkSettings, TorchvisionSettings
+from partrain.networks.deferred import materialise, record
+from partrain.partition import PartitionSettings, make_plan
+
+IMAGES = (1, 28, 28)
+
+NETWORKS: dict[str, NetworkSettings] = {
+    "mlp": MLPSettings(width=32, dropout=0.1, normalization="layer"),
+    "cnn": CNNSettings(),
+    "resnet18": TorchvisionSettings(name="resnet18"),
+    "vgg11_bn": TorchvisionSettings(name="vgg11_bn"),
+    "vit_b_16": TorchvisionSettings(name="vit_b_16"),
+    "densenet121": TorchvisionSettings(name="densenet121"),
+    "swin_t": TorchvisionSettings(name="swin_t"),
+}
+
+
+def trained_chain(settings: NetworkSettings) -> Chain:
+    chain = Chain.build(settings, IMAGES, 10)
+    materialise(chain.network, chain.tape, 0)
+    return chain
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18", "vit_b_16", "densenet121", "swin_t"])
+@pytest.mark.parametrize("before_activation", [False, True])
+def test_segments_compute_the_network_and_its_gradients(name: str, before_activation: bool) -> None:
+    chain = trained_chain(NETWORKS[name])
+    plan = make_plan(
+        NETWORKS[name], IMAGES, 10, PartitionSettings(segments=3, before_activation=before_activation), batch_size=8
+    )
+    cuts = {cut.name: cut for cut in chain.cuts}
+    edges = [None, *(cuts[s.stop] for s in plan.segments if s.stop), None]
+    images = torch.randn(2, *IMAGES, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)  # dropout and stochastic depth
+    whole = copy.deepcopy(chain.network)(images)
+    values = images
+    torch.manual_seed(0)
+    segments = [chain.segment(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    for segment in segments:
+        values = segment(values)
+    assert torch.equal(values, whole)
+    names = [key for segment in segments for key in segment.state_dict()]
+    assert sorted(names) == sorted(chain.network.state_dict())
+    values.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in chain.network.parameters())
+
+
+def test_any_cutting_starts_from_the_same_weights() -> None:
+    settings = MLPSettings(width=16)
+    whole = trained_chain(settings).network.state_dict()
+    for count in (2, 3, 6):
+        plan = make_plan(settings, IMAGES, 10, PartitionSettings(segments=count), batch_size=8)
+        for planned in plan.segments:
+            chain = Chain.build(settings, IMAGES, 10)
+            cuts = {cut.name: cut for cut in chain.cuts}
+            segment = chain.segment(cuts.get(planned.start or ""), cuts.get(planned.stop or ""))
+            materialise(segment, chain.tape, 0)
+            for name, tensor in segment.state_dict().items():
+                assert torch.equal(tensor, whole[name]), name
+            others = [p for n, p in chain.network.named_parameters() if n not in segment.state_dict()]
+            assert all(type(other) is not nn.Parameter for other in others), "a layer of another segment took memory"
+
+
+def test_layers_of_the_mlp_are_its_linear_layers() -> None:
+    chain = Chain.build(MLPSettings(normalization="batch", dropout=0.5), IMAGES, 10)
+    assert [layer.name for layer in chain.layers] == [f"linear{index}" for index in range(6)]
+    assert chain.cut_behind(0).name == "dropout0"
+    assert chain.cut_behind(0, before_activation=True).name == "norm0"
+
+
+def test_flattening_stays_to_the_right_of_a_cut() -> None:
+    chain = Chain.build(CNNSettings(), IMAGES, 10)
+    assert chain.cut_behind(3).name == "pool3"
+
+
+def test_residual_blocks_are_cut_around_not_through() -> None:
+    chain = Chain.build(TorchvisionSettings(name="resnet18"), IMAGES, 10)
+    assert len(chain.layers) == 10
+    assert chain.cut_before("model.layer3.0").name == "model_layer2_1_relu_1"
+    message = (
+        "partition.at: more than one tensor crosses right before module 'model.layer3.0.conv2' (inside a residual "
+        "block?), so it cannot be cut there; the nearest layer it can be cut before is 'model.layer3.0.conv1'"
+    )
+    with pytest.raises(ValueError) as caught:
+        chain.cut_before("model.layer3.0.conv2")
+    assert str(caught.value) == message
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images) if images.sum() > 0 else images
+
+
+class TwoInputs(nn.Module):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return left + right
+
+
+class Weightless(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 1
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Branching, "network: Branching cannot be traced, so it cannot be cut"),
+        (TwoInputs, "network: TwoInputs must take one tensor, it takes 2"),
+        (Weightless, "network: Weightless has no layer with weights"),
+    ],
+)
+def test_networks_that_cannot_be_cut_say_why(module: type[nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Chain(*record(module))
+
+
+class Own(nn.Module):
+    """A user's network with a functional body and a weight used by name."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 32)
+        self.matrix = nn.Parameter(torch.randn(32, 32) / 6)
+        self.last = nn.Linear(32, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(images.flatten(1)))
+        hidden = torch.tanh(hidden @ self.matrix + hidden)
+        return self.last(hidden)
+
+
+def test_a_users_own_module() -> None:
+    settings = CustomSettings(builder="tests.networks.test_chain:Own", options={"classes": 5})
+    chain = Chain.build(settings, (1, 8, 8), 5)
+    assert len(chain.layers) == 3
+    assert chain.cut_behind(1, before_activation=True).name == "add"
+    assert list(chain.segment(chain.cut_behind(0), chain.cut_behind(1)).state_dict()) == ["matrix"]
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("nothing", "network.builder=nothing: expected 'module:attribute'"),
+        ("no_such_module:Net", "network.builder=no_such_module:Net: No module named 'no_such_module'"),
+        ("tests.networks.test_chain:IMAGES", "'tuple' object is not callable"),
+        ("builtins:dict", "network.builder=builtins:dict must return an nn.Module, got dict"),
+    ],
+)
+def test_builders_that_build_nothing(builder: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Chain.build(CustomSettings(builder=builder), (1, 8, 8), 5)
+    assert message in str(caught.value)
