@@ -7,7 +7,8 @@ the old file or the new one. The digest in a tensor file's header covers tensors
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ class DamagedFile(ValueError):
     """A file of a run is cut short, changed or of another kind; the message names it and says what to do."""
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, sync it and rename it to `path`.
+def write_atomic(path: Path, write: Callable[[Path], object], sync: bool = True) -> None:
+    """Let `write` fill a file beside `path`, sync it (waiting for the disk) and rename it to `path`.
 
     Raises:
         OSError: the disk is full or the folder not writable; `path` is as it was.
@@ -31,19 +32,23 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
         beside.replace(path)
+    except (OSError, SafetensorError) as error:  # neither names the file
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"{path} could not be written: {reason}") from error
     finally:
         beside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"), sync)
 
 
-def write_json(path: Path, values: object) -> None:
-    write_text(path, json.dumps(values, indent=2) + "\n")
+def write_json(path: Path, values: object, sync: bool = True) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n", sync)
 
 
 def read_json(path: Path) -> Any:
@@ -58,7 +63,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     """Write `tensors` and `metadata` (JSON-able) to `path`, without a copy of tensors that are contiguous on the CPU."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
-    header = {"metadata": text, "digest": _digest(plain, text)}
+    header = {"metadata": text, "metadata_digest": _digest({}, text), "digest": _digest(plain, text)}
     write_atomic(path, lambda beside: save_file(plain, beside, metadata=header))
 
 
@@ -71,29 +76,38 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tens
     """
     if not path.is_file():
         raise FileNotFoundError(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if header["digest"] != _digest(tensors, header["metadata"]):
-            raise DamagedFile(f"{path} is damaged (its digest does not match its contents); delete it and resume the run")
-        metadata = json.loads(header["metadata"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
+    with _opened(path) as file:
+        metadata = _metadata(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if file.metadata()["digest"] != _digest(tensors, file.metadata()["metadata"]):
+            raise SafetensorError("its digest does not match its contents")
     return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
 
 
 def load_metadata(path: Path) -> Any:
-    """The metadata that `save` wrote, without reading the tensors or checking the digest.
+    """The metadata that `save` wrote, without reading the tensors.
 
     Raises:
-        DamagedFile: there is none.
+        DamagedFile: there is none, or a byte of it has changed.
     """
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["metadata"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            yield file
+    except (SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
+
+
+def _metadata(file: Any) -> Any:
+    header = file.metadata()
+    if header["metadata_digest"] != _digest({}, header["metadata"]):
+        raise SafetensorError("its digest does not match its contents")
+    return json.loads(header["metadata"])
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:

@@ -1,7 +1,7 @@
 """Plans: where cuts fall, what segments cost, and what cannot be cut."""
 
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ def test_balancing_finds_the_least_largest_share() -> None:
 
         def largest(ends: tuple[int, ...] | list[int]) -> float:
             edges = [0, *ends]
-            return max(sum(shares[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True))
+            return max(sum(shares[a:b]) for a, b in pairwise(edges))
 
         best = min(largest((*cut, len(shares))) for cut in combinations(range(1, len(shares)), pieces - 1))
         assert largest(ends) == best
@@ -57,7 +57,9 @@ def test_balance_compute_moves_the_cut_to_where_the_work_is() -> None:
     layers, compute = plan_of(segments=2), plan_of(segments=2, balance="compute")
     assert [len(s.layers) for s in layers.segments] == [3, 3]
     assert [len(s.layers) for s in compute.segments] == [2, 4]
-    assert compute.imbalance == pytest.approx(max(s.flops for s in compute.segments) * 2 / sum(s.flops for s in compute.segments) - 1)
+    assert compute.imbalance == pytest.approx(
+        max(s.flops for s in compute.segments) * 2 / sum(s.flops for s in compute.segments) - 1
+    )
 
 
 def test_cuts_by_number_and_by_name_agree() -> None:
@@ -77,7 +79,10 @@ def test_a_plan_survives_json() -> None:
         ({"segments": 0}, "partition.segments must be at least 1, got 0"),
         ({"at": [6]}, "partition.at=[6]: 6 is out of range; the network has 6 layers, so 1 to 5"),
         ({"at": [0]}, "partition.at=[0]: 0 is out of range; the network has 6 layers, so 1 to 5"),
-        ({"at": [2, 2]}, "partition.at=[2, 2]: a cut is repeated, which would leave a segment empty; give each cut once"),
+        (
+            {"at": [2, 2]},
+            "partition.at=[2, 2]: a cut is repeated, which would leave a segment empty; give each cut once",
+        ),
         ({"at": [4, 2]}, "partition.at=[4, 2]: cuts must be in ascending order"),
         (
             {"at": ["linear9"]},
@@ -108,8 +113,11 @@ def test_what_cannot_be_cut(settings: dict[str, Any], message: str) -> None:
         (lambda: MLPSettings(width=0), "network.width must be at least 1, got 0"),
         (lambda: MLPSettings(widths=[8, 0]), "network.widths must be at least 1, got 0"),
         (lambda: MLPSettings(depth=0), "network.depth must be at least 1, got 0"),
-        (lambda: MLPSettings(activation="sine"), "network.activation=sine is unknown; known: gelu, leaky_relu, relu, silu, tanh"),
-        (lambda: CNNSettings(pool_after=[5]), "network.pool_after must be between 1 and 4, got 5"),
+        (
+            lambda: MLPSettings(activation="sine"),
+            "network.activation=sine is unknown; known: gelu, leaky_relu, relu, silu, tanh",
+        ),
+        (lambda: CNNSettings(pool_after=[7]), "network.pool_after must be between 1 and 6, got 7"),
         (lambda: CNNSettings(channels=[]), "the number of network.channels must be at least 1, got 0"),
     ],
 )
@@ -120,7 +128,9 @@ def test_networks_with_impossible_settings(make: Any, message: str) -> None:
 
 
 def test_unknown_torchvision_model_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"network.name=resnet19 is unknown; known: alexnet, convnext_base, .*vit_b_16"):
+    with pytest.raises(
+        ValueError, match=r"network.name=resnet19 is unknown; known: alexnet, convnext_base, .*vit_b_16"
+    ):
         TorchvisionSettings(name="resnet19")
 
 

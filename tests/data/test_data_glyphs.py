@@ -98,6 +98,6 @@ def test_provenance_has_nothing_to_verify(glyphs: Dataset) -> None:
 
 
 def test_a_limit_beyond_the_data_is_an_error() -> None:
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         prepare(DataSettings(limit_train=112_801), progress=False)
     assert str(raised.value) == "data.limit_train=112801: there are only 112800 images; leave it out for all"

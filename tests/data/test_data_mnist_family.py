@@ -100,7 +100,7 @@ def test_class_names_come_from_the_mapping_file(balanced: Path) -> None:
     assert opened(balanced).classes == tuple(chr(0x3B1 + label) for label in range(47))
     for content in ("0 48\n1 49\n", "not a mapping", "0\n"):
         mapping.write_text(content)
-        with pytest.raises(ValueError) as raised:  # noqa: PT011
+        with pytest.raises(ValueError) as raised:
             opened(balanced)
         assert str(raised.value) == f"{mapping}: expected 47 lines of a label and its code points, labels from 0"
 
@@ -108,13 +108,13 @@ def test_class_names_come_from_the_mapping_file(balanced: Path) -> None:
 def test_missing_files_name_the_folder_the_files_and_the_remedies(balanced: Path, tmp_path: Path) -> None:
     raw = balanced / "EMNIST" / "raw"
     (raw / "emnist-balanced-test-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         opened(balanced)
     assert str(raised.value) == (
         f"data.name=emnist: missing in {raw}: emnist-balanced-test-images-idx3-ubyte (each unpacked, or with .gz); "
         "set data.download=true, or data.root to a folder that holds EMNIST/raw with them"
     )
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         opened(tmp_path / "nowhere", "kmnist")
     assert str(raised.value) == (
         f"data.name=kmnist: missing in {tmp_path / 'nowhere' / 'KMNIST' / 'raw'}: "
@@ -203,7 +203,7 @@ def test_emnist_is_read_from_nists_own_archive(
 
 def test_a_failed_download_names_the_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.EMNIST, "url", (tmp_path / "absent.zip").as_uri())
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         prepare(DataSettings(name="emnist", root=str(tmp_path / "root")), progress=False)
     raw = tmp_path / "root" / "EMNIST" / "raw"
     text = str(raised.value)

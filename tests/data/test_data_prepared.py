@@ -34,7 +34,7 @@ print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 
 
 def message(*arrays: object, **options: object) -> str:
-    with pytest.raises(ValueError) as raised:  # noqa: PT011 the message is what is looked at
+    with pytest.raises(ValueError) as raised:
         Dataset.from_arrays(*arrays, **options)  # type: ignore[arg-type]
     return str(raised.value)
 
@@ -80,11 +80,11 @@ def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Data
 
 
 def test_what_is_no_prepared_folder_is_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         Dataset.open(tmp_path)
     assert str(raised.value) == f"{tmp_path}: not a prepared data set: it holds no data.json"
     (tmp_path / "data.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         Dataset.open(tmp_path)
     assert str(raised.value) == f"{tmp_path}: prepared in format 99, expected 1; remove it and prepare it again"
     (tmp_path / "data.json").write_text("{")
@@ -95,7 +95,7 @@ def test_what_is_no_prepared_folder_is_not_opened(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         prepare(DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), progress=False)
     remedy = "set data.cache or $PARTRAIN_CACHE to another folder"
     assert str(raised.value) == f"{file}: cannot be written to (File exists); {remedy}"
@@ -109,7 +109,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])
     damaged = f"{file}: damaged: 1000 bytes, expected 2947968"
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         Dataset.open(folder)
     assert str(raised.value) == f"{damaged}; remove {folder} and prepare it again"
     with caplog.at_level(logging.WARNING):

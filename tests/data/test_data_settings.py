@@ -8,7 +8,7 @@ from partrain.data import EMNIST_SPLITS, DataSettings
 
 
 def message(**settings: object) -> str:
-    with pytest.raises(ValueError) as raised:  # noqa: PT011 the message is what is looked at
+    with pytest.raises(ValueError) as raised:
         DataSettings(**settings)  # type: ignore[arg-type]
     return str(raised.value)
 

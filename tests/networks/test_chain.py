@@ -1,6 +1,7 @@
 """Chains: layers, cuts, and segments that together compute exactly what the network computes."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_segments_compute_the_network_and_its_gradients(name: str, before_activa
     whole = copy.deepcopy(chain.network)(images)
     values = images
     torch.manual_seed(0)
-    segments = [chain.segment(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    segments = [chain.segment(start, stop) for start, stop in itertools.pairwise(edges)]
     for segment in segments:
         values = segment(values)
     assert torch.equal(values, whole)
