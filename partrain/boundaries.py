@@ -83,6 +83,16 @@ class ClassBoundary:
         return output
 
 
+def make_codes_at(index: int, shape: Sequence[int], num_classes: int, labels: LabelSettings, seed: int) -> Tensor:
+    """The codes [classes, product of shape] at boundary `index`, not yet scaled.
+
+    Raises:
+        ValueError: `labels` make no usable codes there.
+    """
+    codes = make_codes(labels, num_classes, code_size(shape, num_classes), generator(seed, "codes", index))
+    return spread(codes, shape, num_classes)
+
+
 class SyntheticBoundary:
     """Boundary `index`, 1 ... K-1: a code per class, the same on both sides from (seed, index, shape, settings) alone.
 
@@ -96,15 +106,15 @@ class SyntheticBoundary:
         self.num_classes = num_classes
         self.shape = tuple(shape)
         self.similarity = labels.loss == "similarity"
-        codes = make_codes(labels, num_classes, code_size(shape, num_classes), generator(seed, "codes", index))
-        codes = spread(codes, shape, num_classes)
+        codes = make_codes_at(index, shape, num_classes, labels, seed)
         if self.similarity:
             codes = codes - codes.mean(dim=0)  # what all classes share changes no comparison
-            codes = codes / codes.norm(dim=1, keepdim=True)
+            codes = codes / codes.square().sum(dim=1).mean().sqrt()
         self.codes = (labels.scale_at(shape) * codes).to(device)
         self.noise = labels.noise_level()
-        # centred codes are one short of full rank
-        self.inverse = torch.linalg.pinv(self.codes.double(), rtol=1e-5).float().contiguous()  # [size, classes]
+        # the pseudo-inverse [size, classes], by way of a small matrix; centred codes are one short of full rank
+        exact = self.codes.double()
+        self.inverse = (exact.T @ torch.linalg.pinv(exact @ exact.T, rtol=1e-10, hermitian=True)).float()
         self._generator = torch.Generator(device)
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
@@ -175,7 +185,11 @@ class Projection(nn.Module):
 
 
 def make_projections(
-    places: Mapping[str, tuple[int, Sequence[int]]], num_classes: int, labels: LabelSettings, seed: int, device: torch.device
+    places: Mapping[str, tuple[int, Sequence[int]]],
+    num_classes: int,
+    labels: LabelSettings,
+    seed: int,
+    device: torch.device,
 ) -> dict[str, nn.Module]:
     """The projections that stand at the cuts named in `places`, whose values are boundary index and shape."""
     return {

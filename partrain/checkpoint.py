@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+_HEADER = "partrain"
+
 
 class DamagedFile(ValueError):
     """A file of a run is cut short, changed or of another kind; the message names it and says what to do."""
@@ -64,7 +66,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
     header = {"metadata": text, "metadata_digest": _digest({}, text), "digest": _digest(plain, text)}
-    write_atomic(path, lambda beside: save_file(plain, beside, metadata=header))
+    # one entry, since safetensors writes several in any order, and equal contents shall make equal files
+    write_atomic(path, lambda beside: save_file(plain, beside, metadata={_HEADER: json.dumps(header)}))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:
@@ -74,13 +77,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tens
         FileNotFoundError: there is no such file.
         DamagedFile: it is cut short or a byte of it has changed.
     """
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    with _opened(path) as file:
-        metadata = _metadata(file)
+    with _opened(path) as (file, header):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if file.metadata()["digest"] != _digest(tensors, file.metadata()["metadata"]):
-            raise SafetensorError("its digest does not match its contents")
+        if header["digest"] != _digest(tensors, header["metadata"]):
+            raise DamagedFile(
+                f"{path} is damaged (its digest does not match its contents); delete it and resume the run"
+            )
+        metadata = json.loads(header["metadata"])
     return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
 
 
@@ -88,26 +91,27 @@ def load_metadata(path: Path) -> Any:
     """The metadata that `save` wrote, without reading the tensors.
 
     Raises:
-        DamagedFile: there is none, or a byte of it has changed.
+        FileNotFoundError: there is no such file.
+        DamagedFile: there is none in it, or a byte of it has changed.
     """
-    with _opened(path) as file:
-        return _metadata(file)
+    with _opened(path) as (_, header):
+        if header["metadata_digest"] != _digest({}, header["metadata"]):
+            raise DamagedFile(
+                f"{path} is damaged (its digest does not match its contents); delete it and resume the run"
+            )
+        return json.loads(header["metadata"])
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The file and the header that `save` gave it; whatever does not parse is `DamagedFile`."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            yield file, json.loads((file.metadata() or {})[_HEADER])
     except (SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
-
-
-def _metadata(file: Any) -> Any:
-    header = file.metadata()
-    if header["metadata_digest"] != _digest({}, header["metadata"]):
-        raise SafetensorError("its digest does not match its contents")
-    return json.loads(header["metadata"])
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:

@@ -9,14 +9,15 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -66,8 +67,12 @@ def register() -> None:
 
 def run_settings(config: DictConfig) -> RunSettings:
     """The settings that a composed configuration describes."""
-    values = {str(key): value for key, value in config.items_ex(resolve=True) if key != "resume"}
-    return RunSettings(**{key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in values.items()})
+    parts: dict[str, Any] = {
+        str(key): OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+        for key, part in config.items_ex(resolve=True)
+        if key != "resume"
+    }
+    return RunSettings(**parts)
 
 
 def resumed_settings(config: DictConfig) -> RunSettings:
@@ -80,24 +85,38 @@ def resumed_settings(config: DictConfig) -> RunSettings:
     stored_file = folder / "config.yaml"
     if not (folder / "plan.json").exists() or not stored_file.exists():
         raise ValueError(f"resume={folder} is no run's folder: it needs config.yaml and plan.json")
-    stored = OmegaConf.load(stored_file)
-    assert isinstance(stored, DictConfig)
+    stored = _stored_config(stored_file)
+    given = OmegaConf.create(run_settings(config).to_json())
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").partition("=")[0]
         if key == "resume" or key.startswith(("launch", "hydra")):
             continue
-        found, wanted = OmegaConf.select(stored, key), OmegaConf.select(config, key)
-        if found != wanted:
-            raise ValueError(
-                f"resume={folder}: the run has {key}={_short(found)}, the command line says {override}; "
-                "leave it out, or start a new run"
-            )
+        names = [str(name) for name in given if name != "launch"] if key == "experiment" else [key]
+        for name in names:
+            found = OmegaConf.select(stored, name)
+            if found != OmegaConf.select(given, name):
+                raise ValueError(
+                    f"resume={folder}: the run has {name}={_short(found)}, the command line says {override}; "
+                    "leave it out, or start a new run"
+                )
     merged = OmegaConf.merge(
         OmegaConf.structured(TrainConfig), {"network": OmegaConf.structured(NETWORKS[stored.network.kind])}, stored
     )
     merged.launch = config.launch
     assert isinstance(merged, DictConfig)
     return run_settings(merged)
+
+
+def _stored_config(file: Path) -> DictConfig:
+    """What a run's config.yaml holds."""
+    try:
+        stored = OmegaConf.load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged ({' '.join(str(error).split())})") from None
+    parts = {part.name for part in fields(RunSettings)}
+    if not isinstance(stored, DictConfig) or set(stored) != parts:
+        raise ValueError(f"{file} is damaged: expected the settings {', '.join(sorted(parts))}")
+    return stored
 
 
 def _short(value: Any) -> str:
@@ -113,7 +132,7 @@ def evaluation_data(config: DictConfig) -> Dataset:
         stored_file = Path(config.run) / "config.yaml"
         if not stored_file.exists():
             raise ValueError(f"run={config.run} is no run's folder: it has no config.yaml")
-        stored = OmegaConf.load(stored_file)
+        stored = _stored_config(stored_file)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataSettings), stored.data))
     assert isinstance(settings, DataSettings)
     return prepare(settings)
@@ -150,9 +169,10 @@ def clear_job_errors(resume: str | None = None) -> Iterator[None]:
             if resume:
                 console.print(f"stopped, nothing is lost; go on with: python experiments/train.py resume={resume}")
             raise
-        except SegmentFailed as error:
-            kept = f"the work of all segments is kept; once the cause is removed: resume={resume}"
-            raise SegmentFailed(f"{error}\n{kept}", error.clear) from None
+        except (SegmentFailed, OSError):
+            if resume:
+                console.print(f"the work of all segments is kept; once the cause is removed: resume={resume}")
+            raise
 
 
 def _fail(message: str) -> None:

@@ -11,10 +11,10 @@ THREADS_FILE = "threads"
 class Control:
     """Reads the wishes of whoever launched the training in `folder`; alone, it just runs."""
 
-    def __init__(self, folder: Path, parent: int | None = None) -> None:
+    def __init__(self, folder: Path, launcher: int | None = None) -> None:
         self._threads_file = folder / THREADS_FILE
         self._threads_read = 0
-        self._parent = parent
+        self._launcher = launcher
         self._stop = False
 
     def ask_to_stop(self, *_: object) -> None:
@@ -26,7 +26,7 @@ class Control:
 
     def look(self) -> None:
         """Take on the number of threads that the folder's `threads` file says; stop if the launcher is gone."""
-        if self._parent is not None and os.getppid() != self._parent:
+        if self._launcher is not None and os.getppid() != self._launcher:
             self._stop = True
         try:
             changed = self._threads_file.stat().st_mtime_ns

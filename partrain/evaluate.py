@@ -1,14 +1,18 @@
 """Evaluation of a stitched network: accuracy, confusions, and what every boundary decodes to."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import track
 from torch import Tensor, nn
 
 from partrain import checkpoint
 from partrain.boundaries import ClassBoundary, Output, SyntheticBoundary
+from partrain.console import console
 from partrain.data import Dataset
 from partrain.data.batches import Images
 from partrain.labels import LabelSettings
@@ -86,7 +90,7 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
     projections = card.make_projections(device)
     segments = [
         nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.segment(start, stop))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in itertools.pairwise(edges)
     ]
     images = Images(dataset, dataset.test, device)
     labels = LabelSettings(**card.labels)
@@ -94,7 +98,7 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
     hits = torch.zeros(len(segments), dtype=torch.long)
     top5, confusion = 0, torch.zeros(len(card.classes) ** 2, dtype=torch.long)
     with torch.inference_mode():
-        for first in range(0, len(dataset.test), _BATCH):
+        for first in _progress(range(0, len(dataset.test), _BATCH)):
             indices = torch.arange(first, min(first + _BATCH, len(dataset.test)), device=device)
             values, targets = images.gather(indices)
             for index, segment in enumerate(segments):
@@ -115,6 +119,10 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
         boundaries=[hit / count for hit in hits.tolist()],
         confusion=confusion.view(len(card.classes), -1),
     )
+
+
+def _progress(batches: range) -> Iterable[int]:
+    return track(batches, "evaluating", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _output(index: int, count: int, values: Tensor, seed: int, labels: LabelSettings, num_classes: int) -> Output:

@@ -1,6 +1,5 @@
 """A segment that goes wrong is noticed while it trains: a loss that is no number, an output that has collapsed."""
 
-import torch
 from torch import Tensor
 
 from partrain.boundaries import Output

@@ -23,7 +23,7 @@ class LabelSettings:
 
     `family`: one of `FAMILIES` or "module:Class" of your own. `density`: the fraction of ones, sparse family only.
     `loss`: what the left side is held to; similarity is cross-entropy over the products of output and codes.
-    `scale`: for mse code values are multiplied by it (None: 1), for similarity it is the norm of a code (None: 4, and 1
+    `scale`: for mse code values are multiplied by it (None: 1), for similarity it is the norm of the codes (None: 4, and 1
     on feature maps, which have more values).
     `noise`: how blurred the codes are that the right side is fed; for mse the deviation of Gaussian noise relative to
     the codes' own (None: 0.5), for similarity the mean spread of the class scores in a mixture (None: 2.5).
@@ -36,6 +36,8 @@ class LabelSettings:
     noise: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.family:
+            raise ValueError("labels=custom needs labels.family=<module>:<class>")
         if ":" not in self.family:
             checks.one_of("labels", self.family, FAMILIES)
         checks.one_of("labels.loss", self.loss, LOSSES)
@@ -45,7 +47,6 @@ class LabelSettings:
             checks.above("labels.scale", self.scale, 0)
         if self.noise is not None:
             checks.at_least("labels.noise", self.noise, 0)
-
 
     def scale_at(self, shape: Sequence[int]) -> float:
         """`scale` at a boundary of `shape`."""

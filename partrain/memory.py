@@ -24,6 +24,7 @@ class PeakMemory:
     """
 
     def __init__(self) -> None:
+
         self._start = _resident_peak()
 
     def bytes(self, device: torch.device) -> int:

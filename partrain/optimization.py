@@ -58,9 +58,7 @@ _Parameters = Iterable[nn.Parameter]
 OPTIMIZERS: dict[str, Callable[[_Parameters, float, float, float], torch.optim.Optimizer]] = {
     "adamw": lambda p, lr, decay, momentum: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
     "adam": lambda p, lr, decay, momentum: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
-    "sgd": lambda p, lr, decay, momentum: torch.optim.SGD(
-        p, lr=lr, weight_decay=decay, momentum=momentum, fused=True
-    ),
+    "sgd": lambda p, lr, decay, momentum: torch.optim.SGD(p, lr=lr, weight_decay=decay, momentum=momentum, fused=True),
 }
 
 

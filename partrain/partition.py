@@ -1,5 +1,6 @@
 """Where a network is cut: settings, the choice of cuts, and the plan that every later step reads."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from partrain import checks
 from partrain.cost import NodeCost, measure
 from partrain.networks import Chain, Cut, NetworkSettings
+from partrain.receptive_field import receptive_fields
 
 BALANCES = ("layers", "compute", "parameters", "memory")
 
@@ -57,6 +59,7 @@ class SegmentPlan:
     parameters: int
     flops: int
     activation_bytes: int
+    receptive_field: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,16 @@ class Plan:
     balance: str
     imbalance: float
     segments: list[SegmentPlan]
+
+    def warnings(self) -> list[str]:
+        """What about the cuts makes a good accuracy unlikely."""
+        side = min(self.input_shape[-2:])
+        return [
+            f"segment {segment.index} ends where a value sees {segment.receptive_field}×{segment.receptive_field} of "
+            f"{side}×{side} pixels, too little to say a class by; cut later"
+            for segment in self.segments[:-1]
+            if segment.receptive_field < side
+        ]
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Plan":
@@ -87,8 +100,13 @@ def make_plan(
     costs = measure(chain, input_shape)
     output_shape = costs[chain.output.name].shape
     if output_shape != (num_classes,):
-        raise ValueError(f"network: its output has shape {output_shape} per image, expected ({num_classes},): the classes")
-    cuts = _cuts_at(chain, settings) if settings.at is not None else _balanced_cuts(chain, costs, settings, batch_size)
+        raise ValueError(
+            f"network: its output has shape {output_shape} per image, expected ({num_classes},): the classes"
+        )
+    if settings.at is not None:
+        cuts = _cuts_at(chain, settings)
+    else:
+        cuts = _balanced_cuts(chain, costs, settings, input_shape, batch_size)
     segments = _describe(chain, costs, cuts, input_shape)
     shares = [_share(segment, settings.balance, batch_size) for segment in segments]
     return Plan(
@@ -125,13 +143,19 @@ def _cuts_at(chain: Chain, settings: PartitionSettings) -> list[Cut]:
 
 
 def _balanced_cuts(
-    chain: Chain, costs: dict[str, NodeCost], settings: PartitionSettings, batch_size: int
+    chain: Chain,
+    costs: dict[str, NodeCost],
+    settings: PartitionSettings,
+    input_shape: Sequence[int],
+    batch_size: int,
 ) -> list[Cut]:
     wanted, available = settings.num_segments, len(chain.layers)
     if wanted > available:
-        raise ValueError(f"partition.segments={wanted}, but the network has {available} layers; at most one segment each")
+        raise ValueError(
+            f"partition.segments={wanted}, but the network has {available} layers; at most one segment each"
+        )
     cuts_behind = [chain.cut_behind(number, settings.before_activation) for number in range(available - 1)]
-    layers = _describe(chain, costs, cuts_behind, ())
+    layers = _describe(chain, costs, cuts_behind, input_shape)
     shares = [_share(layer, settings.balance, batch_size) for layer in layers]
     return [cuts_behind[stop - 1] for stop in _balance(shares, wanted)[:-1]]
 
@@ -141,13 +165,11 @@ def _balance(shares: list[float], pieces: int) -> list[int]:
     total = [0.0]
     for share in shares:
         total.append(total[-1] + share)
-    # best[n]: (largest sum, minus the ends) of the first n shares in k groups; comparing ends too makes it unique
-    best = {n: (total[n], (-n,)) for n in range(1, len(shares) + 1)}
+    # best[n]: largest sum of the first n shares in k groups, and minus the groups' ends, which makes the least unique
+    best: dict[int, tuple[float, tuple[int, ...]]] = {n: (total[n], (-n,)) for n in range(1, len(shares) + 1)}
     for k in range(2, pieces + 1):
         best = {
-            n: min(
-                (max(best[m][0], total[n] - total[m]), (*best[m][1], -n)) for m in range(k - 1, n)
-            )
+            n: min((max(best[m][0], total[n] - total[m]), (*best[m][1], -n)) for m in range(k - 1, n))
             for n in range(k, len(shares) + 1)
         }
     return [-end for end in best[len(shares)][1]]
@@ -166,9 +188,10 @@ def _describe(
     chain: Chain, costs: dict[str, NodeCost], cuts: Sequence[Cut], input_shape: Sequence[int]
 ) -> list[SegmentPlan]:
     edges: list[Cut | None] = [None, *cuts, None]
+    fields = receptive_fields(chain, input_shape)
     segments = []
     owner: dict[int, int] = {}
-    for index, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(edges)):
         first = 0 if start is None else start.position
         last = len(chain.nodes) if stop is None else stop.position
         parameters = dict(chain.segment(start, stop).named_parameters())
@@ -179,14 +202,15 @@ def _describe(
         segments.append(
             SegmentPlan(
                 index=index,
-                layers=[layer.name for layer in chain.layers if first <= layer.first < last] ,
-                start=start and start.name,
-                stop=stop and stop.name,
+                layers=[layer.name for layer in chain.layers if first <= layer.first < last],
+                start=start.name if start else None,
+                stop=stop.name if stop else None,
                 input_shape=list(input_shape) if start is None else list(costs[start.name].shape or ()),
                 output_shape=list(costs[chain.output.name if stop is None else stop.name].shape or ()),
                 parameters=sum(parameter.numel() for parameter in parameters.values()),
                 flops=sum(costs[node.name].flops for node in nodes),
                 activation_bytes=sum(costs[node.name].activation_bytes for node in nodes),
+                receptive_field=fields[chain.output.name if stop is None else stop.name],
             )
         )
     return segments

@@ -3,6 +3,8 @@
 import csv
 import io
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,7 @@ class EpochMeter:
 class Heartbeat:
     """Rewrites `folder`/progress.json at most every `interval` seconds, for whoever watches."""
 
-    def __init__(self, folder: Path, interval: float = 0.25) -> None:
+    def __init__(self, folder: Path, interval: float = 0.5) -> None:
         self._path = folder / "progress.json"
         self._interval = interval
         self._last = 0.0
@@ -77,4 +79,20 @@ class Heartbeat:
 
     def beat(self, **values: Any) -> None:
         self._last = time.monotonic()
-        checkpoint.write_json(self._path, values)
+        checkpoint.write_json(self._path, values, sync=False)  # a crash of the machine may take it
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[Callable[[], float]]:
+    """Adds the time until its end to the seconds in `folder`/timing.json; gives a function that reads them."""
+    path = folder / "timing.json"
+
+    def seconds() -> float:
+        return float(checkpoint.read_json(path)["seconds"]) if path.exists() else 0.0
+
+    started = time.perf_counter()
+    try:
+        yield seconds
+    finally:
+        with suppress(OSError):  # on a full disk another error says so, and names what could not be saved
+            checkpoint.write_json(path, {"seconds": seconds() + time.perf_counter() - started})

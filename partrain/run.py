@@ -5,7 +5,6 @@ same folder goes on where it was.
 """
 
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ from typing import Any
 import yaml
 
 from partrain import checkpoint
-from partrain.boundaries import needs_projection
+from partrain.boundaries import make_codes_at, needs_projection
 from partrain.data import Dataset, prepare
+from partrain.data.batches import check_batch_size
 from partrain.evaluate import Evaluation, evaluate
 from partrain.launch import launch
 from partrain.launch.local import Job
 from partrain.launch.placement import place
 from partrain.networks import Chain, network_settings
 from partrain.partition import Plan, make_plan
+from partrain.progress import timed
 from partrain.report.tables import print_plan, print_results
 from partrain.results import gather_results
 from partrain.segment import CHECKPOINT
@@ -29,9 +30,7 @@ from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
 from partrain.task import SegmentTask
 
 
-def run(
-    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, show: bool = True
-) -> dict[str, Any]:
+def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, show: bool = True) -> dict[str, Any]:
     """Do the run that `settings` describe in `folder`, or go on with it; returns what results.json says.
 
     With `partition.dry_run` it ends after the plan and returns that. `dataset`: instead of the one `settings.data`
@@ -42,24 +41,23 @@ def run(
         SegmentFailed: a segment's training failed for good; what the others did is kept.
     """
     folder = Path(folder).absolute()
+    device = place(settings.launch.device, 1)[0]
     dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
-    plan = make_plan(
-        settings.network, image_shape, dataset.num_classes, settings.partition, settings.train.batch_size
-    )
+    plan = make_plan(settings.network, image_shape, dataset.num_classes, settings.partition, settings.train.batch_size)
     if show:
         print_plan(plan, settings.train.batch_size)
-    write_plan(folder, settings, plan)
+    check_segments(settings, plan, len(dataset.train))
+    tasks = make_tasks(settings, plan, dataset)
+    write_plan(folder, settings, plan, tasks)
     if settings.partition.dry_run:
         return asdict(plan)
-    tasks = make_tasks(settings, plan, dataset)
     for name, task in tasks.items():
         task.write(folder / name)
     seconds = train_segments(settings, plan, tasks, folder)
     segments = [folder / name for name in tasks if name.startswith("segments/")]
     card = _card(settings, plan, dataset)
     stitch(segments, card, folder / MODEL_FOLDER)
-    device = place(settings.launch.device, 1)[0]
     before = None
     if "recovery" in tasks:
         before = evaluate(folder, dataset, device)
@@ -75,11 +73,22 @@ def run(
     return results
 
 
-def write_plan(folder: Path, settings: RunSettings, plan: Plan) -> None:
-    """Write plan.json and config.yaml; a folder that holds another plan is refused."""
+def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
+    """Raise `ValueError` for what would otherwise fail in every segment's process: batches or codes that do not fit."""
+    check_batch_size("train.batch_size", settings.train.batch_size, num_images)
+    if settings.schedule.recovery_epochs:
+        check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
+    for segment in plan.segments[1:]:
+        make_codes_at(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
+
+
+def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask]) -> None:
+    """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
     path = folder / "plan.json"
-    if path.exists() and Plan.from_json(checkpoint.read_json(path)) != plan:
+    if path.exists() and checkpoint.read_json(path) != asdict(plan):
         raise ValueError(f"{path} is of another plan than the settings make; start a new run in a new folder")
+    for name, task in tasks.items():
+        task.check_folder(folder / name)
     checkpoint.write_json(path, asdict(plan))
     checkpoint.write_text(folder / "config.yaml", yaml.safe_dump(settings.to_json(), sort_keys=False))
 
@@ -164,19 +173,25 @@ def _projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list
 
 
 def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask], folder: Path) -> float:
-    """Train what is not trained yet, by the schedule; returns the seconds it took from start to end."""
-    jobs = [
-        Job(folder / f"segments/{s.index}", f"segment {s.index}", tasks[f"segments/{s.index}"].device, _work(s.index, s.flops))
-        for s in plan.segments
-    ]
-    waiting = [job for job in jobs if not _finished(job.folder)]
-    started = time.perf_counter()
-    if settings.schedule.name == "sequential":
-        for job in waiting:
-            launch([job], settings.launch)
-    elif waiting:
-        launch(waiting, settings.launch)
-    return time.perf_counter() - started
+    """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
+    jobs: list[Job] = []
+    for segment in reversed(plan.segments):
+        name = f"segments/{segment.index}"
+        if not _finished(folder / name) or (jobs and _outputs_missing(tasks[name], folder / name)):
+            work = _work(segment.index, segment.flops)
+            jobs.insert(0, Job(folder / name, f"segment {segment.index}", tasks[name].device, work))
+    with timed(folder / "segments") as seconds:
+        if settings.schedule.name == "sequential":
+            for job in jobs:
+                launch([job], settings.launch)
+        elif jobs:
+            launch(jobs, settings.launch)
+    return seconds()
+
+
+def _outputs_missing(task: SegmentTask, folder: Path) -> bool:
+    """Whether the trained segment's outputs, which one to its right is waiting for, are no longer there."""
+    return task.stored_output is not None and not (folder / task.stored_output).exists()
 
 
 def _work(index: int, flops: int) -> float:
@@ -185,11 +200,11 @@ def _work(index: int, flops: int) -> float:
 
 
 def recover(settings: RunSettings, task: SegmentTask, folder: Path) -> float:
-    """Train the stitched network end to end for a few epochs: the same loop, without a cut."""
-    started = time.perf_counter()
-    if not _finished(folder / "recovery"):
-        launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch)
-    return time.perf_counter() - started
+    """Train the stitched network end to end for a few epochs: the same loop, without a cut; returns the seconds."""
+    with timed(folder / "recovery") as seconds:
+        if not _finished(folder / "recovery"):
+            launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch)
+    return seconds()
 
 
 def _finished(folder: Path) -> bool:

@@ -14,3 +14,12 @@ def derive(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on `device` for the stream called `names`."""
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+def seed_forward(seed: int, device: torch.device) -> None:
+    """Seed what dropout and the like draw from on `device`: `torch.manual_seed` for each step would take as long as it."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[
+            torch.cuda.current_device() if device.index is None else device.index
+        ].manual_seed(seed)

@@ -21,7 +21,7 @@ from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import materialise
 from partrain.optimization import autocast, learning_rate, make_optimizer, resolve_precision
 from partrain.progress import EpochMeter, Heartbeat, Progress
-from partrain.seeds import derive
+from partrain.seeds import derive, seed_forward
 from partrain.stored import store_outputs
 from partrain.task import SegmentTask
 
@@ -43,7 +43,7 @@ def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.G
         segment.requires_grad_(True)
     materialise(segment, chain.tape, task.seed, device)
     if any(isinstance(module, nn.Conv2d) for module in segment.modules()):
-        segment.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster layout everywhere
+        segment.to(memory_format=torch.channels_last)  # the faster layout everywhere
     return segment
 
 
@@ -59,6 +59,7 @@ class SegmentTraining:
         self.planned = task.train.epochs * self.order.steps_per_epoch
         self.progress = Progress(end=self.planned)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
+        self.warning = ""  # of the epoch's last output
         self.segment = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
@@ -77,8 +78,8 @@ class SegmentTraining:
         self.segment.train()
         while self.progress.step < self.progress.end and not self.control.stop_asked():
             self.run_epoch()
-        if not self.control.stop_asked() and not self.progress.finished:
-            self.finish()
+        if not self.control.stop_asked():
+            self.store() if self.progress.finished else self.finish()
 
     def run_epoch(self) -> None:
         """The rest of the epoch that training is in."""
@@ -86,41 +87,46 @@ class SegmentTraining:
         last_saved = time.monotonic()
         started, before = time.perf_counter(), self.progress.seconds
         for batch in self.order.batches(epoch, first):
-            if self.progress.step >= self.progress.end:
-                break
             look = batch.step % _LOOK_EVERY == 0
-            output = self.step(batch, look)
+            last = batch.step + 1 == (epoch + 1) * self.order.steps_per_epoch
+            self.step(batch, look, last)
             self.progress.seconds = before + time.perf_counter() - started
-            if look:
+            if last:
+                self.end_epoch(epoch)
+            elif look:
                 self.look(epoch)
                 if self.control.stop_asked():
                     break
                 if time.monotonic() - last_saved > self.task.train.checkpoint_seconds:
                     self.save()
                     last_saved = time.monotonic()
-        if self.progress.step in (self.progress.end, (epoch + 1) * self.order.steps_per_epoch):
-            self.end_epoch(epoch, output)
         self.save()
 
-    def step(self, batch: Batch, look: bool) -> Tensor:
-        """One optimiser step on `batch`; returns the segment's output."""
+    def step(self, batch: Batch, look: bool, last: bool) -> None:
+        """One optimiser step on `batch`; with a `look` at what the output decodes to, and at the `last` whether it does."""
         rate = learning_rate(self.task.train, batch.step, self.progress.end, self.planned)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derive(self.task.seed, "forward", self.task.index, batch.step))  # dropout and the like
+        seed_forward(derive(self.task.seed, "forward", self.task.index, batch.step), self.device)
         features, targets = self.input.sample(batch)
         with autocast(self.precision, self.device):
             output = self.forward(features)
         loss = self.output.loss(output, targets)
+        if look:
+            with torch.no_grad():
+                self.meter.add_scores(self.output.scores(output.detach()), targets)
+        if last:
+            self.warning = self.collapse(output, batch.step + 1)
+        del output  # or the backward pass could not free it
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.meter.add_loss(batch.step % self.order.steps_per_epoch, loss)
-        if look:
-            with torch.no_grad():
-                self.meter.add_scores(self.output.scores(output.detach()), targets)
         self.progress.step = batch.step + 1
-        return output
+
+    def collapse(self, output: Tensor, step: int) -> str:
+        """A warning where `output`, after `step` steps, carries no class; else nothing."""
+        return collapse_warning(output, self.output, self.meter.accuracy(), self.task.num_classes, step) or ""
 
     def look(self, epoch: int) -> None:
         """Every few steps: stop at a loss that is no number, obey `control`, tell where we are."""
@@ -144,32 +150,28 @@ class SegmentTraining:
             epoch_ended=ended,
         )
 
-    def end_epoch(self, epoch: int, output: Tensor) -> None:
+    def end_epoch(self, epoch: int) -> None:
         """Add the epoch's row to the metrics, and decide whether the loss has reached its floor."""
         steps = self.progress.step - epoch * self.order.steps_per_epoch
         losses = self.meter.losses[:steps]
         check_losses(losses, self.task.index, epoch)
         seconds = self.progress.seconds - sum(row["seconds"] for row in self.progress.epochs)
-        accuracy = self.meter.accuracy()
         self.progress.epochs.append(
             {
                 "epoch": epoch + 1,
                 "steps": steps,
                 "loss": losses.mean().item(),
-                "decode_accuracy": accuracy,
+                "decode_accuracy": self.meter.accuracy(),
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "seconds": seconds,
                 "samples_per_second": steps * self.task.train.batch_size / seconds,
-                "warning": self.warning(output, accuracy),
+                "warning": self.warning,
             }
         )
-        self.tell(epoch, losses, self.progress.epochs[-1]["warning"], ended=True)
+        self.tell(epoch, losses, self.warning, ended=True)
         self.progress.write_metrics(self.folder)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
         self.stop_early()
-
-    def warning(self, output: Tensor, accuracy: float) -> str:
-        return collapse_warning(output, self.output, accuracy, self.task.num_classes, self.progress.step) or ""
 
     def stop_early(self) -> None:
         """Let the rate fall to zero over one more epoch, once an epoch of fresh samples brought next to nothing."""
@@ -186,14 +188,21 @@ class SegmentTraining:
     def finish(self) -> None:
         """Settle the weights, store what the next segment is to be fed, and mark the task as done."""
         self.input.settle(self.segment)
-        if self.task.stored_output is not None:
-            target = self.folder / self.task.stored_output
-            with autocast(self.precision, self.device):
-                store_outputs(target, self.segment, self.input.sample, self.task.num_images, self.device)
-            self.progress.stored_bytes = target.stat().st_size
+        self.store()
         self.progress.peak_memory_bytes = self.memory.bytes(self.device)
         self.progress.finished = True
         self.save()
+
+    def store(self) -> None:
+        """Store the outputs that the next segment is to be fed; once more where the task is done but they are gone."""
+        if self.task.stored_output is None:
+            return
+        target = self.folder / self.task.stored_output
+        if self.progress.finished and target.exists():
+            return
+        with autocast(self.precision, self.device):
+            store_outputs(target, self.segment, self.input.sample, self.task.num_images, self.device)
+        self.progress.stored_bytes = target.stat().st_size
 
     def save(self) -> None:
         tensors = {f"model.{name}": tensor for name, tensor in self.segment.state_dict().items()}

@@ -21,7 +21,8 @@ MODEL_FOLDER = "model"
 class ModelCard:
     """What is known of a stitched network besides its weights.
 
-    `cuts`: names of the cuts. `projections`: boundary index and shape by cut name, where one stands. `mean`, `std`: images are to be scaled by them (`partrain.normalise`).
+    `cuts`: names of the cuts. `projections`: boundary index and shape by cut name, where one stands. `mean`, `std`:
+    images are to be scaled by them (`partrain.normalise`).
     """
 
     network: dict[str, Any]
@@ -66,7 +67,9 @@ def stitch(segments: list[Path], card: ModelCard, target: Path) -> None:
             materialise(network, tape, card.seed)
             weights[name] = dict(network.state_dict())[name]
         elif weights[name].shape != tensor.shape:
-            raise ValueError(f"{name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}; other plan?")
+            raise ValueError(
+                f"{name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}; other plan?"
+            )
     checkpoint.save(target / "model.safetensors", weights, {"kind": "model"})
     checkpoint.write_json(target / "model.json", card.__dict__)
 

@@ -23,7 +23,9 @@ def open_outputs(path: Path) -> Tensor:
     try:
         header = checkpoint.read_json(path.with_suffix(".json"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: the segment to the left has not stored its outputs; resume the run") from None
+        raise ValueError(
+            f"{path} is missing: the segment to the left has not stored its outputs; resume the run"
+        ) from None
     shape, dtype = header["shape"], _DTYPES[header["dtype"]]
     expected = prod(shape) * dtype.itemsize
     found = path.stat().st_size if path.exists() else 0
@@ -38,21 +40,20 @@ Sample = Callable[[Batch], tuple[Tensor, Tensor]]
 def store_outputs(path: Path, module: nn.Module, sample: Sample, num_images: int, device: torch.device) -> None:
     """Run `module` in eval mode over all training images, in their own order, and write what comes out."""
 
+    header: dict[str, object] = {}
+
     def fill(beside: Path) -> None:
-        mapped: Tensor | None = None
-        for first in range(0, num_images, _CHUNK):
-            indices = torch.arange(first, min(first + _CHUNK, num_images), device=device)
-            features, _ = sample(Batch(0, indices))
-            output = module(features)
-            if mapped is None:
-                size = num_images * prod(output.shape[1:])
-                mapped = torch.from_file(str(beside), shared=True, size=size, dtype=output.dtype)
-                mapped = mapped.view(num_images, *output.shape[1:])
-                header = {"shape": list(mapped.shape), "dtype": str(output.dtype).removeprefix("torch.")}
-                checkpoint.write_json(path.with_suffix(".json"), header)
-            mapped[first : first + len(indices)] = output.cpu()
+        # written, not mapped: on a full disk a write is an error, a page of a mapping that has no room kills the process
+        with beside.open("wb") as file:
+            for first in range(0, num_images, _CHUNK):
+                indices = torch.arange(first, min(first + _CHUNK, num_images), device=device)
+                features, _ = sample(Batch(0, indices))
+                output = module(features).cpu().contiguous()
+                header.update(shape=[num_images, *output.shape[1:]], dtype=str(output.dtype).removeprefix("torch."))
+                file.write(output.view(-1).view(torch.uint8).numpy())
 
     module.eval()
     with torch.inference_mode():
         checkpoint.write_atomic(path, fill)
+    checkpoint.write_json(path.with_suffix(".json"), header)
     module.train()

@@ -1,6 +1,6 @@
 """A segment task: all that training one segment needs, as plain data in the segment's own folder."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,15 @@ class SegmentTask:
     initial: str | None = None
     projections: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
-        """Write `folder`/task.json.
-
-        Raises:
-            ValueError: the folder holds another task.
-        """
+    def check_folder(self, folder: Path) -> None:
+        """Raise `ValueError` where `folder` holds another task. The device alone may differ: a run may move."""
         path = folder / "task.json"
-        if path.exists() and SegmentTask.read(folder) != self:
+        if path.exists() and replace(SegmentTask.read(folder), device=self.device) != self:
             raise ValueError(f"{path} is of another plan or other settings; start a new run in a new folder")
-        checkpoint.write_json(path, asdict(self))
+
+    def write(self, folder: Path) -> None:
+        """Write `folder`/task.json."""
+        checkpoint.write_json(folder / "task.json", asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "SegmentTask":

@@ -1,6 +1,8 @@
-"""The process that trains one segment: `python -m partrain.worker <the segment's folder>`."""
+"""The process that trains one segment: `python -m partrain.worker <the segment's folder> [<its launcher's process id>]`.
 
-import os
+With a launcher it ends, after writing a checkpoint, once that is gone.
+"""
+
 import signal
 import sys
 import traceback
@@ -13,7 +15,7 @@ from partrain.control import Control
 from partrain.memory import PeakMemory
 from partrain.segment import train
 
-DONE, FAILED, STOPPED = 0, 1, 75  # exit codes
+DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75  # exit codes; UNWRITABLE: failed, with no room to say why
 
 ERROR_FILE = "error.json"
 
@@ -27,16 +29,16 @@ def _lock(folder: Path) -> object:
     return file
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, launcher: int | None = None) -> int:
     memory = PeakMemory()
-    control = Control(folder, parent=os.getppid())
+    control = Control(folder, launcher)
     signal.signal(signal.SIGTERM, control.ask_to_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
     lock = _lock(folder)
     control.look()
     try:
         return DONE if train(folder, control, memory) else STOPPED
-    except Exception as error:  # noqa: BLE001 (the launcher reports it, whatever it is)
+    except Exception as error:
         clear = isinstance(error, ValueError | OSError | torch.OutOfMemoryError)
         report = {
             "type": type(error).__name__,
@@ -48,11 +50,12 @@ def main(folder: Path) -> int:
         try:
             checkpoint.write_json(folder / ERROR_FILE, report)
         except OSError as full:
-            print(f"{ERROR_FILE} could not be written: {full}", file=sys.stderr)
+            print(full, file=sys.stderr)
+            return UNWRITABLE
         return FAILED
     finally:
         del lock
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -67,6 +67,16 @@ def test_cuts_by_number_and_by_name_agree() -> None:
     assert plan_of(at=["relu1"]).segments == plan_of(at=[2], before_activation=True).segments
 
 
+def test_a_cut_that_sees_too_little_of_the_image_is_warned_of() -> None:
+    assert [s.receptive_field for s in plan_of(CNNSettings(), segments=8).segments] == [3, 7, 15, 28, 28, 28, 28, 28]
+    assert plan_of(CNNSettings(), segments=2).warnings() == []
+    assert plan_of(MLPSettings(), segments=6).warnings() == []
+    assert plan_of(TorchvisionSettings(name="vit_b_16"), segments=3).warnings() == []
+    assert plan_of(CNNSettings(), at=[2]).warnings() == [
+        "segment 0 ends where a value sees 7×7 of 28×28 pixels, too little to say a class by; cut later"
+    ]
+
+
 def test_a_plan_survives_json() -> None:
     plan = plan_of(TorchvisionSettings(name="resnet18"), segments=4)
     assert Plan.from_json(asdict(plan)) == plan

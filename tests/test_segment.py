@@ -26,6 +26,7 @@ from partrain.partition import PartitionSettings, make_plan
 from partrain.run import make_tasks
 from partrain.segment import CHECKPOINT, SegmentTraining, train
 from partrain.settings import RunSettings, ScheduleSettings
+from partrain.task import SegmentTask
 
 TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)
 
@@ -275,9 +276,11 @@ def test_weight_decay_left_open_is_higher_where_real_inputs_become_codes(small: 
 
 
 def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> None:
-    prepare_tasks(small, tmp_path, settings_of())
+    folder = prepare_tasks(small, tmp_path, settings_of())[0]
+    task = SegmentTask.read(folder)
+    task.check_folder(folder)
     with pytest.raises(ValueError, match=r"task.json is of another plan or other settings; start a new run"):
-        prepare_tasks(small, tmp_path, settings_of(seed=1))
+        replace(task, seed=1).check_folder(folder)
 
 
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ class Batch:
     indices: Tensor
 
 
+def check_batch_size(name: str, batch_size: int, num_images: int) -> None:
+    """Raise `ValueError` unless `num_images` make a batch."""
+    if batch_size > num_images:
+        raise ValueError(
+            f"{name}={batch_size} is larger than the training data ({num_images} images); at most {num_images}"
+        )
+
+
 class Order:
     """The order in which training images are visited: a new permutation each epoch, from (seed, epoch) alone.
 
@@ -32,11 +40,7 @@ class Order:
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, device: torch.device) -> None:
-        if batch_size > num_images:
-            raise ValueError(
-                f"train.batch_size={batch_size} is larger than the training data ({num_images} images); "
-                f"at most {num_images}"
-            )
+        check_batch_size("train.batch_size", batch_size, num_images)
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed

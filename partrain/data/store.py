@@ -6,17 +6,18 @@ array's file, so that one cut short later is noticed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 
 from partrain.data.progress import progress_of
 from partrain.data.source import PARTS, Part, Source
@@ -79,11 +80,19 @@ def ensure(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
             return
         except ValueError as error:
             _log.warning("%s; making it again", str(error).partition(";")[0])
-    with _aside(folder) as aside:
-        made = Path(aside) / "made"
-        made.mkdir()
-        _write(source, made, limits, show_progress)
-        _move_in_place(made, folder, Path(aside) / "damaged")
+    try:
+        with _aside(folder) as aside:
+            made = Path(aside) / "made"
+            made.mkdir()
+            _write(source, made, limits, show_progress)
+            _move_in_place(made, folder, Path(aside) / "damaged")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"{folder.parent}: no room for the prepared data ({error.strerror}); "
+            "make room, or set data.cache or $PARTRAIN_CACHE to another folder"
+        ) from None
 
 
 def _aside(folder: Path) -> TemporaryDirectory[str]:
@@ -107,7 +116,7 @@ def _write(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
         for name, part in parts.items():
             counts[name] = _write_images(folder / f"{name}_images.npy", part, advance)
             largest = len(source.classes) - 1
-            np.save(folder / f"{name}_labels.npy", part.labels.astype(np.min_scalar_type(largest)), allow_pickle=False)
+            _write_array(folder / f"{name}_labels.npy", part.labels.shape, np.min_scalar_type(largest), [part.labels])
     verified, note = source.verification()
     mean, std = _mean_and_std(counts["train"])
     description = {
@@ -129,17 +138,32 @@ def _write(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
 
 def _write_images(file: Path, part: Part, advance: Callable[[int], None]) -> npt.NDArray[np.int64]:
     """Write the images block by block; how often each of the 256 pixel values occurs."""
-    array = open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(part.labels), *part.image_shape))
     counts = np.zeros(256, dtype=np.int64)
-    start = 0
-    for block in part.blocks:
-        array[start : start + len(block)] = block
-        counts += np.bincount(block.reshape(-1), minlength=256)
-        start += len(block)
-        advance(len(block))
-    assert start == len(part.labels)
-    array.flush()
+
+    def counted() -> Iterator[npt.NDArray[np.uint8]]:
+        nonlocal counts
+        for block in part.blocks:
+            counts += np.bincount(block.reshape(-1), minlength=256)
+            yield block
+            advance(len(block))
+
+    _write_array(file, (len(part.labels), *part.image_shape), np.dtype(np.uint8), counted())
     return counts
+
+
+def _write_array(
+    file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[npt.NDArray[np.integer[Any]]]
+) -> None:
+    """Write a .npy file block by block; not through a mapping, which kills the process where the disk is full."""
+    written = 0
+    with file.open("wb") as target:
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(target, header)
+        for block in blocks:
+            assert block.shape[1:] == shape[1:]
+            target.write(np.ascontiguousarray(block, dtype=dtype).data)
+            written += len(block)
+    assert written == shape[0]
 
 
 def _mean_and_std(counts: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -34,7 +34,9 @@ class Display:
             self._bars[folder] = self._live.add_task(name, total=None, status="waiting")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._live.stop()
 
     def update(self, folder: Path) -> None:

@@ -19,7 +19,7 @@ from partrain import checkpoint, checks
 from partrain.control import THREADS_FILE
 from partrain.launch.display import Display
 from partrain.launch.placement import divide, num_cores
-from partrain.worker import DONE, ERROR_FILE, STOPPED
+from partrain.worker import DONE, ERROR_FILE, STOPPED, UNWRITABLE
 
 _POLL = 0.1  # seconds
 
@@ -70,7 +70,7 @@ class Job:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.worker", str(self.folder)],
+                [sys.executable, "-m", "partrain.worker", str(self.folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -88,6 +88,8 @@ class Job:
         try:
             report: dict[str, Any] = checkpoint.read_json(self.folder / ERROR_FILE)
         except (FileNotFoundError, ValueError):
+            if code == UNWRITABLE:
+                return SegmentFailed(f"{self.name}: {self.folder} cannot be written to; is the disk full?", clear=True)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             log = self.folder / "log.txt"
             return SegmentFailed(f"{self.name} {how}, after {self.restarts} restarts; see {log}", clear=True)
@@ -193,5 +195,5 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings) -> None:
     if len(supervisor.failures) == 1:
         raise supervisor.failures[0]
     if supervisor.failures:
-        message = "\n".join(str(failure) for failure in supervisor.failures)
+        message = "\n".join(sorted(map(str, supervisor.failures)))
         raise SegmentFailed(message, clear=all(failure.clear for failure in supervisor.failures))

@@ -17,11 +17,11 @@ def available_devices() -> list[str]:
     return ["cpu", *gpus]
 
 
-def place(wanted: str, count: int) -> list[str]:
+def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
     """A device for each of `count` segments: `wanted`, or for auto the GPUs in turn, or the CPU where there is none.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: there is no such device; the message names `setting`.
     """
     devices = available_devices()
     gpus = devices[1:]
@@ -31,7 +31,7 @@ def place(wanted: str, count: int) -> list[str]:
         if wanted == "auto":
             return ["cpu"] * count
     if wanted not in devices:
-        raise ValueError(f"launch.device={wanted}: there is no such device here; available: {', '.join(devices)} or auto")
+        raise ValueError(f"{setting}={wanted}: there is no such device here; available: {', '.join(devices)} or auto")
     return [wanted] * count
 
 

@@ -4,6 +4,7 @@ A cut can stand wherever exactly one tensor crosses from what is computed before
 residual block, say, there is none. A cut is named by the node of the traced graph whose tensor crosses it.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,9 @@ class Chain:
         try:
             graph = _Tracer().trace(network)
         except (fx.proxy.TraceError, TypeError) as error:
-            raise ValueError(f"network: {type(network).__name__} cannot be traced, so it cannot be cut: {error}") from None
+            raise ValueError(
+                f"network: {type(network).__name__} cannot be traced, so it cannot be cut: {error}"
+            ) from None
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         if len(inputs) != 1:
             raise ValueError(f"network: {type(network).__name__} must take one tensor, it takes {len(inputs)}")
@@ -81,7 +84,7 @@ class Chain:
 
     def _find_layers(self) -> list[Layer]:
         places = [0, *(cut.position for cut in self.cuts), len(self.nodes)]
-        pieces = list(zip(places[:-1], places[1:], strict=True))
+        pieces = list(itertools.pairwise(places))
         starts = [(first, last) for first, last in pieces if self._is_weighted(first, last)]
         if not starts:
             raise ValueError(f"network: {type(self.network).__name__} has no layer with weights")

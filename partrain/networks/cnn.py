@@ -62,7 +62,9 @@ class CNNSettings:
                 height, width = height // 2, width // 2
             channels = wide
         if min(height, width) < 1:
-            raise ValueError(f"network.pool_after={self.pool_after} leaves nothing of images of {tuple(input_shape[1:])}")
+            raise ValueError(
+                f"network.pool_after={self.pool_after} leaves nothing of images of {tuple(input_shape[1:])}"
+            )
         layers["flatten"] = nn.Flatten()
         features = channels * height * width
         for index, wide in enumerate(self.hidden, start=len(self.channels)):

@@ -10,11 +10,15 @@ from partrain import checks
 
 @dataclass(kw_only=True)
 class CustomSettings:
-    """`build`: "module:callable", called with `options`; every segment's process imports it anew."""
+    """`builder`: "module:callable", called with `options`; every segment's process imports it anew."""
 
     kind: str = "custom"
     builder: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if ":" not in self.builder:
+            raise ValueError(f"network=custom needs network.builder=<module>:<callable>, got {self.builder or 'none'}")
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """What the builder returns; images of `input_shape` (channels, height, width) go in, class scores come out."""

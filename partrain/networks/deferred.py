@@ -1,10 +1,11 @@
-"""Networks built without memory: recorded on the meta device, then made real layer by layer.
+"""Networks built without memory: recorded first, then made real layer by layer.
 
 A network is constructed from fake tensors, which know their shape and own no memory, while a tape records every
 operation that makes or fills one of them; a function of `torch.nn.init` is one operation, since some look at values.
-(Torch's meta device would do, but those functions skip meta tensors.) A segment's process later replays the recorded operations for its own tensors alone. The random numbers of a
-tensor come from (seed, its name), so any cutting of a network starts from the same weights as the uncut one, on every
-device, and the initialisation is the one the network's own constructor asks for.
+(Torch's meta device would do, but those functions skip meta tensors.) A segment's process later replays the recorded
+operations for its own tensors alone. The random numbers of a tensor come from (seed, its name), so any cutting of a
+network starts from the same weights as the uncut one, on every device, and the initialisation is the one the network's
+own constructor asks for.
 """
 
 from collections.abc import Callable, Iterator
@@ -141,7 +142,9 @@ def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
         with tape.fake_mode, tape, _whole_initialisers(tape):
             return build(), tape
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise ValueError(f"network: its constructor looks at tensor values ({error}); compute them without torch") from None
+        raise ValueError(
+            f"network: its constructor looks at tensor values ({error}); compute them without torch"
+        ) from None
 
 
 def materialise(module: nn.Module, tape: InitTape, seed: int, device: torch.device | str = "cpu") -> None:

@@ -1,5 +1,6 @@
 """Fully connected networks; the default is the paper's six layers."""
 
+import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
@@ -39,12 +40,14 @@ class MLPSettings:
         """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         widths = [prod(input_shape), *self.hidden_widths(), num_classes]
-        for index, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             layers[f"linear{index}"] = nn.Linear(fan_in, fan_out)
             if index == self.depth - 1:
                 break
             if self.normalization != "none":
-                layers[f"norm{index}"] = nn.BatchNorm1d(fan_out) if self.normalization == "batch" else nn.LayerNorm(fan_out)
+                layers[f"norm{index}"] = (
+                    nn.BatchNorm1d(fan_out) if self.normalization == "batch" else nn.LayerNorm(fan_out)
+                )
             layers[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
             if self.dropout > 0:
                 layers[f"dropout{index}"] = nn.Dropout(self.dropout)

@@ -39,6 +39,8 @@ def plan_table(plan: Plan, batch_size: int) -> Table:
 
 def print_plan(plan: Plan, batch_size: int) -> None:
     console.print(plan_table(plan, batch_size))
+    for warning in plan.warnings():
+        console.print(f"WARNING {warning}")
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:

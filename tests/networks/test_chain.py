@@ -78,8 +78,9 @@ def test_layers_of_the_mlp_are_its_linear_layers() -> None:
 
 
 def test_flattening_stays_to_the_right_of_a_cut() -> None:
-    chain = Chain.build(CNNSettings(), IMAGES, 10)
-    assert chain.cut_behind(3).name == "pool3"
+    chain = Chain.build(CNNSettings(channels=[8, 16], strides=[1, 2], pool_after=[2]), IMAGES, 10)
+    assert chain.cut_behind(1).name == "pool1"
+    assert chain.cut_behind(1, before_activation=True).name == "norm1"
 
 
 def test_residual_blocks_are_cut_around_not_through() -> None:
@@ -153,7 +154,7 @@ def test_a_users_own_module() -> None:
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        ("nothing", "network.builder=nothing: expected 'module:attribute'"),
+        ("nothing", "network=custom needs network.builder=<module>:<callable>, got nothing"),
         ("no_such_module:Net", "network.builder=no_such_module:Net: No module named 'no_such_module'"),
         ("tests.networks.test_chain:IMAGES", "'tuple' object is not callable"),
         ("builtins:dict", "network.builder=builtins:dict must return an nn.Module, got dict"),
