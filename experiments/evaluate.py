@@ -17,7 +17,7 @@ def main(config: DictConfig) -> None:
         if OmegaConf.is_missing(config, "run"):
             raise ValueError("run=<folder> is needed: the folder of the run to evaluate")
         run = Path(config.run)
-        result = partrain.evaluate(run, evaluation_data(config), place(config.device, 1)[0])
+        result = partrain.evaluate(run, evaluation_data(config), place(config.device, 1, "device")[0])
         name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)
         folder = run / "evaluation" / name
         write_evaluation(result, run, folder)

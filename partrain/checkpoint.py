@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _HEADER = "partrain"
+_MISMATCH = "its digest does not match its contents"
 
 
 class DamagedFile(ValueError):
@@ -80,9 +81,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tens
     with _opened(path) as (file, header):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if header["digest"] != _digest(tensors, header["metadata"]):
-            raise DamagedFile(
-                f"{path} is damaged (its digest does not match its contents); delete it and resume the run"
-            )
+            raise DamagedFile(f"{path} is damaged ({_MISMATCH}); delete it and resume the run")
         metadata = json.loads(header["metadata"])
     return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
 
@@ -95,10 +94,6 @@ def load_metadata(path: Path) -> Any:
         DamagedFile: there is none in it, or a byte of it has changed.
     """
     with _opened(path) as (_, header):
-        if header["metadata_digest"] != _digest({}, header["metadata"]):
-            raise DamagedFile(
-                f"{path} is damaged (its digest does not match its contents); delete it and resume the run"
-            )
         return json.loads(header["metadata"])
 
 
@@ -109,7 +104,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, json.loads((file.metadata() or {})[_HEADER])
+            header = json.loads((file.metadata() or {})[_HEADER])
+            if header["metadata_digest"] != _digest({}, header["metadata"]):
+                raise DamagedFile(f"{path} is damaged ({_MISMATCH}); delete it and resume the run")
+            yield file, header
     except (SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
 

@@ -166,9 +166,10 @@ def clear_job_errors(resume: str | None = None) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            if resume:
-                console.print(f"stopped, nothing is lost; go on with: python experiments/train.py resume={resume}")
-            raise
+            if not resume:
+                raise
+            console.print(f"stopped, nothing is lost; go on with: python experiments/train.py resume={resume}")
+            sys.exit(130)
         except (SegmentFailed, OSError):
             if resume:
                 console.print(f"the work of all segments is kept; once the cause is removed: resume={resume}")

@@ -4,4 +4,4 @@ import sys
 
 from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=110)

@@ -7,6 +7,7 @@ from rich.table import Table
 from partrain.console import console
 from partrain.evaluate import Evaluation
 from partrain.report.plots import plot_confusion, plot_curves, plot_per_class
+from partrain.report.tables import data_label
 
 
 def write_evaluation(result: Evaluation, run: Path, folder: Path) -> None:
@@ -20,8 +21,7 @@ def write_evaluation(result: Evaluation, run: Path, folder: Path) -> None:
 def show_evaluation(result: Evaluation, folder: Path) -> None:
     """Print accuracies, the most confused pairs and where the files are."""
     data = result.data
-    split = f" {data['split']}" if data["split"] else ""
-    console.print(f"{data['name']}{split}, {data['test_images']:,} test images")
+    console.print(f"{data_label(data)}, {data['test_images']:,} test images")
     if data["note"]:
         console.print(f"Note: {data['note']}")
     console.print(f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}")

@@ -40,9 +40,8 @@ class MultirunTable(Callback):
         outcome = str(job_return._return_value).splitlines()[0] if failed else "done"
         self._rows.append(row(Path(hydra.runtime.output_dir), " ".join(job_return.overrides or ()), outcome))
         write_tables(self._rows, Path(hydra.sweep.dir))
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        console.print(f"Table over {len(self._rows)} runs: {Path(config.hydra.sweep.dir) / 'table.md'}")
+        # after every run: Hydra calls nobody at the end of a multirun in which one has failed
+        console.print(f"Table over the {len(self._rows)} runs so far: {Path(hydra.sweep.dir) / 'table.md'}")
 
 
 def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:

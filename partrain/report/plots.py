@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from partrain import checkpoint
 from partrain.evaluate import Evaluation
+from partrain.report.tables import data_label
 
 # Okabe and Ito's colours, told apart by colour-blind people too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,7 +29,7 @@ def plot_confusion(result: Evaluation, path: Path) -> None:
     axes.set_xticks(ticks, result.classes, fontsize=8)
     axes.set_yticks(ticks, result.classes, fontsize=8)
     axes.set(xlabel="taken for", ylabel="class")
-    axes.set_title(f"{result.data['name']}: {result.top1:.2%} of {result.data['test_images']:,} test images right")
+    axes.set_title(f"{data_label(result.data)}: {result.top1:.2%} of {result.data['test_images']:,} test images right")
     figure.colorbar(image, ax=axes, label="share of the class's images", fraction=0.04)
     _save(figure, path)
 
@@ -41,7 +42,7 @@ def plot_per_class(result: Evaluation, path: Path) -> None:
     axes.bar(range(len(shares)), [100 * share for _, share in shares], color=COLOURS[0])
     axes.set_xticks(range(len(shares)), [name for name, _ in shares])
     axes.axhline(100 * result.top1, color=COLOURS[1], linestyle="--", label=f"all images: {result.top1:.2%}")
-    axes.set(xlabel="class", ylabel="right, %", ylim=(0, 100))
+    axes.set(xlabel="class", ylabel="right, %", ylim=(0, 100), title=data_label(result.data))
     axes.legend(loc="lower right")
     _save(figure, path)
 

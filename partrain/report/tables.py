@@ -69,12 +69,16 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
 def accuracy_line(results: dict[str, Any]) -> str:
     """The outcome in a sentence, with what it was measured on."""
     data = results["data"]
-    split = f" {data['split']}" if data["split"] else ""
     before = results["test_accuracy_before_recovery"]
     recovered = f" (before recovery {before:.2%})" if before is not None else ""
-    unverified = ", unverified files" if data["verified"] is False else ""
     return (
         f"Test accuracy {results['test_accuracy']:.2%}{recovered}, top-5 {results['top5_accuracy']:.2%}, on "
-        f"{data['test_images']:,} images of {data['name']}{split}{unverified}; trained in "
-        f"{results['train_seconds']:.1f} s, {results['traffic_bytes']:,} bytes between segments"
+        f"{data['test_images']:,} images of {data_label(data)}; trained in {results['train_seconds']:.1f} s, "
+        f"{results['traffic_bytes']:,} bytes between segments"
     )
+
+
+def data_label(data: dict[str, Any]) -> str:
+    """Name and split of a data set (its `provenance`), and that its files are not verified where they are not."""
+    name = f"{data['name']} {data['split']}" if data["split"] else str(data["name"])
+    return f"{name} (unverified files)" if data["verified"] is False else name
