@@ -5,25 +5,25 @@ same folder goes on where it was.
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from partrain import checkpoint
-from partrain.boundaries import make_codes_at, needs_projection
+from partrain.boundaries import make_codes_at
 from partrain.data import Dataset, prepare
 from partrain.data.batches import check_batch_size
 from partrain.evaluate import Evaluation, evaluate
 from partrain.launch import launch
 from partrain.launch.local import Job
 from partrain.launch.placement import place
-from partrain.networks import Chain, network_settings
 from partrain.partition import Plan, make_plan
 from partrain.progress import timed
 from partrain.report.tables import print_plan, print_results
 from partrain.results import gather_results
+from partrain.schedule import make_tasks, projections
 from partrain.segment import CHECKPOINT
 from partrain.settings import RunSettings
 from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
@@ -93,85 +93,6 @@ def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: dict[str,
     checkpoint.write_text(folder / "config.yaml", yaml.safe_dump(settings.to_json(), sort_keys=False))
 
 
-def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
-    """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
-    devices = place(settings.launch.device, len(plan.segments))
-    common: dict[str, Any] = {
-        "network": plan.network,
-        "image_shape": plan.input_shape,
-        "num_classes": plan.num_classes,
-        "labels": settings.labels,
-        "seed": settings.seed,
-        "data": str(dataset.folder),
-        "num_images": len(dataset.train),
-    }
-    tasks = {}
-    for segment, device in zip(plan.segments, devices, strict=True):
-        index = segment.index
-        tasks[f"segments/{index}"] = SegmentTask(
-            index=index,
-            start=segment.start,
-            stop=segment.stop,
-            start_shape=segment.input_shape,
-            stop_shape=segment.output_shape,
-            train=settings.train,
-            device=device,
-            stored_input=f"../../boundaries/{index}.bin" if _is_stored(settings, plan, index) else None,
-            stored_output=f"../../boundaries/{index + 1}.bin" if _is_stored(settings, plan, index + 1) else None,
-            **common,
-        )
-    if settings.schedule.recovery_epochs:
-        tasks["recovery"] = _recovery_task(settings, plan, devices[0], common)
-    return tasks
-
-
-def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
-    """Whether the segment right of `boundary` is fed stored outputs of the one to its left."""
-    last = len(plan.segments) - 1
-    synthetic_last = settings.schedule.last_input == "synthetic"
-    return settings.schedule.name == "sequential" and 0 < boundary <= last - synthetic_last
-
-
-def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[str, Any]) -> SegmentTask:
-    """End-to-end training of the stitched network: a segment task without cuts."""
-    schedule = settings.schedule
-    train = replace(
-        settings.train,
-        epochs=schedule.recovery_epochs,
-        lr=schedule.recovery_lr,
-        batch_size=schedule.recovery_batch_size,
-        warmup=0.05,
-        decay=0.95,
-    )
-    return SegmentTask(
-        index=0,
-        start=None,
-        stop=None,
-        start_shape=plan.input_shape,
-        stop_shape=[plan.num_classes],
-        train=train,
-        device=device,
-        initial=f"../{MODEL_FOLDER}/model.safetensors",
-        projections=_projections(settings, plan),
-        **common,
-    )
-
-
-def _projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[int]]]:
-    """Where the stitched network needs a projection: boundary index and shape by cut name."""
-    if len(plan.segments) == 1:
-        return {}
-    chain = Chain.build(network_settings(plan.network), plan.input_shape, plan.num_classes)
-    cuts = {cut.name: cut for cut in chain.cuts}
-    return {
-        segment.start: (segment.index, segment.input_shape)
-        for segment in plan.segments
-        if segment.start is not None
-        and not _is_stored(settings, plan, segment.index)
-        and needs_projection(chain.segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
-    }
-
-
 def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask], folder: Path) -> float:
     """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
     jobs: list[Job] = []
@@ -222,7 +143,7 @@ def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
         cuts=[segment.stop for segment in plan.segments if segment.stop is not None],
         seed=settings.seed,
         labels=asdict(settings.labels),
-        projections=_projections(settings, plan),
+        projections=projections(settings, plan),
     )
 
 

@@ -23,7 +23,7 @@ from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
 from partrain.optimization import TrainSettings, learning_rate
 from partrain.partition import PartitionSettings, make_plan
-from partrain.run import make_tasks
+from partrain.schedule import make_tasks
 from partrain.segment import CHECKPOINT, SegmentTraining, train
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.task import SegmentTask

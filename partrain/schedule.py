@@ -1,0 +1,92 @@
+"""Which segment tasks a run has, and what each is fed: the schedules."""
+
+from dataclasses import replace
+from typing import Any
+
+from partrain.boundaries import needs_projection
+from partrain.data import Dataset
+from partrain.launch.placement import place
+from partrain.networks import Chain, network_settings
+from partrain.partition import Plan
+from partrain.settings import RunSettings
+from partrain.stitch import MODEL_FOLDER
+from partrain.task import SegmentTask
+
+
+def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
+    """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
+    devices = place(settings.launch.device, len(plan.segments))
+    common: dict[str, Any] = {
+        "network": plan.network,
+        "image_shape": plan.input_shape,
+        "num_classes": plan.num_classes,
+        "labels": settings.labels,
+        "seed": settings.seed,
+        "data": str(dataset.folder),
+        "num_images": len(dataset.train),
+    }
+    tasks = {}
+    for segment, device in zip(plan.segments, devices, strict=True):
+        index = segment.index
+        tasks[f"segments/{index}"] = SegmentTask(
+            index=index,
+            start=segment.start,
+            stop=segment.stop,
+            start_shape=segment.input_shape,
+            stop_shape=segment.output_shape,
+            train=settings.train,
+            device=device,
+            stored_input=f"../../boundaries/{index}.bin" if _is_stored(settings, plan, index) else None,
+            stored_output=f"../../boundaries/{index + 1}.bin" if _is_stored(settings, plan, index + 1) else None,
+            **common,
+        )
+    if settings.schedule.recovery_epochs:
+        tasks["recovery"] = _recovery_task(settings, plan, devices[0], common)
+    return tasks
+
+
+def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
+    """Whether the segment right of `boundary` is fed stored outputs of the one to its left."""
+    last = len(plan.segments) - 1
+    synthetic_last = settings.schedule.last_input == "synthetic"
+    return settings.schedule.name == "sequential" and 0 < boundary <= last - synthetic_last
+
+
+def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[str, Any]) -> SegmentTask:
+    """End-to-end training of the stitched network: a segment task without cuts."""
+    schedule = settings.schedule
+    train = replace(
+        settings.train,
+        epochs=schedule.recovery_epochs,
+        lr=schedule.recovery_lr,
+        batch_size=schedule.recovery_batch_size,
+        warmup=0.05,
+        decay=0.95,
+    )
+    return SegmentTask(
+        index=0,
+        start=None,
+        stop=None,
+        start_shape=plan.input_shape,
+        stop_shape=[plan.num_classes],
+        train=train,
+        device=device,
+        initial=f"../{MODEL_FOLDER}/model.safetensors",
+        projections=projections(settings, plan),
+        **common,
+    )
+
+
+def projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[int]]]:
+    """Where the stitched network needs a projection: boundary index and shape by cut name."""
+    if len(plan.segments) == 1:
+        return {}
+    chain = Chain.build(network_settings(plan.network), plan.input_shape, plan.num_classes)
+    cuts = {cut.name: cut for cut in chain.cuts}
+    return {
+        segment.start: (segment.index, segment.input_shape)
+        for segment in plan.segments
+        if segment.start is not None
+        and not _is_stored(settings, plan, segment.index)
+        and needs_projection(chain.segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
+    }
