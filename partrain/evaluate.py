@@ -17,7 +17,7 @@ from partrain.data import Dataset
 from partrain.data.batches import Images
 from partrain.labels import LabelSettings
 from partrain.networks import Chain
-from partrain.stitch import load_recorded, read_card
+from partrain.stitch import ModelCard, load_recorded, read_card
 
 _BATCH = 2000
 
@@ -83,49 +83,60 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
             f"data={dataset.name} has {dataset.num_classes} classes ({''.join(dataset.classes)[:60]}), "
             f"the network of {run} was trained on {len(card.classes)} ({''.join(card.classes)[:60]})"
         )
-    network, tape = load_recorded(run, device)
-    chain = Chain(network, tape)
-    cuts = {cut.name: cut for cut in chain.cuts}
-    edges = [None, *(cuts[name] for name in card.cuts), None]
-    projections = card.make_projections(device)
-    segments = [
-        nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.segment(start, stop))
-        for start, stop in itertools.pairwise(edges)
-    ]
+    segments = _segments(run, card, device)
     images = Images(dataset, dataset.test, device)
-    labels = LabelSettings(**card.labels)
-    outputs: list[Output] = []
-    hits = torch.zeros(len(segments), dtype=torch.long)
-    top5, confusion = 0, torch.zeros(len(card.classes) ** 2, dtype=torch.long)
+    size, count = len(card.classes), len(dataset.test)
+    right, top5 = torch.zeros(len(segments), dtype=torch.long), 0
+    confusion = torch.zeros(size**2, dtype=torch.long)
     with torch.inference_mode():
-        for first in _progress(range(0, len(dataset.test), _BATCH)):
-            indices = torch.arange(first, min(first + _BATCH, len(dataset.test)), device=device)
-            values, targets = images.gather(indices)
-            for index, segment in enumerate(segments):
-                values = segment(values)
-                if len(outputs) == index:
-                    outputs.append(_output(index, len(segments), values, card.seed, labels, len(card.classes)))
-                scores = outputs[index].scores(values.clone())  # the next segment may change its input in place
-                hits[index] += (scores.argmax(dim=1) == targets).sum().cpu()
-            top5 += int((values.topk(min(5, values.shape[1]), dim=1).indices == targets[:, None]).sum())
-            pairs = targets * len(card.classes) + values.argmax(dim=1)
-            confusion += torch.bincount(pairs, minlength=len(confusion)).cpu()
-    count = len(dataset.test)
+        boundaries = _boundaries(segments, images.gather(torch.zeros(1, dtype=torch.long, device=device))[0], card)
+        for first in _progress(range(0, count, _BATCH)):
+            values, targets = images.gather(torch.arange(first, min(first + _BATCH, count), device=device))
+            scores = _decode(segments, boundaries, values)
+            right += torch.stack([(each.argmax(dim=1) == targets).sum() for each in scores]).cpu()
+            top5 += int((scores[-1].topk(min(5, size), dim=1).indices == targets[:, None]).sum())
+            confusion += torch.bincount(targets * size + scores[-1].argmax(dim=1), minlength=size**2).cpu()
     return Evaluation(
         data=dataset.provenance(),
         classes=card.classes,
-        top1=hits[-1].item() / count,
+        top1=right[-1].item() / count,
         top5=top5 / count,
-        boundaries=[hit / count for hit in hits.tolist()],
-        confusion=confusion.view(len(card.classes), -1),
+        boundaries=[number / count for number in right.tolist()],
+        confusion=confusion.view(size, size),
     )
+
+
+def _segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Module]:
+    """The trained segments of `run`, each with the projection that stands before it, if any."""
+    chain = Chain(*load_recorded(run, device))
+    cuts = {cut.name: cut for cut in chain.cuts}
+    edges = [None, *(cuts[name] for name in card.cuts), None]
+    projections = card.make_projections(device)
+    return [
+        nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.segment(start, stop))
+        for start, stop in itertools.pairwise(edges)
+    ]
+
+
+def _boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[Output]:
+    """The boundaries behind the segments; `image`, a batch of one, shows their shapes."""
+    labels = LabelSettings(**card.labels)
+    boundaries: list[Output] = []
+    for index, segment in enumerate(segments[:-1], start=1):
+        image = segment(image)
+        shape, classes = image.shape[1:], len(card.classes)
+        boundaries.append(SyntheticBoundary(index, shape, classes, labels, card.seed, image.device))
+    return [*boundaries, ClassBoundary()]
+
+
+def _decode(segments: list[nn.Module], boundaries: list[Output], values: Tensor) -> list[Tensor]:
+    """Class scores of a batch at every boundary."""
+    scores = []
+    for segment, boundary in zip(segments, boundaries, strict=True):
+        values = segment(values)
+        scores.append(boundary.scores(values.clone()))  # the next segment may change its input in place
+    return scores
 
 
 def _progress(batches: range) -> Iterable[int]:
     return track(batches, "evaluating", console=console, transient=True, disable=not console.is_terminal)
-
-
-def _output(index: int, count: int, values: Tensor, seed: int, labels: LabelSettings, num_classes: int) -> Output:
-    if index == count - 1:
-        return ClassBoundary()
-    return SyntheticBoundary(index + 1, list(values.shape[1:]), num_classes, labels, seed, values.device)

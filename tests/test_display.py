@@ -60,7 +60,9 @@ def test_elsewhere_every_epoch_has_a_line(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_half_written_progress_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(display, "console", Console(file=io.StringIO()))
+    shown = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=shown))
     (tmp_path / "progress.json").write_text('{"step": ')
     with Display([(tmp_path, "segment 0")]) as view:
         view.update(tmp_path)
+    assert shown.getvalue() == ""

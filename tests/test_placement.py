@@ -10,8 +10,11 @@ from partrain.launch.display import Display
 from partrain.launch.placement import available_devices, divide, num_cores, place
 
 
-def test_launching_nothing_ends_at_once() -> None:
+def test_launching_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(local.subprocess, "Popen", started.append)
     launch([], LaunchSettings())
+    assert started == []
 
 
 @pytest.mark.parametrize(

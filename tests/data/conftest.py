@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +14,6 @@ from partrain.data import Dataset, DataSettings, prepare
 
 Bytes = npt.NDArray[np.uint8]
 WriteIdx = Callable[[Path, Bytes], Path]
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder that holds emnist/ and mnist/."""
-    folder = os.environ.get("PARTRAIN_SHARED")
-    if not folder:
-        pytest.skip("PARTRAIN_SHARED does not name the folder with emnist/ and mnist/")
-    return Path(folder)
 
 
 @pytest.fixture(autouse=True)
