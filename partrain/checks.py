@@ -1,6 +1,8 @@
 """Checks of settings, with one form of message: the setting's name, what was found, what is expected."""
 
 import importlib
+import os
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -32,12 +34,16 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
 def imported(name: str, path: str) -> Any:
     """The object at "module:attribute", for the user's own networks and label families.
 
+    The module is looked for in the working directory too, also where a script of another folder runs.
+
     Raises:
         ValueError: `path` is not of that form, or nothing is there.
     """
     module, colon, attribute = path.partition(":")
     if not colon:
         raise ValueError(f"{name}={path}: expected 'module:attribute', e.g. my_package.my_module:MyClass")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

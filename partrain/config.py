@@ -206,6 +206,8 @@ def _setting_error(error: OmegaConfBaseException, message: str) -> str:
         known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
         near = difflib.get_close_matches(key.rpartition(".")[2], map(str, known), n=1)
         group = key.rpartition(".")[0]
+        if group.endswith("options"):
+            return f"there is no setting {key} yet; add it as +{key}=<value>"
         hint = f"did you mean {f'{group}.' if group else ''}{near[0]}?" if near else "--help lists them"
         return f"there is no setting {key}; {hint}"
     return f"{key}: {message}" if key and key not in message else message

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,23 @@ def test_experiments_of_ones_own(tmp_path: Path) -> None:
     outcome = run_script("train", *TINY, *arguments, f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("Plan: mlp, 3 segments")
+
+
+def test_classes_of_ones_own_are_found_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_networks_here.py").write_text(
+        "from torch import nn\n\n\n"
+        "def build(width: int) -> nn.Module:\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.GELU(), nn.Linear(width, 47))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    arguments = ["network=custom", "network.builder=my_networks_here:build", "partition.dry_run=true", *DATA]
+    outcome = run_script("train", *arguments, "+network.options.width=24")
+    assert outcome.code == 0, outcome.err
+    assert "18.84 k" in outcome.out  # 784 × 24 weights and 24 biases
+    misspelt = run_script("train", *arguments, "network.options.width=24")
+    assert misspelt.error == (
+        "error: there is no setting network.options.width yet; add it as +network.options.width=<value>"
+    )
