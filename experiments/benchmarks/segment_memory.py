@@ -4,18 +4,14 @@ The peak is what `results.json` says: resident memory (VmHWM of /proc) above the
 share comes from the plan: 16 bytes per parameter (weight, gradient, AdamW's two moments), and per image of a batch the
 activations kept for the backward pass, the segment's input among them. A small network (`--control` wide) trained in the
 same way shows what any segment costs before its size matters (code of the libraries that is read from disk at first use,
-buffers, the mapped images); the last column is without that. A second pass has the system take memory back at
-once, by the variables of `TIGHT`, which costs time (page faults).
+buffers, the mapped images); the last column is without that.
 
     python experiments/benchmarks/segment_memory.py
     python experiments/benchmarks/segment_memory.py --width 1024 --segments 2 3
 """
 
-import os
 import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,24 +26,7 @@ from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 
-# glibc: give freed blocks of 4 MB and more back to the system; torch: ask for huge pages, so that this costs less
-TIGHT = {
-    "MALLOC_MMAP_THRESHOLD_": "4000000",
-    "MALLOC_TRIM_THRESHOLD_": "32000000",
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
 MB = 1e6
-
-
-@contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
-    """The segments' processes start with `variables`."""
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]
 
 
 def share(segment: dict[str, Any], batch_size: int) -> float:
@@ -85,32 +64,28 @@ def main() -> None:
     options.add_argument("--control", type=int, default=64, help="width of the small network")
     given = options.parse_args()
     about, images, rows, raw = machine(), given.batch * given.steps, [], []
-    for name, variables in (("as it is", {}), ("tight", TIGHT)):
-        with environment(variables):
-            small = [peaks(given.control, 2, given.batch, images, seed) for seed in range(given.repetitions)]
-            fixed = [statistics.median(run[index][1] - run[index][0] for run in small) for index in (0, 1)]
-            for segments in given.segments:
-                runs = [peaks(given.width, segments, given.batch, images, seed) for seed in range(given.repetitions)]
-                raw.append({"memory": name, "segments": segments, "runs": runs, "control": small})
-                for index, measured in enumerate(zip(*runs, strict=True)):
-                    due, peak, rate = (statistics.median(values) for values in zip(*measured, strict=True))
-                    rows.append(
-                        {
-                            "memory": name,
-                            "K": segments,
-                            "segment": index,
-                            "share, MB": f"{due:.1f}",
-                            "peak, MB": f"{peak:.1f}",
-                            "any segment's, MB": f"{fixed[min(index, 1)]:.1f}",
-                            "peak / share": peak / due,
-                            "without any segment's": (peak - fixed[min(index, 1)]) / due,
-                            "samples/s": rate,
-                        }
-                    )
-                    print(rows[-1], flush=True)
+    small = [peaks(given.control, 2, given.batch, images, seed) for seed in range(given.repetitions)]
+    fixed = [statistics.median(run[index][1] - run[index][0] for run in small) for index in (0, 1)]
+    for segments in given.segments:
+        runs = [peaks(given.width, segments, given.batch, images, seed) for seed in range(given.repetitions)]
+        raw.append({"segments": segments, "runs": runs, "control": small})
+        for index, measured in enumerate(zip(*runs, strict=True)):
+            due, peak, rate = (statistics.median(values) for values in zip(*measured, strict=True))
+            rows.append(
+                {
+                    "K": segments,
+                    "segment": index,
+                    "share, MB": f"{due:.1f}",
+                    "peak, MB": f"{peak:.1f}",
+                    "any segment's, MB": f"{fixed[min(index, 1)]:.1f}",
+                    "peak / share": peak / due,
+                    "without any segment's": (peak - fixed[min(index, 1)]) / due,
+                    "samples/s": rate,
+                }
+            )
+            print(rows[-1], flush=True)
     notes = [
         f"Width {given.width}, batch {given.batch}, fp32, AdamW, {given.steps} steps; the aim is 1.10 at most.",
-        f"tight: {' '.join(f'{key}={value}' for key, value in TIGHT.items())}",
     ]
     title = "Peak memory of a segment's process against its share of the network"
     write(given.out, "segment_memory", title, rows, about, notes, raw)
