@@ -61,7 +61,7 @@ def small_settings(**changed: Any) -> RunSettings:
     """Two segments of a small network, long enough to be interrupted: 1,600 steps each, results fixed to the bit."""
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32, dropout=0.1),
-        "train": TrainSettings(epochs=20, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=0.05),
+        "train": TrainSettings(epochs=20, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
         "launch": LaunchSettings(device="cpu", threads=1),
     }
     return RunSettings(**{**defaults, **changed})

@@ -22,7 +22,7 @@ from partrain.segment import CHECKPOINT
 LONG = [
     *DATA,
     *("network.depth=4", "network.width=32", "network.dropout=0.1", "train.epochs=40", "train.batch_size=6"),
-    *("train.early_stop=0", "train.precision=fp32", "train.checkpoint_seconds=0.05"),
+    *("train.early_stop=0", "train.precision=fp32", "train.checkpoint_seconds=0.000001"),
     *("launch.device=cpu", "launch.threads=1"),
 ]
 
