@@ -48,7 +48,10 @@ class PartitionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentPlan:
-    """One segment: what it holds, what it costs per image, and its boundaries (cut names, None at the network's ends)."""
+    """One segment: what it holds, what it costs per image, and its boundaries (cut names, None at the network's ends).
+
+    `receptive_field`: pixels along a side of the image that a value of its output can depend on.
+    """
 
     index: int
     layers: list[str]
@@ -82,10 +85,6 @@ class Plan:
             for segment in self.segments[:-1]
             if segment.receptive_field < side
         ]
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Plan":
-        return cls(**{**values, "segments": [SegmentPlan(**segment) for segment in values["segments"]]})
 
 
 def make_plan(

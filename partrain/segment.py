@@ -78,8 +78,12 @@ class SegmentTraining:
         self.segment.train()
         while self.progress.step < self.progress.end and not self.control.stop_asked():
             self.run_epoch()
-        if not self.control.stop_asked():
-            self.store() if self.progress.finished else self.finish()
+        if self.control.stop_asked():
+            return
+        if self.progress.finished:
+            self.store()
+        else:
+            self.finish()
 
     def run_epoch(self) -> None:
         """The rest of the epoch that training is in."""
