@@ -77,10 +77,15 @@ class ClassBoundary:
     """The last boundary: class scores under cross-entropy."""
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(output.float(), targets)
+        return F.cross_entropy(_exact(output), targets)
 
     def scores(self, output: Tensor) -> Tensor:
         return output
+
+
+def _exact(output: Tensor) -> Tensor:
+    """`output` in fp32, or in fp64 if it is: a loss wants more digits than a layer."""
+    return output if output.dtype == torch.float64 else output.float()
 
 
 def make_codes_at(index: int, shape: Sequence[int], num_classes: int, labels: LabelSettings, seed: int) -> Tensor:
@@ -122,11 +127,13 @@ class SyntheticBoundary:
         if self.similarity:
             return F.cross_entropy(self.scores(output), targets)
         wanted = self.codes[targets] if targets.ndim == 1 else targets @ self.codes
-        return F.mse_loss(output.flatten(1).float(), wanted)
+        output = _exact(output).flatten(1)
+        return F.mse_loss(output, wanted.to(output.dtype))
 
     def scores(self, output: Tensor) -> Tensor:
         """Similarity: products with the codes. Mse: minus half the squared distances, less what classes share."""
-        products = output.flatten(1).float() @ self.codes.T
+        output = _exact(output).flatten(1)
+        products = output @ self.codes.to(output.dtype).T
         return products if self.similarity else products - self.codes.square().sum(dim=1) / 2
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from partrain.networks import NETWORKS
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
+from partrain.strategies.settings import StrategySettings
 
 
 @dataclass
@@ -41,6 +42,7 @@ class TrainConfig:
     labels: LabelSettings = field(default_factory=LabelSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    strategy: StrategySettings = field(default_factory=StrategySettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
     seed: int = 0
     resume: str | None = None

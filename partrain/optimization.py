@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from partrain import checks
+from partrain.logger import check_tensorboard
 
-PRECISIONS = ("auto", "fp32", "bf16")
+DEFAULT_DECAY = 0.01
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 
 @dataclass(kw_only=True)
@@ -18,11 +22,14 @@ class TrainSettings:
 
     `weight_decay`: None takes 1 for a segment that maps real inputs to codes, 0.01 for any other: a fixed random readout
     of many units fits the training set where a trained one would not, and wants more of it.
-    `precision`: bf16 is autocast over fp32 weights; auto takes it where the device computes in it natively.
+    `precision`: bf16 is autocast over fp32 weights; auto takes it where the device computes in it natively. fp64 is for
+    telling rounding from mistakes.
     `early_stop`: a segment fed synthetic samples stops once an epoch lowers its mean loss by less than this fraction
     (0: never); the learning rate then falls to zero over one more epoch.
     `warmup`, `decay`: fractions of the training in which the learning rate rises and falls, linearly.
     `checkpoint_seconds`: a checkpoint is written at least this often, and after every epoch.
+    `accuracy_curve`: keep every epoch's weights until the end of the run, and tell the whole network's test accuracy at
+    the time of each. `tensorboard`: log every epoch for TensorBoard too.
     """
 
     epochs: int = 8
@@ -37,6 +44,8 @@ class TrainSettings:
     warmup: float = 0.1
     decay: float = 0.5
     checkpoint_seconds: float = 60.0
+    accuracy_curve: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         checks.at_least("train.epochs", self.epochs, 1)
@@ -51,21 +60,26 @@ class TrainSettings:
         checks.within("train.warmup", self.warmup, 0, 1)
         checks.within("train.decay", self.decay, 0, 1)
         checks.above("train.checkpoint_seconds", self.checkpoint_seconds, 0)
+        check_tensorboard(self.tensorboard)
 
 
-# fused: one pass over the weights and no temporaries of their size
-_Parameters = Iterable[nn.Parameter]
-OPTIMIZERS: dict[str, Callable[[_Parameters, float, float, float], torch.optim.Optimizer]] = {
-    "adamw": lambda p, lr, decay, momentum: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
-    "adam": lambda p, lr, decay, momentum: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
-    "sgd": lambda p, lr, decay, momentum: torch.optim.SGD(p, lr=lr, weight_decay=decay, momentum=momentum, fused=True),
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
 }
 
 
-def make_optimizer(parameters: _Parameters, settings: TrainSettings, decay: float) -> torch.optim.Optimizer:
-    """The optimiser that `settings` name, over `parameters`; `decay` is used where they leave the weight decay open."""
-    decay = decay if settings.weight_decay is None else settings.weight_decay
-    return OPTIMIZERS[settings.optimizer](parameters, settings.lr, decay, settings.momentum)
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], settings: TrainSettings, decay: float, fused: bool = True
+) -> torch.optim.Optimizer:
+    """The optimiser that `settings` name, over `parameters`; `decay` is used where they leave the weight decay open.
+
+    `fused`: one pass over the weights, and no temporaries of their size.
+    """
+    options: dict[str, Any] = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    options["weight_decay"] = decay if settings.weight_decay is None else settings.weight_decay
+    return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, fused=fused, **options)
 
 
 def learning_rate(settings: TrainSettings, step: int, end: int, full: int) -> float:
@@ -89,6 +103,11 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         can = torch.cpu.get_capabilities()
         return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16") else "fp32"
     return "fp32"
+
+
+def weight_type(precision: str) -> torch.dtype:
+    """What weights are kept in."""
+    return torch.float64 if precision == "fp64" else torch.float32
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

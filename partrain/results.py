@@ -1,6 +1,7 @@
 """results.json: the facts of a run that a script may need."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,45 +12,61 @@ import torch
 from partrain import checkpoint
 from partrain.evaluate import Evaluation
 from partrain.launch.placement import num_cores
+from partrain.loop import CHECKPOINT
 from partrain.optimization import resolve_precision
 from partrain.partition import Plan, SegmentPlan
 from partrain.progress import Progress
-from partrain.segment import CHECKPOINT
 from partrain.settings import RunSettings
+from partrain.strategies.settings import REPLICAS
 from partrain.task import SegmentTask
 
 
 def gather_results(
     settings: RunSettings,
     plan: Plan,
-    tasks: dict[str, SegmentTask],
+    tasks: Mapping[str, SegmentTask],
     folder: Path,
     result: Evaluation,
     before: Evaluation | None,
     seconds: float,
+    curve: list[dict[str, float]],
 ) -> dict[str, Any]:
     """What results.json says of the run in `folder`.
 
-    `before`: the evaluation before recovery epochs, if there were any. `seconds`: from the first segment's start to
-    the end of training. Fractions for accuracies, bytes for memory and traffic.
+    `before`: the evaluation before recovery epochs, if there were any. `seconds`: from the first process's start to the
+    end of training, `step_seconds` from the first step to the last. `samples_per_second`: of the whole training, every
+    image counted once an epoch however many processes saw it. `curve`: see `accuracy_curve`; its seconds are from the
+    first step. Fractions for accuracies, bytes for memory and traffic.
     """
     progress = {name: Progress(**checkpoint.load_metadata(folder / name / CHECKPOINT)) for name in tasks}
-    first = tasks["segments/0"]
-    precision = resolve_precision(settings.train.precision, torch.device(first.device))
+    parts = {name: done for name, done in progress.items() if name != "recovery"}
+    precision = resolve_precision(settings.train.precision, torch.device(next(iter(tasks.values())).device))
+    started = min((span[0] for done in parts.values() for span in done.timeline), default=0.0)
+    step_seconds = _step_seconds(list(parts.values()))
+    steps = settings.train.epochs * (next(iter(tasks.values())).num_images // settings.train.batch_size)
+    held = [plan.whole()] * len(plan.segments) if settings.strategy.name in REPLICAS else plan.segments
+    traffic = sum(done.stored_bytes + done.sent_bytes for done in progress.values())
+    evaluated = before or result
     return {
         "test_accuracy": result.top1,
         "top5_accuracy": result.top5,
         "test_accuracy_before_recovery": before.top1 if before else None,
-        "train_seconds": seconds,
-        "segments": [
-            _segment(segment, tasks[name], progress[name], (before or result).boundaries[segment.index])
-            for segment in plan.segments
-            for name in [f"segments/{segment.index}"]
+        "accuracy_curve": [
+            {"seconds": point["time"] - started, "test_accuracy": point["test_accuracy"]} for point in curve
         ],
-        "traffic_bytes": sum(done.stored_bytes for done in progress.values()),
+        "train_seconds": seconds,
+        "step_seconds": step_seconds,
+        "samples_per_second": steps * settings.train.batch_size / step_seconds,
+        "segments": [
+            _process(segment, tasks[name], done, None if settings.strategy.is_group else evaluated.boundaries[number])
+            for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
+        ],
+        "traffic_bytes": traffic,
+        "traffic_bytes_per_step": traffic / steps,
         "data": result.data,
         "network": plan.network,
         "cuts": [segment.stop for segment in plan.segments if segment.stop is not None],
+        "strategy": asdict(settings.strategy),
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},
@@ -66,16 +83,39 @@ def gather_results(
     }
 
 
-def _segment(segment: SegmentPlan, task: SegmentTask, progress: Progress, decode_accuracy: float) -> dict[str, Any]:
+def _step_seconds(parts: list[Progress]) -> float:
+    """How long the steps of all processes took, those that ran side by side counted once.
+
+    Pauses between epochs count, as checkpoints are written in them; the time between two starts of a run does not.
+    """
+    spans = sorted((start, end) for done in parts for start, end in done.timeline)
+    total, reached = 0.0, float("-inf")
+    for start, end in spans:
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _process(
+    segment: SegmentPlan, task: SegmentTask, progress: Progress, decode_accuracy: float | None
+) -> dict[str, Any]:
+    """One process of the training: what it held, what it took, and what its output decodes to where it has a boundary."""
+    threads = progress.thread_seconds if task.device == "cpu" else 0
     return {
-        "index": segment.index,
+        "index": task.index,
         "layers": segment.layers,
         "parameters": segment.parameters,
+        "parameter_bytes": progress.parameter_bytes,
+        "optimizer_state_bytes": progress.optimizer_state_bytes,
         "device": task.device,
         "epochs": len(progress.epochs),
         "stopped_early": progress.stopped_early,
         "train_seconds": progress.seconds,
         "samples_per_second": progress.step * task.train.batch_size / progress.seconds,
+        "utilization": progress.cpu_seconds / threads if threads else None,
         "peak_memory_bytes": progress.peak_memory_bytes,
+        "sent_bytes": progress.sent_bytes,
+        "received_bytes": progress.received_bytes,
         "decode_accuracy": decode_accuracy,
+        "timeline": progress.timeline,
     }

@@ -5,7 +5,8 @@ same folder goes on where it was.
 """
 
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,23 @@ import yaml
 
 from partrain import checkpoint
 from partrain.boundaries import make_codes_at
+from partrain.curve import accuracy_curve
 from partrain.data import Dataset, prepare
 from partrain.data.batches import check_batch_size
 from partrain.evaluate import Evaluation, evaluate
 from partrain.launch import launch
+from partrain.launch.group import launch_group
 from partrain.launch.local import Job
 from partrain.launch.placement import place
+from partrain.loop import CHECKPOINT
 from partrain.partition import Plan, make_plan
 from partrain.progress import timed
 from partrain.report.tables import print_plan, print_results
 from partrain.results import gather_results
 from partrain.schedule import make_tasks, projections
-from partrain.segment import CHECKPOINT
-from partrain.settings import RunSettings
+from partrain.settings import RunSettings, ScheduleSettings
 from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
+from partrain.strategies.task import make_rank_tasks
 from partrain.task import SegmentTask
 
 
@@ -41,6 +45,7 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
         SegmentFailed: a segment's training failed for good; what the others did is kept.
     """
     folder = Path(folder).absolute()
+    settings = check_strategy(settings)
     device = place(settings.launch.device, 1)[0]
     dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
@@ -48,16 +53,19 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
     if show:
         print_plan(plan, settings.train.batch_size)
     check_segments(settings, plan, len(dataset.train))
-    tasks = make_tasks(settings, plan, dataset)
+    group = settings.strategy.is_group
+    tasks = make_rank_tasks(settings, plan, dataset) if group else make_tasks(settings, plan, dataset)
     write_plan(folder, settings, plan, tasks)
     if settings.partition.dry_run:
         return asdict(plan)
     for name, task in tasks.items():
         task.write(folder / name)
-    seconds = train_segments(settings, plan, tasks, folder)
-    segments = [folder / name for name in tasks if name.startswith("segments/")]
+    train = train_group if group else train_segments
+    seconds = train(settings, plan, tasks, folder)
+    parts = [folder / name for name in tasks if name != "recovery"]
     card = _card(settings, plan, dataset)
-    stitch(segments, card, folder / MODEL_FOLDER)
+    stitch(parts, card, folder / MODEL_FOLDER)
+    curve = accuracy_curve(folder, parts, dataset, device)
     before = None
     if "recovery" in tasks:
         before = evaluate(folder, dataset, device)
@@ -65,24 +73,44 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
         stitch([folder / "recovery"], card, folder / MODEL_FOLDER)
     result = evaluate(folder, dataset, device)
     shutil.rmtree(folder / "boundaries", ignore_errors=True)
-    results = gather_results(settings, plan, tasks, folder, result, before, seconds)
-    write_report(folder, result, len(plan.segments))
+    results = gather_results(settings, plan, tasks, folder, result, before, seconds, curve)
+    write_report(folder, result, parts)
     checkpoint.write_json(folder / "results.json", results)
     if show:
         print_results(results, folder)
     return results
 
 
+def check_strategy(settings: RunSettings) -> RunSettings:
+    """The settings, of one segment where the strategy says so.
+
+    Raises:
+        ValueError: something is set that the strategy does not have.
+    """
+    name = settings.strategy.name
+    if name == "synthetic":
+        return settings
+    if settings.schedule != ScheduleSettings():
+        raise ValueError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
+    if name == "end_to_end":
+        return replace(settings, partition=replace(settings.partition, segments=1, at=None))
+    if settings.train.compile:
+        raise ValueError(f"train.compile=true is not for strategy={name}; leave it out")
+    return settings
+
+
 def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
     """Raise `ValueError` for what would otherwise fail in every segment's process: batches or codes that do not fit."""
     check_batch_size("train.batch_size", settings.train.batch_size, num_images)
+    if settings.strategy.is_group:
+        return
     if settings.schedule.recovery_epochs:
         check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
     for segment in plan.segments[1:]:
         make_codes_at(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
 
 
-def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask]) -> None:
+def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:
     """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
     path = folder / "plan.json"
     if path.exists() and checkpoint.read_json(path) != asdict(plan):
@@ -93,7 +121,7 @@ def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: dict[str,
     checkpoint.write_text(folder / "config.yaml", yaml.safe_dump(settings.to_json(), sort_keys=False))
 
 
-def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTask], folder: Path) -> float:
+def train_segments(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path) -> float:
     """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
     jobs: list[Job] = []
     for segment in reversed(plan.segments):
@@ -107,6 +135,18 @@ def train_segments(settings: RunSettings, plan: Plan, tasks: dict[str, SegmentTa
                 launch([job], settings.launch)
         elif jobs:
             launch(jobs, settings.launch)
+    return seconds()
+
+
+def train_group(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path) -> float:
+    """Train by a strategy whose processes depend on one another; returns the seconds, over all the times it was started."""
+    jobs = [
+        Job(folder / name, f"process {task.index}", task.device, segment.flops, module="partrain.strategies.worker")
+        for (name, task), segment in zip(tasks.items(), plan.segments, strict=True)
+    ]
+    with timed(folder / "ranks") as seconds:
+        if not all(_finished(job.folder) for job in jobs):
+            launch_group(jobs, settings.launch, settings.strategy.port)
     return seconds()
 
 
@@ -140,17 +180,17 @@ def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
         classes=list(dataset.classes),
         mean=dataset.mean,
         std=dataset.std,
-        cuts=[segment.stop for segment in plan.segments if segment.stop is not None],
+        cuts=[segment.stop for segment in plan.segments if segment.stop is not None and not settings.strategy.is_group],
         seed=settings.seed,
         labels=asdict(settings.labels),
-        projections=projections(settings, plan),
+        projections={} if settings.strategy.is_group else projections(settings, plan),
     )
 
 
-def write_report(folder: Path, result: Evaluation, num_segments: int) -> None:
+def write_report(folder: Path, result: Evaluation, parts: list[Path]) -> None:
     """evaluation.json and the plots."""
     from partrain.report.plots import plot_confusion, plot_curves  # half a second that segments' processes do without
 
     result.write(folder / "evaluation.json")
     plot_confusion(result, folder / "confusion.png")
-    plot_curves([folder / f"segments/{index}/metrics.csv" for index in range(num_segments)], folder / "curves.png")
+    plot_curves([part / "metrics.csv" for part in parts], folder / "curves.png")

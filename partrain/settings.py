@@ -10,6 +10,7 @@ from partrain.launch import LaunchSettings
 from partrain.networks import MLPSettings, NetworkSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
+from partrain.strategies.settings import StrategySettings
 
 
 @dataclass(kw_only=True)
@@ -47,6 +48,7 @@ class RunSettings:
     labels: LabelSettings = field(default_factory=LabelSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    strategy: StrategySettings = field(default_factory=StrategySettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
 
     def to_json(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from partrain import checkpoint
 from partrain.boundaries import make_projections
 from partrain.labels import LabelSettings
+from partrain.loop import CHECKPOINT
 from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import InitTape, materialise, record
-from partrain.segment import CHECKPOINT
 
 MODEL_FOLDER = "model"
 

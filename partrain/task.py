@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from partrain import checkpoint
 from partrain.labels import LabelSettings
@@ -42,7 +42,7 @@ class SegmentTask:
     def check_folder(self, folder: Path) -> None:
         """Raise `ValueError` where `folder` holds another task. The device alone may differ: a run may move."""
         path = folder / "task.json"
-        if path.exists() and replace(SegmentTask.read(folder), device=self.device) != self:
+        if path.exists() and replace(self.read(folder), device=self.device) != self:
             raise ValueError(f"{path} is of another plan or other settings; start a new run in a new folder")
 
     def write(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class SegmentTask:
         checkpoint.write_json(folder / "task.json", asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> "SegmentTask":
+    def read(cls, folder: Path) -> Self:
         """Raises `ValueError` where `folder` holds no task."""
         path = folder / "task.json"
         try:

@@ -6,6 +6,7 @@ With a launcher it ends, after writing a checkpoint, once that is gone.
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75  # exit codes; UNWRITABLE: fail
 
 ERROR_FILE = "error.json"
 
+Train = Callable[[Path, Control, PeakMemory], bool]
+
 
 def _lock(folder: Path) -> object:
     """Wait until no other process trains this segment, e.g. one whose launcher was just killed."""
@@ -29,10 +32,14 @@ def _lock(folder: Path) -> object:
     return file
 
 
-def main(folder: Path, launcher: int | None = None) -> int:
+def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
+    """Call `train`, and leave error.json in `folder` where it fails; returns the exit code.
+
+    `on_terminate`: what SIGTERM does, instead of having a checkpoint written at the next look.
+    """
     memory = PeakMemory()
     control = Control(folder, launcher)
-    signal.signal(signal.SIGTERM, control.ask_to_stop)
+    signal.signal(signal.SIGTERM, on_terminate if on_terminate is not None else control.ask_to_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
     lock = _lock(folder)
     control.look()
@@ -58,4 +65,4 @@ def main(folder: Path, launcher: int | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    sys.exit(work(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None, train))

@@ -9,9 +9,9 @@ import partrain
 from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.launch import SegmentFailed
+from partrain.loop import CHECKPOINT
 from partrain.networks import CustomSettings
 from partrain.optimization import TrainSettings
-from partrain.segment import CHECKPOINT
 
 
 @pytest.mark.parametrize(

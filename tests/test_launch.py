@@ -17,7 +17,7 @@ import partrain
 from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.launch import LaunchSettings, SegmentFailed, local
-from partrain.segment import CHECKPOINT
+from partrain.loop import CHECKPOINT
 
 LONG = [
     *DATA,

@@ -16,10 +16,10 @@ from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings, local
+from partrain.loop import CHECKPOINT
 from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
-from partrain.segment import CHECKPOINT
 from partrain.settings import RunSettings, ScheduleSettings
 
 TRAIN = TrainSettings(epochs=3, batch_size=32, lr=3e-3, precision="fp32", early_stop=0)

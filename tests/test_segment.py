@@ -18,13 +18,14 @@ from partrain.data.batches import Batch, Order, normalise
 from partrain.health import TrainingError, check_losses, collapse_warning
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings
+from partrain.loop import CHECKPOINT
 from partrain.memory import PeakMemory
 from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
 from partrain.optimization import TrainSettings, learning_rate
 from partrain.partition import PartitionSettings, make_plan
 from partrain.schedule import make_tasks
-from partrain.segment import CHECKPOINT, SegmentTraining, train
+from partrain.segment import SegmentTraining, train
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.task import SegmentTask
 
@@ -111,7 +112,7 @@ def test_stopped_anywhere_it_resumes_to_the_same_bits(
     optimizer: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("partrain.segment._LOOK_EVERY", 1)
+    monkeypatch.setattr("partrain.loop._LOOK_EVERY", 1)
     settings = settings_of(network=network, train=replace(TRAIN, optimizer=optimizer))
     undisturbed = prepare_tasks(small, tmp_path / "a", settings)[index]
     assert train(undisturbed)
@@ -201,7 +202,7 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
     training = SegmentTraining(right, Control(right), PeakMemory())
     indices = torch.tensor([5, 600, 3])
     features, targets = training.input.sample(Batch(0, indices))
-    module = SegmentTraining(left, Control(left), PeakMemory()).segment.eval()
+    module = SegmentTraining(left, Control(left), PeakMemory()).model.eval()
     with torch.inference_mode():
         outputs = module(normalise(small.train.images, small.mean, small.std))
     assert torch.equal(features, outputs[indices])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,14 +57,24 @@ class Order:
 
 
 class Images:
-    """A split's images and labels on `device`, gathered by index."""
+    """A split's images and labels on `device`, gathered by index; either takes memory once it is asked for."""
 
     def __init__(self, dataset: Dataset, split: Split, device: torch.device) -> None:
         self.mean, self.std = dataset.mean, dataset.std
-        self._images = split.images.to(device)
-        self._labels = split.labels.to(device)
+        self._split, self.device = split, device
+
+    @cached_property
+    def _images(self) -> Tensor:
+        return self._split.images.to(self.device)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self._split.labels.to(self.device)
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images [batch, channels, height, width] and their labels [batch]."""
-        images = normalise(self._images.index_select(0, indices), self.mean, self.std)
-        return images, self._labels.index_select(0, indices)
+        return normalise(self._images.index_select(0, indices), self.mean, self.std), self.labels(indices)
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """The labels [batch] alone."""
+        return self._labels.index_select(0, indices)

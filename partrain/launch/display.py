@@ -64,8 +64,8 @@ class Display:
 
 
 def _status(state: dict[str, Any]) -> str:
-    status = (
-        f"epoch {state['epoch']}  loss {state['loss']:.4f}  decodes {100 * state['decode_accuracy']:5.1f} %  "
-        f"{state['samples_per_second']:,.0f} samples/s"
-    )
+    loss, accuracy = state["loss"], state["decode_accuracy"]
+    seen = "" if loss is None else f"loss {loss:.4f}  "  # only by who sees the network's output
+    seen += "" if accuracy is None else f"decodes {100 * accuracy:5.1f} %  "
+    status = f"epoch {state['epoch']}  {seen}{state['samples_per_second']:,.0f} samples/s"
     return f"{status}  WARNING {state['warning']}" if state.get("warning") else status

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -63,12 +64,17 @@ class SegmentFailed(RuntimeError):
 
 @dataclass
 class Job:
-    """A segment to train: its `folder`, a `name` for people, and its share of the work in any unit."""
+    """A process to run: its task's `folder`, a `name` for people, and its share of the work in any unit.
+
+    `module` is what it runs, with `environment` besides its launcher's.
+    """
 
     folder: Path
     name: str
     device: str
     cost: float
+    module: str = "partrain.worker"
+    environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
     threads: int = field(default=0, init=False)
@@ -76,10 +82,10 @@ class Job:
     def start(self) -> None:
         (self.folder / ERROR_FILE).unlink(missing_ok=True)
         modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = _ALLOCATOR | os.environ | {"PYTHONPATH": modules}
+        environment = _ALLOCATOR | os.environ | {"PYTHONPATH": modules} | self.environment
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.worker", str(self.folder), str(os.getpid())],
+                [sys.executable, "-m", self.module, str(self.folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,20 +98,57 @@ class Job:
             self.threads = threads
             checkpoint.write_text(self.folder / THREADS_FILE, str(threads))
 
-    def failure(self, code: int) -> SegmentFailed:
-        """What happened to a process that ended with `code`."""
+    def report(self) -> dict[str, Any] | None:
+        """What the process said of its own failure, if it could."""
         try:
             report: dict[str, Any] = checkpoint.read_json(self.folder / ERROR_FILE)
+            return report
         except (FileNotFoundError, ValueError):
+            return None
+
+    def stop(self) -> None:
+        """Ask the process to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self, seconds: float = 30) -> None:
+        """Wait until the process has ended; insist after a while."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def failure(self, code: int) -> SegmentFailed:
+        """What happened to a process that ended with `code`."""
+        report = self.report()
+        if report is None:
             if code == UNWRITABLE:
                 return SegmentFailed(f"{self.name}: {self.folder} cannot be written to; is the disk full?", clear=True)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             log = self.folder / "log.txt"
-            return SegmentFailed(f"{self.name} {how}, after {self.restarts} restarts; see {log}", clear=True)
+            often = f", after {self.restarts} restarts" if self.restarts else ""
+            return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
         if report["clear"]:
             message = report["message"] if self.name in report["message"] else f"{self.name}: {report['message']}"
             return SegmentFailed(message, clear=True)
         return SegmentFailed(f"{self.name}: {report['type']}: {report['message']}\n{report['traceback']}", clear=False)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGTERM is what Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _Supervisor:
@@ -114,25 +157,15 @@ class _Supervisor:
         self.waiting = sorted(jobs, key=lambda job: -job.cost)
         self.running: list[Job] = []
         self.failures: list[SegmentFailed] = []
-        self.interrupted = False
 
     def run(self) -> None:
-        previous = signal.signal(signal.SIGTERM, self._interrupt)
         try:
             while self.waiting or self.running:
                 self._start_some()
                 time.sleep(_POLL)
                 self._look()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            raise
         finally:
             self._stop_all()
-            signal.signal(signal.SIGTERM, previous)
-
-    @staticmethod
-    def _interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
 
     def _start_some(self) -> None:
         """On a CPU, start as many as keep every core busy and none fought over; on GPUs, all."""
@@ -179,16 +212,9 @@ class _Supervisor:
     def _stop_all(self) -> None:
         """Ask what still runs to write its checkpoint and end; insist after a while."""
         for job in self.running:
-            if job.process is not None and job.process.poll() is None:
-                job.process.terminate()
+            job.stop()
         for job in self.running:
-            if job.process is None:
-                continue
-            try:
-                job.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                job.process.kill()
-                job.process.wait()
+            job.wait()
 
 
 def launch(jobs: Sequence[Job], settings: LaunchSettings) -> None:
@@ -198,7 +224,7 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings) -> None:
         SegmentFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
-    with Display([(job.folder, job.name) for job in jobs]) as display:
+    with Display([(job.folder, job.name) for job in jobs]) as display, interruptible():
         supervisor = _Supervisor(jobs, settings, display)
         supervisor.run()
     if len(supervisor.failures) == 1:

@@ -48,19 +48,25 @@ def plot_per_class(result: Evaluation, path: Path) -> None:
 
 
 def plot_curves(metrics: Sequence[Path], path: Path) -> None:
-    """Loss and decode accuracy of every segment against epoch, from their metrics.csv."""
+    """Loss and decode accuracy of every segment or process against epoch, from their metrics.csv."""
     figure = Figure(figsize=(10, 4))
     left, right = figure.subplots(1, 2)
     for index, file in enumerate(metrics):
         with file.open(encoding="utf-8") as text:
             rows = list(csv.DictReader(text))
-        epochs = [int(row["epoch"]) for row in rows]
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": "o", "markersize": 3, "label": f"segment {index}"}
-        left.plot(epochs, [float(row["loss"]) for row in rows], **style)
-        right.plot(epochs, [100 * float(row["decode_accuracy"]) for row in rows], **style)
+        seen = [row for row in rows if row["loss"]]  # a pipeline's inner stages never see a loss
+        epochs = [int(row["epoch"]) for row in seen]
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "o", "markersize": 3, "label": _process_name(file)}
+        left.plot(epochs, [float(row["loss"]) for row in seen], **style)
+        right.plot(epochs, [100 * float(row["decode_accuracy"]) for row in seen], **style)
     left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     right.set(xlabel="epoch", ylabel="decode accuracy on what it was fed, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, path)
+
+
+def _process_name(metrics: Path) -> str:
+    kind = "segment" if metrics.parent.parent.name == "segments" else "process"
+    return f"{kind} {metrics.parent.name}"

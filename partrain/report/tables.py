@@ -55,7 +55,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             f"{segment['train_seconds']:.1f}",
             f"{segment['samples_per_second']:,.0f}",
             f"{segment['peak_memory_bytes'] / 2**20:,.0f} MiB",
-            f"{segment['decode_accuracy']:.2%}",
+            "" if segment["decode_accuracy"] is None else f"{segment['decode_accuracy']:.2%}",
         )
     console.print(table)
     for warning in results["warnings"]:

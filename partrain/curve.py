@@ -1,0 +1,49 @@
+"""Test accuracy against time: the whole network put together from the weights that its processes had at each moment."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from partrain import checkpoint
+from partrain.data import Dataset
+from partrain.data.batches import Images
+from partrain.loop import EPOCHS_FOLDER
+from partrain.stitch import load
+
+_BATCH = 2000
+
+
+def accuracy_curve(
+    run: Path, folders: list[Path], dataset: Dataset, device: torch.device | str
+) -> list[dict[str, Any]]:
+    """A point for every epoch's end of any process in `folders`, from when all have one: time and test accuracy.
+
+    `time` is in seconds since 1970. `run` holds the stitched network. The kept weights are deleted.
+    """
+    kept = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
+    moments = sorted((checkpoint.load_metadata(path)["time"], path) for path in kept)
+    owners, begun = {path.parent for path in kept}, set()
+    points = []
+    if kept:
+        network, images = load(run, device), Images(dataset, dataset.test, torch.device(device))
+    for time, path in moments:
+        weights, _ = checkpoint.load(path, device)
+        network.load_state_dict(weights, strict=False)
+        begun.add(path.parent)
+        if begun == owners:
+            points.append({"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))})
+    for owner in owners:
+        shutil.rmtree(owner)
+    return points
+
+
+def _accuracy(network: nn.Module, images: Images, count: int) -> float:
+    right = 0
+    with torch.inference_mode():
+        for indices in torch.arange(count).split(_BATCH):
+            values, targets = images.gather(indices.to(images.device))
+            right += int((network(values).argmax(dim=1) == targets).sum())
+    return right / count

@@ -1,0 +1,189 @@
+"""The training loop: epochs, steps, learning rate, and what is told and kept meanwhile; the same for every training.
+
+What a step computes is the subclass's: `segment.py` for the main job, `strategies/` for the conventional ways.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from partrain import checkpoint
+from partrain.boundaries import Output
+from partrain.control import Control
+from partrain.data.batches import Batch, Order
+from partrain.health import check_losses, collapse_warning
+from partrain.logger import EpochLog
+from partrain.memory import PeakMemory
+from partrain.optimization import learning_rate, resolve_precision
+from partrain.progress import EpochMeter, Heartbeat, Progress
+from partrain.seeds import derive, seed_forward
+from partrain.state import num_bytes, optimizer_tensors
+from partrain.task import SegmentTask
+from partrain.usage import Usage
+
+CHECKPOINT = "checkpoint.safetensors"
+EPOCHS_FOLDER = "epochs"  # weights after every epoch, where train.accuracy_curve asks for them
+
+_LOOK_EVERY = 16  # steps between looks at decode accuracy, losses, clock and control
+
+
+class Loop(ABC):
+    """One training under way, in `folder`; `model` and `optimizer` are what the subclass makes of the task."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    output: Output
+
+    def __init__(self, folder: Path, task: SegmentTask, control: Control, memory: PeakMemory) -> None:
+        self.folder, self.task, self.control, self.memory = folder, task, control, memory
+        self.device = torch.device(task.device)
+        self.precision = resolve_precision(task.train.precision, self.device)
+        self.order = Order(task.num_images, task.train.batch_size, task.seed, self.device)
+        self.planned = task.train.epochs * self.order.steps_per_epoch
+        self.progress = Progress(end=self.planned)
+        self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
+        self.warning = ""  # of the epoch's last output
+        self.heartbeat = Heartbeat(folder)
+        self.log = EpochLog(folder, task.train.tensorboard)
+
+    @abstractmethod
+    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
+        """Leave the gradients for `batch` in place; returns its mean loss, None where this process never sees it.
+
+        With a `look`, add to the meter what the output decodes to; at the epoch's `last`, see whether it has collapsed.
+        """
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write a checkpoint that training can go on from, or, once finished, the trained weights."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """What is left to do after the last step."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """The part of the network's weights that this process answers for, as it would be stitched now."""
+
+    def stop_early(self) -> None:  # noqa: B027 (most trainings do not)
+        """At an epoch's end: bring the end forward where nothing more is to be gained."""
+
+    def run(self) -> None:
+        """Train to the end, unless `control` asks to stop; what is done by then is in the checkpoint."""
+        self.model.train()
+        while self.progress.step < self.progress.end and not self.control.stop_asked():
+            self.run_epoch()
+        if not self.control.stop_asked():
+            self.finish()
+
+    def run_epoch(self) -> None:
+        """The rest of the epoch that training is in."""
+        epoch, first = divmod(self.progress.step, self.order.steps_per_epoch)
+        last_saved = time.monotonic()
+        usage = Usage(self.progress)
+        for batch in self.order.batches(epoch, first):
+            look = batch.step % _LOOK_EVERY == 0
+            last = batch.step + 1 == (epoch + 1) * self.order.steps_per_epoch
+            self.step(batch, look, last)
+            if last:
+                usage.note(whole=True)
+                self.end_epoch(epoch, usage.started)
+            elif look:
+                usage.note()
+                self.look(epoch)
+                if self.control.stop_asked():
+                    break
+                if time.monotonic() - last_saved > self.task.train.checkpoint_seconds:
+                    self.save()
+                    last_saved = time.monotonic()
+        self.save()
+
+    def step(self, batch: Batch, look: bool, last: bool) -> None:
+        """One optimiser step on `batch`."""
+        rate = learning_rate(self.task.train, batch.step, self.progress.end, self.planned)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        seed_forward(derive(self.task.seed, "forward", self.task.index, batch.step), self.device)
+        loss = self.forward_backward(batch, look, last)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if loss is not None:
+            self.meter.add_loss(batch.step % self.order.steps_per_epoch, loss)
+        self.progress.step = batch.step + 1
+
+    def observe(self, output: Tensor, targets: Tensor, look: bool, last: bool) -> None:
+        """What a step's `look` and `last` ask to be seen of its output."""
+        if look:
+            with torch.no_grad():
+                self.meter.add_scores(self.output.scores(output.detach()), targets)
+        if last:
+            accuracy, step = self.meter.accuracy() or 0.0, self.progress.step + 1
+            self.warning = collapse_warning(output, self.output, accuracy, self.task.num_classes, step) or ""
+
+    def look(self, epoch: int) -> None:
+        """Every few steps: stop at a loss that is no number, obey `control`, tell where we are."""
+        number = self.progress.step - epoch * self.order.steps_per_epoch
+        check_losses(self.meter.losses[:number], self.task.index, epoch)
+        self.control.look()
+        if self.heartbeat.due():
+            self.tell(epoch)
+
+    def tell(self, epoch: int, warning: str = "", ended: bool = False) -> None:
+        """Show in progress.json where the training is."""
+        number = self.progress.step - epoch * self.order.steps_per_epoch
+        done = self.progress.step * self.task.train.batch_size
+        self.heartbeat.beat(
+            step=self.progress.step,
+            end=self.progress.end,
+            epoch=epoch + 1,
+            loss=self.meter.loss(max(0, number - 64), number),
+            decode_accuracy=self.meter.accuracy(),
+            samples_per_second=done / max(self.progress.seconds, 1e-9),
+            threads=torch.get_num_threads(),
+            warning=warning,
+            epoch_ended=ended,
+        )
+
+    def end_epoch(self, epoch: int, started: float) -> None:
+        """Add the epoch's row to the metrics, and decide whether the training is to end early.
+
+        `started`: the time of day at which this process took up the epoch, in seconds since 1970.
+        """
+        steps = self.progress.step - epoch * self.order.steps_per_epoch
+        check_losses(self.meter.losses[:steps], self.task.index, epoch)
+        seconds = self.progress.seconds - sum(row["seconds"] for row in self.progress.epochs)
+        row = {
+            "epoch": epoch + 1,
+            "steps": steps,
+            "loss": self.meter.loss(0, steps),
+            "decode_accuracy": self.meter.accuracy(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "samples_per_second": steps * self.task.train.batch_size / seconds,
+            "warning": self.warning,
+        }
+        self.progress.epochs.append(row)
+        self.progress.timeline.append([started, time.time()])
+        self.tell(epoch, self.warning, ended=True)
+        self.progress.write_metrics(self.folder)
+        self.log.write(row)
+        self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
+        if self.task.train.accuracy_curve:
+            self.keep_weights(epoch + 1)
+        self.stop_early()
+
+    def keep_weights(self, epoch: int) -> None:
+        """Keep the weights after `epoch`, so that the whole network's accuracy at that time can be told later."""
+        weights = self.weights()
+        if weights:
+            checkpoint.save(self.folder / EPOCHS_FOLDER / f"{epoch}.safetensors", weights, {"time": time.time()})
+
+    def describe_end(self) -> None:
+        """Put what the trained process is known to have taken into the progress."""
+        self.progress.peak_memory_bytes = self.memory.bytes(self.device)
+        self.progress.parameter_bytes = num_bytes(self.model.parameters())
+        self.progress.optimizer_state_bytes = num_bytes(optimizer_tensors(self.optimizer))
+        self.progress.finished = True

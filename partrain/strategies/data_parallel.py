@@ -1,0 +1,46 @@
+"""Data parallel: PyTorch's DistributedDataParallel. Every process has the whole network and a share of each batch."""
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from partrain.data.batches import Batch
+from partrain.optimization import autocast, weight_type
+from partrain.strategies.rank import RankTraining
+
+
+class ReplicaTraining(RankTraining):
+    """A step on this process's share of the batch; gradients are averaged over the group as `wrapped` is made to.
+
+    Its losses and decode accuracies are of its own shares.
+    """
+
+    wrapped: nn.Module
+
+    def share(self, batch: Batch) -> Tensor:
+        """The indices of this process's images: the batch in equal pieces, in the order of ranks."""
+        size = len(batch.indices) // self.num_ranks
+        return batch.indices[self.rank * size : (self.rank + 1) * size]
+
+    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor:
+        features, targets = self.images.gather(self.share(batch))
+        with autocast(self.precision, self.device):
+            output = self.wrapped(features.to(weight_type(self.precision)))
+        loss = self.output.loss(output, targets)
+        self.observe(output, targets, look, last)
+        del output
+        loss.backward()
+        return loss
+
+
+class DataParallel(ReplicaTraining):
+    """All replicas hold the same weights, so that the first one's are the network's."""
+
+    @property
+    def owns_weights(self) -> bool:
+        return self.rank == 0
+
+    def build(self) -> nn.Module:
+        model = super().build()
+        devices = [self.device] if self.device.type == "cuda" else None
+        self.wrapped = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        return model

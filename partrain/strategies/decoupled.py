@@ -1,0 +1,71 @@
+"""Decoupled greedy learning (arXiv 1901.08164): activations go to the right, no gradients come back.
+
+Every segment but the last learns the classes through a linear classifier of its own, which is thrown away in the end.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from partrain.data.batches import Batch
+from partrain.networks.deferred import materialise, record
+from partrain.optimization import autocast, weight_type
+from partrain.seeds import derive
+from partrain.strategies.stages import StageTraining
+
+_POOLED = 2  # a feature map is averaged to so many values a side before its classifier
+
+
+class Decoupled(StageTraining):
+    """Neighbours run a step apart: what the left one computes next is on its way while the right one still learns."""
+
+    def build(self) -> nn.Module:
+        self.segment = super().build()
+        self.sent: dist.Work | None = None
+        self.coming: tuple[Tensor, dist.Work] | None = None
+        if self.is_last:
+            self.classifier: nn.Module = nn.Identity()
+        else:
+            self.classifier = self.build_classifier()
+        return nn.ModuleDict({"segment": self.segment, "classifier": self.classifier})
+
+    def build_classifier(self) -> nn.Module:
+        """From the segment's outputs to classes."""
+        shape, classes = self.task.stop_shape, self.task.num_classes
+        maps = len(shape) == 3
+        pool = nn.AdaptiveAvgPool2d(_POOLED) if maps else nn.Identity()
+        size = shape[0] * _POOLED**2 if maps else int(torch.Size(shape).numel())
+        classifier, tape = record(lambda: nn.Sequential(pool, nn.Flatten(), nn.Linear(size, classes)))
+        materialise(classifier, tape, derive(self.task.seed, "classifier", self.rank), self.device)
+        return classifier.to(weight_type(self.precision))
+
+    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor:
+        features = self.first_features(batch) if self.is_first else self.next_features()
+        targets = self.targets(batch)
+        with autocast(self.precision, self.device):
+            output = self.segment(features)
+            if not self.is_last:
+                self.send(output.detach())
+            scores = self.classifier(output)
+        loss = self.output.loss(scores, targets)
+        self.observe(scores, targets, look, last)
+        del output, scores
+        loss.backward()
+        return loss
+
+    def send(self, output: Tensor) -> None:
+        """To the right, once the last output has left."""
+        if self.sent is not None:
+            self.sent.wait()
+        self.sent = self.send_features(output)
+
+    def next_features(self) -> Tensor:
+        """From the left; those of the step after are asked for at once."""
+        features, arrival = self.coming or self.ask_for_features()
+        arrival.wait()
+        more = self.progress.step + 1 < self.progress.end
+        self.coming = self.ask_for_features() if more else None
+        return features
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.segment.state_dict())

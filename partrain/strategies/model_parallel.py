@@ -1,0 +1,33 @@
+"""Model parallel: every process has a segment; a batch goes through them forward and back, one working at a time."""
+
+import torch.distributed as dist
+from torch import Tensor
+
+from partrain.data.batches import Batch
+from partrain.optimization import autocast
+from partrain.strategies.stages import StageTraining
+
+
+class ModelParallel(StageTraining):
+    """Sends the output to the right and its gradient to the left, by PyTorch's point-to-point messages."""
+
+    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
+        features = self.first_features(batch) if self.is_first else self.receive_features().requires_grad_()
+        with autocast(self.precision, self.device):
+            output = self.model(features)
+        loss = None
+        if self.is_last:
+            targets = self.targets(batch)
+            loss = self.output.loss(output, targets)
+            self.observe(output, targets, look, last)
+            del output
+            loss.backward()
+        else:
+            self.send_features(output.detach()).wait()
+            gradient = output.new_empty(output.shape)
+            dist.recv(gradient, self.rank + 1)
+            output.backward(gradient)
+        if not self.is_first:
+            assert features.grad is not None
+            dist.send(features.grad, self.rank - 1)
+        return loss

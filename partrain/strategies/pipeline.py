@@ -1,0 +1,47 @@
+"""Pipelines: PyTorch's torch.distributed.pipelining. A batch goes through the segments in microbatches, several at once.
+
+GPipe (arXiv 1811.06965) does all forward passes, then all backward ones; 1F1B (arXiv 1806.03377) alternates them and
+keeps fewer activations.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+from partrain.data.batches import Batch
+from partrain.optimization import autocast
+from partrain.strategies.stages import StageTraining
+
+
+class Pipeline(StageTraining):
+    """Batch normalisation sees microbatches, as in every pipeline; anything else computes what end to end would."""
+
+    def build(self) -> nn.Module:
+        model = super().build()
+        schedule = ScheduleGPipe if self.task.strategy == "gpipe" else Schedule1F1B
+        stage = PipelineStage(model, self.rank, self.num_ranks, self.device)
+        self.schedule = schedule(stage, self.task.microbatches, loss_fn=self.microbatch_loss)
+        self.seen: list[tuple[Tensor, Tensor]] | None = None
+        return model
+
+    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
+        arguments = (self.first_features(batch),) if self.is_first else ()
+        options: dict[str, Any] = {"return_outputs": False}
+        if self.is_last:
+            options |= {"target": self.targets(batch), "losses": []}
+            self.seen = [] if look or last else None
+        with autocast(self.precision, self.device):
+            self.schedule.step(*arguments, **options)
+        if not self.is_last:
+            return None
+        if self.seen is not None:
+            outputs, targets = map(torch.cat, zip(*self.seen, strict=True))
+            self.observe(outputs, targets, look, last)
+        return torch.stack(options["losses"]).mean()
+
+    def microbatch_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        if self.seen is not None:
+            self.seen.append((output.detach(), targets))
+        return self.output.loss(output, targets)

@@ -1,0 +1,60 @@
+"""What training takes besides memory: seconds, CPU time, and bytes that leave and enter the process."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import torch
+
+from partrain.progress import Progress
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_TCP_INFO_BYTES = 256
+_ACKED = slice(120, 128)  # tcpi_bytes_acked and tcpi_bytes_received of Linux's struct tcp_info
+_RECEIVED = slice(128, 136)
+
+
+class Usage:
+    """Adds to `progress` what this process uses from now on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.started = time.time()
+        self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
+        self._sent, self._received = network_bytes() or (0, 0)
+
+    def note(self, whole: bool = False) -> None:
+        """Add what has been used since the last note; bytes, which take longer to read, once at the `whole`'s end."""
+        progress, seconds, cpu_seconds = self._progress, time.perf_counter(), time.process_time()
+        progress.seconds += seconds - self._seconds
+        progress.thread_seconds += (seconds - self._seconds) * torch.get_num_threads()
+        progress.cpu_seconds += cpu_seconds - self._cpu_seconds
+        self._seconds, self._cpu_seconds = seconds, cpu_seconds
+        if whole:
+            sent, received = network_bytes() or (0, 0)
+            progress.sent_bytes += sent - self._sent
+            progress.received_bytes += received - self._received
+
+
+def network_bytes() -> tuple[int, int] | None:
+    """Bytes that this process's open TCP connections have sent and received so far, as Linux's kernel counts them.
+
+    None where the kernel does not say. What goes through shared memory or over a GPU's links is not seen here.
+    """
+    if not _DESCRIPTORS.is_dir():
+        return None
+    sent = received = 0
+    for entry in _DESCRIPTORS.iterdir():
+        try:
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+                if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
+                    continue
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:  # closed meanwhile
+            continue
+        sent += int.from_bytes(info[_ACKED], "little")
+        received += int.from_bytes(info[_RECEIVED], "little")
+    return sent, received
