@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from partrain.compare.grid import GridSettings
 from partrain.console import console
 from partrain.data import Dataset, DataSettings, prepare
 from partrain.labels import LabelSettings
@@ -28,6 +29,7 @@ from partrain.launch import LaunchSettings, SegmentFailed
 from partrain.networks import NETWORKS
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
+from partrain.report.settings import ReportSettings
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import StrategySettings
 
@@ -44,6 +46,7 @@ class TrainConfig:
     train: TrainSettings = field(default_factory=TrainSettings)
     strategy: StrategySettings = field(default_factory=StrategySettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     seed: int = 0
     resume: str | None = None
 
@@ -62,6 +65,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="grid_schema", node=GridSettings)
     for kind, settings in NETWORKS.items():
         store.store(name=f"{kind}_schema", node=settings)
     OmegaConf.register_new_resolver("or_new", lambda given, new: given or new, replace=True)
@@ -72,9 +76,18 @@ def run_settings(config: DictConfig) -> RunSettings:
     parts: dict[str, Any] = {
         str(key): OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
         for key, part in config.items_ex(resolve=True)
-        if key != "resume"
+        if key not in ("resume", "grid")
     }
     return RunSettings(**parts)
+
+
+def grid_settings(config: DictConfig) -> GridSettings:
+    """The grid of a comparison's configuration."""
+    if config.resume:
+        raise ValueError("resume: a comparison goes on with the same command and hydra.run.dir=<its folder>")
+    grid = OmegaConf.to_object(config.grid)
+    assert isinstance(grid, GridSettings)
+    return grid
 
 
 def resumed_settings(config: DictConfig) -> RunSettings:

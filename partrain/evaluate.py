@@ -20,13 +20,15 @@ from partrain.networks import Chain
 from partrain.stitch import ModelCard, load_recorded, read_card
 
 _BATCH = 2000
+_EXAMPLES = 6  # test images named of each confused pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """On a data set's test images. Accuracies are fractions; `boundaries[i]` is decoded at boundary i + 1.
 
-    `confusion` [classes, classes]: how many images of the row's class were taken for the column's.
+    `confusion` [classes, classes]: how many images of the row's class were taken for the column's. `outcomes` [images]:
+    where in `confusion`, flattened, each image is counted.
     """
 
     data: dict[str, Any]
@@ -35,6 +37,7 @@ class Evaluation:
     top5: float
     boundaries: list[float]
     confusion: Tensor
+    outcomes: Tensor
 
     def per_class(self) -> dict[str, float]:
         """Accuracy by class name; classes without images are left out."""
@@ -44,12 +47,17 @@ class Evaluation:
         return {name: r / n for name, r, n in rows if n}
 
     def most_confused(self, count: int = 10) -> list[dict[str, Any]]:
-        """The `count` most frequent mistakes: class, what it was taken for, how often."""
+        """The `count` most frequent mistakes: class, what it was taken for, how often, the first such test images."""
         mistakes = self.confusion - self.confusion.diag().diag()
         worst = mistakes.flatten().topk(min(count, mistakes.numel()))
         size = len(self.classes)
         return [
-            {"class": self.classes[place // size], "taken_for": self.classes[place % size], "images": images}
+            {
+                "class": self.classes[place // size],
+                "taken_for": self.classes[place % size],
+                "images": images,
+                "examples": (self.outcomes == place).nonzero().flatten()[:_EXAMPLES].tolist(),
+            }
             for place, images in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
             if images
         ]
@@ -70,7 +78,7 @@ class Evaluation:
         checkpoint.write_json(path, self.to_json())
 
 
-def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") -> Evaluation:
+def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu", show: bool = True) -> Evaluation:
     """Evaluate the stitched network of `run`, in fp32, on `dataset`'s test images.
 
     Raises:
@@ -87,22 +95,23 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu") ->
     images = Images(dataset, dataset.test, device)
     size, count = len(card.classes), len(dataset.test)
     right, top5 = torch.zeros(len(segments), dtype=torch.long), 0
-    confusion = torch.zeros(size**2, dtype=torch.long)
+    outcomes = torch.zeros(count, dtype=torch.long)
     with torch.inference_mode():
         boundaries = _boundaries(segments, images.gather(torch.zeros(1, dtype=torch.long, device=device))[0], card)
-        for first in _progress(range(0, count, _BATCH)):
+        for first in _progress(range(0, count, _BATCH), show):
             values, targets = images.gather(torch.arange(first, min(first + _BATCH, count), device=device))
             scores = _decode(segments, boundaries, values)
             right += torch.stack([(each.argmax(dim=1) == targets).sum() for each in scores]).cpu()
             top5 += int((scores[-1].topk(min(5, size), dim=1).indices == targets[:, None]).sum())
-            confusion += torch.bincount(targets * size + scores[-1].argmax(dim=1), minlength=size**2).cpu()
+            outcomes[first : first + _BATCH] = targets * size + scores[-1].argmax(dim=1)
     return Evaluation(
         data=dataset.provenance(),
         classes=card.classes,
         top1=right[-1].item() / count,
         top5=top5 / count,
         boundaries=[number / count for number in right.tolist()],
-        confusion=confusion.view(size, size),
+        confusion=torch.bincount(outcomes, minlength=size**2).view(size, size),
+        outcomes=outcomes,
     )
 
 
@@ -138,5 +147,5 @@ def _decode(segments: list[nn.Module], boundaries: list[Output], values: Tensor)
     return scores
 
 
-def _progress(batches: range) -> Iterable[int]:
-    return track(batches, "evaluating", console=console, transient=True, disable=not console.is_terminal)
+def _progress(batches: range, show: bool) -> Iterable[int]:
+    return track(batches, "evaluating", console=console, transient=True, disable=not (show and console.is_terminal))

@@ -85,8 +85,8 @@ class Loop(ABC):
         last_saved = time.monotonic()
         usage = Usage(self.progress)
         for batch in self.order.batches(epoch, first):
-            look = batch.step % _LOOK_EVERY == 0
             last = batch.step + 1 == (epoch + 1) * self.order.steps_per_epoch
+            look = last or batch.step % _LOOK_EVERY == 0
             self.step(batch, look, last)
             if last:
                 usage.note(whole=True)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from partrain import checks
@@ -75,20 +75,6 @@ class Plan:
     balance: str
     imbalance: float
     segments: list[SegmentPlan]
-
-    def whole(self) -> SegmentPlan:
-        """The network in one piece."""
-        first, last = self.segments[0], self.segments[-1]
-        return replace(
-            last,
-            index=0,
-            layers=[name for segment in self.segments for name in segment.layers],
-            start=None,
-            input_shape=first.input_shape,
-            parameters=sum(segment.parameters for segment in self.segments),
-            flops=sum(segment.flops for segment in self.segments),
-            activation_bytes=sum(segment.activation_bytes for segment in self.segments),
-        )
 
     def warnings(self) -> list[str]:
         """What about the cuts makes a good accuracy unlikely."""

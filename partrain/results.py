@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,39 @@ from partrain.strategies.settings import REPLICAS
 from partrain.task import SegmentTask
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What training came to: the network's evaluation, also `before` recovery epochs if there were any; the `seconds`
+    of training with the start of its processes; and its `accuracy_curve`.
+    """
+
+    result: Evaluation
+    before: Evaluation | None
+    seconds: float
+    curve: list[dict[str, float]]
+
+
 def gather_results(
     settings: RunSettings,
     plan: Plan,
     tasks: Mapping[str, SegmentTask],
     folder: Path,
-    result: Evaluation,
-    before: Evaluation | None,
-    seconds: float,
-    curve: list[dict[str, float]],
+    outcome: Outcome,
 ) -> dict[str, Any]:
-    """What results.json says of the run in `folder`.
+    """What results.json says of the run in `folder`. Fractions for accuracies, bytes for memory and traffic.
 
-    `before`: the evaluation before recovery epochs, if there were any. `seconds`: from the first process's start to the
-    end of training, `step_seconds` from the first step to the last. `samples_per_second`: of the whole training, every
-    image counted once an epoch however many processes saw it. `curve`: see `accuracy_curve`; its seconds are from the
-    first step. Fractions for accuracies, bytes for memory and traffic.
+    `train_seconds`: from the first process's start to the end of training; `step_seconds`: of its steps. The seconds of
+    the accuracy curve are from the first step. `samples_per_second`: of the whole training, every image counted once an
+    epoch however many processes saw it.
     """
+    result, before = outcome.result, outcome.before
     progress = {name: Progress(**checkpoint.load_metadata(folder / name / CHECKPOINT)) for name in tasks}
     parts = {name: done for name, done in progress.items() if name != "recovery"}
     precision = resolve_precision(settings.train.precision, torch.device(next(iter(tasks.values())).device))
     started = min((span[0] for done in parts.values() for span in done.timeline), default=0.0)
     step_seconds = _step_seconds(list(parts.values()))
     steps = settings.train.epochs * (next(iter(tasks.values())).num_images // settings.train.batch_size)
-    held = [plan.whole()] * len(plan.segments) if settings.strategy.name in REPLICAS else plan.segments
+    held = plan.segments * len(parts) if settings.strategy.name in REPLICAS else plan.segments
     traffic = sum(done.stored_bytes + done.sent_bytes for done in progress.values())
     evaluated = before or result
     return {
@@ -52,17 +61,19 @@ def gather_results(
         "top5_accuracy": result.top5,
         "test_accuracy_before_recovery": before.top1 if before else None,
         "accuracy_curve": [
-            {"seconds": point["time"] - started, "test_accuracy": point["test_accuracy"]} for point in curve
+            {"seconds": point["time"] - started, "test_accuracy": point["test_accuracy"]} for point in outcome.curve
         ],
-        "train_seconds": seconds,
+        "train_seconds": outcome.seconds,
         "step_seconds": step_seconds,
         "samples_per_second": steps * settings.train.batch_size / step_seconds,
         "segments": [
             _process(segment, tasks[name], done, None if settings.strategy.is_group else evaluated.boundaries[number])
             for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
         ],
+        "steps": steps,
         "traffic_bytes": traffic,
         "traffic_bytes_per_step": traffic / steps,
+        "utilization": _utilization(parts, [tasks[name].device for name in parts], step_seconds),
         "data": result.data,
         "network": plan.network,
         "cuts": [segment.stop for segment in plan.segments if segment.stop is not None],
@@ -94,6 +105,13 @@ def _step_seconds(parts: list[Progress]) -> float:
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+def _utilization(parts: Mapping[str, Progress], devices: list[str], step_seconds: float) -> float | None:
+    """The processes' CPU time over what all cores had while they trained; None where another device computes."""
+    if set(devices) != {"cpu"}:
+        return None
+    return sum(done.cpu_seconds for done in parts.values()) / (step_seconds * num_cores())
 
 
 def _process(

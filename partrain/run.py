@@ -23,13 +23,15 @@ from partrain.launch.group import launch_group
 from partrain.launch.local import Job
 from partrain.launch.placement import place
 from partrain.loop import CHECKPOINT
-from partrain.partition import Plan, make_plan
+from partrain.partition import PartitionSettings, Plan, make_plan
 from partrain.progress import timed
+from partrain.report.live import LivePage
 from partrain.report.tables import print_plan, print_results
-from partrain.results import gather_results
+from partrain.results import Outcome, gather_results
 from partrain.schedule import make_tasks, projections
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
+from partrain.strategies.settings import REPLICAS
 from partrain.strategies.task import make_rank_tasks
 from partrain.task import SegmentTask
 
@@ -38,65 +40,75 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
     """Do the run that `settings` describe in `folder`, or go on with it; returns what results.json says.
 
     With `partition.dry_run` it ends after the plan and returns that. `dataset`: instead of the one `settings.data`
-    names, e.g. arrays of one's own (`Dataset.from_arrays`). `show`: print the plan and the results.
+    names, e.g. arrays of one's own (`Dataset.from_arrays`). `show`: the plan, how far training is, and the results.
 
     Raises:
         ValueError: a setting or a file is not as it should be; the message names it.
         SegmentFailed: a segment's training failed for good; what the others did is kept.
     """
     folder = Path(folder).absolute()
-    settings = check_strategy(settings)
-    device = place(settings.launch.device, 1)[0]
+    check_strategy(settings)
+    place(settings.launch.device, 1)
     dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
-    plan = make_plan(settings.network, image_shape, dataset.num_classes, settings.partition, settings.train.batch_size)
+    plan = make_plan(settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size)
     if show:
         print_plan(plan, settings.train.batch_size)
     check_segments(settings, plan, len(dataset.train))
-    group = settings.strategy.is_group
-    tasks = make_rank_tasks(settings, plan, dataset) if group else make_tasks(settings, plan, dataset)
+    tasks = (make_rank_tasks if settings.strategy.is_group else make_tasks)(settings, plan, dataset)
     write_plan(folder, settings, plan, tasks)
     if settings.partition.dry_run:
         return asdict(plan)
     for name, task in tasks.items():
         task.write(folder / name)
-    train = train_group if group else train_segments
-    seconds = train(settings, plan, tasks, folder)
-    parts = [folder / name for name in tasks if name != "recovery"]
-    card = _card(settings, plan, dataset)
-    stitch(parts, card, folder / MODEL_FOLDER)
-    curve = accuracy_curve(folder, parts, dataset, device)
-    before = None
-    if "recovery" in tasks:
-        before = evaluate(folder, dataset, device)
-        seconds += recover(settings, tasks["recovery"], folder)
-        stitch([folder / "recovery"], card, folder / MODEL_FOLDER)
-    result = evaluate(folder, dataset, device)
-    shutil.rmtree(folder / "boundaries", ignore_errors=True)
-    results = gather_results(settings, plan, tasks, folder, result, before, seconds, curve)
-    write_report(folder, result, parts)
+    outcome = train_and_evaluate(settings, plan, tasks, dataset, folder, show)
+    results = gather_results(settings, plan, tasks, folder, outcome)
+    write_plots(folder, outcome.result, [folder / name for name in tasks if name != "recovery"])
     checkpoint.write_json(folder / "results.json", results)
+    if settings.report.page:
+        from partrain.report.page import write_page
+
+        write_page(folder, dataset)
     if show:
         print_results(results, folder)
     return results
 
 
-def check_strategy(settings: RunSettings) -> RunSettings:
-    """The settings, of one segment where the strategy says so.
+def train_and_evaluate(
+    settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], dataset: Dataset, folder: Path, show: bool
+) -> Outcome:
+    """Train what is not trained yet, put the network together, and see what it can do."""
+    device = place(settings.launch.device, 1)[0]
+    parts = [folder / name for name in tasks if name != "recovery"]
+    card = _card(settings, plan, dataset)
+    train = train_group if settings.strategy.is_group else train_segments
+    with LivePage(folder, dataset, settings.report):
+        seconds = train(settings, plan, tasks, folder, show)
+        stitch(parts, card, folder / MODEL_FOLDER)
+        curve = accuracy_curve(folder, parts, dataset, device)
+        before = None
+        if "recovery" in tasks:
+            before = evaluate(folder, dataset, device, show)
+            seconds += recover(settings, tasks["recovery"], folder, show)
+            stitch([folder / "recovery"], card, folder / MODEL_FOLDER)
+    result = evaluate(folder, dataset, device, show)
+    shutil.rmtree(folder / "boundaries", ignore_errors=True)
+    return Outcome(result, before, seconds, curve)
 
-    Raises:
-        ValueError: something is set that the strategy does not have.
-    """
+
+def check_strategy(settings: RunSettings) -> None:
+    """Raise `ValueError` where something is set that the strategy does not have."""
     name = settings.strategy.name
-    if name == "synthetic":
-        return settings
-    if settings.schedule != ScheduleSettings():
+    if name != "synthetic" and settings.schedule != ScheduleSettings():
         raise ValueError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
-    if name == "end_to_end":
-        return replace(settings, partition=replace(settings.partition, segments=1, at=None))
-    if settings.train.compile:
+    if settings.strategy.is_group and settings.train.compile:
         raise ValueError(f"train.compile=true is not for strategy={name}; leave it out")
-    return settings
+
+
+def cuts_of(settings: RunSettings) -> PartitionSettings:
+    """Where the network is cut: nowhere, for strategies that train it whole."""
+    whole = settings.strategy.name in ("end_to_end", *REPLICAS)
+    return replace(settings.partition, segments=1, at=None) if whole else settings.partition
 
 
 def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
@@ -121,7 +133,9 @@ def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[s
     checkpoint.write_text(folder / "config.yaml", yaml.safe_dump(settings.to_json(), sort_keys=False))
 
 
-def train_segments(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path) -> float:
+def train_segments(
+    settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path, show: bool
+) -> float:
     """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
     jobs: list[Job] = []
     for segment in reversed(plan.segments):
@@ -132,22 +146,27 @@ def train_segments(settings: RunSettings, plan: Plan, tasks: Mapping[str, Segmen
     with timed(folder / "segments") as seconds:
         if settings.schedule.name == "sequential":
             for job in jobs:
-                launch([job], settings.launch)
+                launch([job], settings.launch, show)
         elif jobs:
-            launch(jobs, settings.launch)
+            launch(jobs, settings.launch, show)
     return seconds()
 
 
-def train_group(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path) -> float:
+def train_group(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path, show: bool) -> float:
     """Train by a strategy whose processes depend on one another; returns the seconds, over all the times it was started."""
     jobs = [
-        Job(folder / name, f"process {task.index}", task.device, segment.flops, module="partrain.strategies.worker")
-        for (name, task), segment in zip(tasks.items(), plan.segments, strict=True)
+        Job(folder / name, f"process {task.index}", task.device, flops, module="partrain.strategies.worker")
+        for (name, task), flops in zip(tasks.items(), _flops(plan, len(tasks)), strict=True)
     ]
     with timed(folder / "ranks") as seconds:
         if not all(_finished(job.folder) for job in jobs):
-            launch_group(jobs, settings.launch, settings.strategy.port)
+            launch_group(jobs, settings.launch, settings.strategy.port, show)
     return seconds()
+
+
+def _flops(plan: Plan, count: int) -> list[int]:
+    """What each of `count` processes computes: a stage its segment, replicas the same."""
+    return [segment.flops for segment in plan.segments] if len(plan.segments) == count else [1] * count
 
 
 def _outputs_missing(task: SegmentTask, folder: Path) -> bool:
@@ -160,11 +179,11 @@ def _work(index: int, flops: int) -> float:
     return flops if index == 0 else flops / 3
 
 
-def recover(settings: RunSettings, task: SegmentTask, folder: Path) -> float:
+def recover(settings: RunSettings, task: SegmentTask, folder: Path, show: bool) -> float:
     """Train the stitched network end to end for a few epochs: the same loop, without a cut; returns the seconds."""
     with timed(folder / "recovery") as seconds:
         if not _finished(folder / "recovery"):
-            launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch)
+            launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch, show)
     return seconds()
 
 
@@ -180,14 +199,18 @@ def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
         classes=list(dataset.classes),
         mean=dataset.mean,
         std=dataset.std,
-        cuts=[segment.stop for segment in plan.segments if segment.stop is not None and not settings.strategy.is_group],
+        cuts=[] if settings.strategy.is_group else _cuts(plan),
         seed=settings.seed,
         labels=asdict(settings.labels),
         projections={} if settings.strategy.is_group else projections(settings, plan),
     )
 
 
-def write_report(folder: Path, result: Evaluation, parts: list[Path]) -> None:
+def _cuts(plan: Plan) -> list[str]:
+    return [segment.stop for segment in plan.segments if segment.stop is not None]
+
+
+def write_plots(folder: Path, result: Evaluation, parts: list[Path]) -> None:
     """evaluation.json and the plots."""
     from partrain.report.plots import plot_confusion, plot_curves  # half a second that segments' processes do without
 

@@ -10,6 +10,7 @@ from partrain.launch import LaunchSettings
 from partrain.networks import MLPSettings, NetworkSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
+from partrain.report.settings import ReportSettings
 from partrain.strategies.settings import StrategySettings
 
 
@@ -50,6 +51,7 @@ class RunSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     strategy: StrategySettings = field(default_factory=StrategySettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

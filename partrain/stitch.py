@@ -108,6 +108,7 @@ def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
     if missing:
         raise ValueError(f"{path} lacks {missing[0]} (and {len(missing) - 1} more): a segment is missing from it")
     network.load_state_dict(weights, assign=True)
+    network.float()  # what was trained in fp64 is used in fp32, as everything else
     materialise(network, tape, card.seed, device)  # buffers that are not saved
     return network.requires_grad_(True).eval(), tape
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from partrain.progress import Progress
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _TCP_INFO_BYTES = 256
-_ACKED = slice(120, 128)  # tcpi_bytes_acked and tcpi_bytes_received of Linux's struct tcp_info
-_RECEIVED = slice(128, 136)
+# in Linux's struct tcp_info; what is sent once more after a loss is in both of the last two
+_RECEIVED, _NOT_SENT, _SENT, _SENT_AGAIN = slice(128, 136), slice(144, 148), slice(200, 208), slice(208, 216)
 
 
 class Usage:
@@ -55,6 +56,10 @@ def network_bytes() -> tuple[int, int] | None:
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         except OSError:  # closed meanwhile
             continue
-        sent += int.from_bytes(info[_ACKED], "little")
-        received += int.from_bytes(info[_RECEIVED], "little")
+        sent += _number(info[_SENT]) + _number(info[_NOT_SENT]) - _number(info[_SENT_AGAIN])
+        received += _number(info[_RECEIVED])
     return sent, received
+
+
+def _number(field: bytes) -> int:
+    return int.from_bytes(field, sys.byteorder)

@@ -12,9 +12,10 @@ from partrain.console import console
 
 
 class Display:
-    """Shows what each segment's progress.json says."""
+    """Shows what each segment's progress.json says; without `show`, notes alone."""
 
-    def __init__(self, segments: Sequence[tuple[Path, str]]) -> None:
+    def __init__(self, segments: Sequence[tuple[Path, str]], show: bool = True) -> None:
+        self._as_lines = show and not console.is_terminal
         self._names = dict(segments)
         self._epochs: dict[Path, int] = {}
         self._seen: dict[Path, int] = {}
@@ -25,7 +26,7 @@ class Display:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (show and console.is_terminal),
         )
 
     def __enter__(self) -> "Display":
@@ -51,7 +52,7 @@ class Display:
             return
         self._seen[folder] = changed
         self._live.update(self._bars[folder], completed=state["step"], total=state["end"], status=_status(state))
-        if not console.is_terminal and state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
+        if self._as_lines and state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
             console.print(f"{self._names[folder]}: {_status(state)}")
 

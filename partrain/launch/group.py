@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
 from partrain.console import console
 from partrain.launch.display import Display
@@ -17,10 +17,11 @@ _GRACE = 2.0  # in which the cause of a failure may still come to light
 _HOST = "127.0.0.1"
 
 
-def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int) -> None:
+def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, show: bool = True) -> None:
     """Run `jobs` as the ranks of one group until all are done.
 
-    They meet at `port`, or at another where that is in use. On a CPU every process has at least one thread.
+    They meet at `port`, or at another where that is in use. On a CPU every process has at least one thread. `show`: how
+    far they are.
 
     Raises:
         SegmentFailed: one of them failed or was killed; the others were stopped.
@@ -31,7 +32,7 @@ def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int) -> No
     for job, threads in zip(jobs, shares, strict=True):
         job.environment = {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port)}
         job.give_threads(threads if settings.threads == "auto" else int(settings.threads))
-    with Display([(job.folder, job.name) for job in jobs]) as display, interruptible():
+    with Display([(job.folder, job.name) for job in jobs], show) as display, interruptible():
         try:
             for job in jobs:
                 job.start()
@@ -47,7 +48,7 @@ def meeting_place(port: int) -> TCPStore:
     """Where the group's processes find one another: a store at `port`, or at a free one."""
     try:
         return _store(port)
-    except DistError as error:
+    except DistNetworkError as error:
         if "in use" not in str(error):
             raise
     store = _store(0)

@@ -217,14 +217,14 @@ class _Supervisor:
             job.wait()
 
 
-def launch(jobs: Sequence[Job], settings: LaunchSettings) -> None:
-    """Train the segments of `jobs`, each in a process of its own, until all are done.
+def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> None:
+    """Train the segments of `jobs`, each in a process of its own, until all are done. `show`: how far they are.
 
     Raises:
         SegmentFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
-    with Display([(job.folder, job.name) for job in jobs]) as display, interruptible():
+    with Display([(job.folder, job.name) for job in jobs], show) as display, interruptible():
         supervisor = _Supervisor(jobs, settings, display)
         supervisor.run()
     if len(supervisor.failures) == 1:

@@ -1,4 +1,4 @@
-"""The table that a multirun leaves over its runs, as CSV and Markdown."""
+"""The table that a multirun leaves over its runs, as CSV, Markdown and a page with figures."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 class MultirunTable(Callback):
-    """A Hydra callback: writes table.csv and table.md into the sweep's folder, anew whenever a run ends."""
+    """A Hydra callback: writes table.csv, table.md and report.html into the sweep's folder, anew whenever a run ends."""
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
@@ -40,6 +40,7 @@ class MultirunTable(Callback):
         outcome = str(job_return._return_value).splitlines()[0] if failed else "done"
         self._rows.append(row(Path(hydra.runtime.output_dir), " ".join(job_return.overrides or ()), outcome))
         write_tables(self._rows, Path(hydra.sweep.dir))
+        write_report(self._rows, Path(hydra.sweep.dir))
         # after every run: Hydra calls nobody at the end of a multirun in which one has failed
         console.print(f"Table over the {len(self._rows)} runs so far: {Path(hydra.sweep.dir) / 'table.md'}")
 
@@ -72,3 +73,27 @@ def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     lines += ["| " + " | ".join(str(r[column]).replace("|", "\\|") for column in COLUMNS) + " |" for r in rows]
     checkpoint.write_text(folder / "table.md", "\n".join(lines) + "\n")
+
+
+def write_report(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write report.html into `folder`: the table, with links to the runs' own pages, and figures over all runs."""
+    from partrain.report.page import PAGE, write_runs_page  # plotly, which training need not wait for
+    from partrain.report.record import RunRecord
+    from partrain.report.runs_figures import runs_figures
+
+    names = _names(rows)
+    records = {name: RunRecord.read(folder / row["run"]) for name, row in zip(names, rows, strict=True)}
+    links = [f"{row['run']}/{PAGE}" if (folder / row["run"] / PAGE).exists() else None for row in rows]
+    done = sum(row["outcome"] == "done" for row in rows)
+    lead = f"{done} of {len(rows)} runs done"
+    write_runs_page(folder, "Multirun", rows, runs_figures(records), links, lead)
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """The runs' names, each with the overrides that not all runs share."""
+    overrides = [row["overrides"].split() for row in rows]
+    shared = set(overrides[0]).intersection(*overrides)
+    return [
+        " ".join([row["run"], *(word for word in words if word not in shared)])
+        for row, words in zip(rows, overrides, strict=True)
+    ]

@@ -21,7 +21,8 @@ class Decoupled(StageTraining):
 
     def build(self) -> nn.Module:
         self.segment = super().build()
-        self.sent: dist.Work | None = None
+        self.agree_on_types(self.segment)
+        self.leaving: tuple[Tensor, dist.Work] | None = None
         self.coming: tuple[Tensor, dist.Work] | None = None
         if self.is_last:
             self.classifier: nn.Module = nn.Identity()
@@ -51,13 +52,19 @@ class Decoupled(StageTraining):
         self.observe(scores, targets, look, last)
         del output, scores
         loss.backward()
+        if last:
+            self.wait_for_departure()  # an epoch's traffic is its own
         return loss
 
     def send(self, output: Tensor) -> None:
         """To the right, once the last output has left."""
-        if self.sent is not None:
-            self.sent.wait()
-        self.sent = self.send_features(output)
+        self.wait_for_departure()
+        self.leaving = self.send_features(output)
+
+    def wait_for_departure(self) -> None:
+        if self.leaving is not None:
+            self.leaving[1].wait()
+            self.leaving = None
 
     def next_features(self) -> Tensor:
         """From the left; those of the step after are asked for at once."""

@@ -1,6 +1,7 @@
 """A group of processes that train one network together: how they meet, and what is said when one of them is lost."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +13,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from partrain.strategies.task import RankTask
 
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"  # PyTorch's own names, so that its tools find the group too
+
+_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|pair closure|NCCL", re.IGNORECASE)
 
 
 class PeerLost(ConnectionError):
@@ -54,5 +57,5 @@ def joined(task: RankTask) -> Iterator[None]:
 
 
 def _is_connection_error(error: RuntimeError) -> bool:
-    signs = ("connection", "timed out", "timeout", "gloo", "nccl", "socket")
-    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+    """gloo and NCCL raise plain `RuntimeError`s, which only their texts tell apart."""
+    return isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None

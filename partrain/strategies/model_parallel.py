@@ -1,7 +1,7 @@
 """Model parallel: every process has a segment; a batch goes through them forward and back, one working at a time."""
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from partrain.data.batches import Batch
 from partrain.optimization import autocast
@@ -11,8 +11,13 @@ from partrain.strategies.stages import StageTraining
 class ModelParallel(StageTraining):
     """Sends the output to the right and its gradient to the left, by PyTorch's point-to-point messages."""
 
+    def build(self) -> nn.Module:
+        model = super().build()
+        self.agree_on_types(model)
+        return model
+
     def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
-        features = self.first_features(batch) if self.is_first else self.receive_features().requires_grad_()
+        features = self.first_features(batch) if self.is_first else self.receive_features()
         with autocast(self.precision, self.device):
             output = self.model(features)
         loss = None
@@ -23,7 +28,8 @@ class ModelParallel(StageTraining):
             del output
             loss.backward()
         else:
-            self.send_features(output.detach()).wait()
+            _, departure = self.send_features(output.detach())
+            departure.wait()
             gradient = output.new_empty(output.shape)
             dist.recv(gradient, self.rank + 1)
             output.backward(gradient)
@@ -31,3 +37,8 @@ class ModelParallel(StageTraining):
             assert features.grad is not None
             dist.send(features.grad, self.rank - 1)
         return loss
+
+    def receive_features(self) -> Tensor:
+        features, arrival = self.ask_for_features()
+        arrival.wait()
+        return features.requires_grad_()

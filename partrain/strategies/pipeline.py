@@ -4,6 +4,7 @@ GPipe (arXiv 1811.06965) does all forward passes, then all backward ones; 1F1B (
 keeps fewer activations.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +21,25 @@ class Pipeline(StageTraining):
 
     def build(self) -> nn.Module:
         model = super().build()
+        self.agree_on_types(model)
+        stage = PipelineStage(
+            model,
+            self.rank,
+            self.num_ranks,
+            self.device,
+            # or PyTorch would find out by a step of its own, which batch normalisation would count
+            input_args=self.example(self.task.start_shape, self.input_type, needs_gradient=not self.is_first),
+            output_args=self.example(self.task.stop_shape, self.output_type, needs_gradient=True),
+        )
         schedule = ScheduleGPipe if self.task.strategy == "gpipe" else Schedule1F1B
-        stage = PipelineStage(model, self.rank, self.num_ranks, self.device)
         self.schedule = schedule(stage, self.task.microbatches, loss_fn=self.microbatch_loss)
         self.seen: list[tuple[Tensor, Tensor]] | None = None
         return model
+
+    def example(self, shape: Sequence[int], kind: torch.dtype, needs_gradient: bool) -> Tensor:
+        """What a microbatch at a boundary looks like, without values."""
+        size = self.task.train.batch_size // self.task.microbatches
+        return torch.empty(size, *shape, dtype=kind, device="meta", requires_grad=needs_gradient)
 
     def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
         arguments = (self.first_features(batch),) if self.is_first else ()

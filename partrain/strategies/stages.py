@@ -2,10 +2,10 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from partrain.data.batches import Batch
-from partrain.optimization import weight_type
+from partrain.optimization import autocast, weight_type
 from partrain.strategies.rank import RankTraining
 
 _TYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -13,9 +13,6 @@ _TYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 class StageTraining(RankTraining):
     """Stage `rank` of `num_ranks`; the first is fed images, the last compares with labels."""
-
-    _types_agreed = False
-    _features_type: torch.dtype | None = None
 
     @property
     def is_first(self) -> bool:
@@ -32,31 +29,34 @@ class StageTraining(RankTraining):
     def targets(self, batch: Batch) -> Tensor:
         return self.images.labels(batch.indices)
 
-    def send_features(self, output: Tensor) -> dist.Work:
-        """Start to send the segment's output to the right; the first time its type is sent ahead."""
+    def agree_on_types(self, segment: nn.Module) -> None:
+        """Find out, from left to right, in which types features come in and go out: autocast decides, layer by layer.
+
+        Evaluated on zeros, `segment` draws no random number and counts no batch.
+        """
+        number = torch.empty((), dtype=torch.long, device=self.device)
+        self.input_type = weight_type(self.precision)
+        if not self.is_first:
+            dist.recv(number, self.rank - 1)
+            self.input_type = _TYPES[int(number)]
+        features = torch.zeros(1, *self.task.start_shape, dtype=self.input_type, device=self.device)
+        with torch.no_grad(), autocast(self.precision, self.device):
+            self.output_type = segment.eval()(features).dtype
+        segment.train()
+        if not self.is_last:
+            dist.send(number.fill_(_TYPES.index(self.output_type)), self.rank + 1)
+
+    def send_features(self, output: Tensor) -> tuple[Tensor, dist.Work]:
+        """Start to send the segment's output to the right: what must live until it has left, and when it has."""
         output = output.contiguous()
-        if not self._types_agreed:
-            dist.send(torch.tensor(_TYPES.index(output.dtype), device=self.device), self.rank + 1)
-            self._types_agreed = True
-        self._leaving = output  # must live until it has left
         work = dist.isend(output, self.rank + 1)
         assert work is not None
-        return work
+        return output, work
 
     def ask_for_features(self) -> tuple[Tensor, dist.Work]:
-        """Start to receive what the left segment sends: a tensor to be filled, and when it is."""
-        if self._features_type is None:
-            number = torch.empty((), dtype=torch.long, device=self.device)
-            dist.recv(number, self.rank - 1)
-            self._features_type = _TYPES[int(number)]
+        """Start to receive what the left segment sends: a tensor [batch, *shape] to be filled, and when it is."""
         shape = (self.task.train.batch_size, *self.task.start_shape)
-        features = torch.empty(shape, dtype=self._features_type, device=self.device)
+        features = torch.empty(shape, dtype=self.input_type, device=self.device)
         work = dist.irecv(features, self.rank - 1)
         assert work is not None
         return features, work
-
-    def receive_features(self) -> Tensor:
-        """What the left segment sends, [batch, *shape]."""
-        features, arrival = self.ask_for_features()
-        arrival.wait()
-        return features

@@ -1,7 +1,6 @@
 """The tasks of a group's processes: a rank each, as plain data in its own folder."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from partrain.data import Dataset
 from partrain.launch.placement import place
@@ -30,30 +29,20 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
     Raises:
         ValueError: the strategy cannot work with this many processes or such batches.
     """
-    strategy, count = settings.strategy, len(plan.segments)
+    strategy, count = settings.strategy, settings.partition.num_segments
     devices = place(settings.launch.device, count)
     check_group(strategy, count, settings.train.batch_size, devices)
-    tasks = {}
-    for segment, device in zip(plan.segments, devices, strict=True):
-        if strategy.name in REPLICAS:
-            part: dict[str, Any] = {
-                "start": None,
-                "stop": None,
-                "start_shape": plan.input_shape,
-                "stop_shape": [plan.num_classes],
-            }
-        else:
-            part = {
-                "start": segment.start,
-                "stop": segment.stop,
-                "start_shape": segment.input_shape,
-                "stop_shape": segment.output_shape,
-            }
-        tasks[f"ranks/{segment.index}"] = RankTask(
-            index=segment.index,
+    held = plan.segments * count if strategy.name in REPLICAS else plan.segments
+    return {
+        f"ranks/{index}": RankTask(
+            index=index,
             network=plan.network,
             image_shape=plan.input_shape,
             num_classes=plan.num_classes,
+            start=segment.start,
+            stop=segment.stop,
+            start_shape=segment.input_shape,
+            stop_shape=segment.output_shape,
             labels=settings.labels,
             train=settings.train,
             seed=settings.seed,
@@ -64,6 +53,6 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
             num_ranks=count,
             microbatches=strategy.microbatches,
             timeout=strategy.timeout,
-            **part,
         )
-    return tasks
+        for index, (segment, device) in enumerate(zip(held, devices, strict=True))
+    }

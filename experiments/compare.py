@@ -1,0 +1,27 @@
+"""Strategies side by side: a grid of runs, a table, a summary and a page over them. `--help` lists the settings."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from partrain.compare.cells import compare
+from partrain.config import clear_errors, clear_job_errors, grid_settings, register, run_settings
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
+def main(config: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    with clear_job_errors():
+        folder = Path(hydra_config.runtime.output_dir)
+        runs = compare(run_settings(config), grid_settings(config), folder, hydra_config.overrides.task)
+    if any(not run.results for run in runs):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    register()
+    with clear_errors():
+        main()

@@ -1,0 +1,170 @@
+"""A comparison from settings to a folder: its cells are checked, then run in alternating order, those that are done kept."""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import partrain
+from partrain import checkpoint
+from partrain.compare.grid import Cell, GridSettings, cells_of, check_shared, left_out
+from partrain.compare.machine import machine
+from partrain.compare.output import write_tables
+from partrain.compare.table import Run, run_folder
+from partrain.compare.view import View
+from partrain.console import console
+from partrain.data import Dataset, prepare
+from partrain.launch import SegmentFailed
+from partrain.report.page import PAGE
+from partrain.settings import RunSettings
+
+# settings on which no number depends
+_NOT_COMPARED = {
+    "data": ("root", "download", "cache"),
+    "launch": ("max_restarts",),
+    "partition": ("dry_run",),
+    "report": ("page",),
+}
+
+
+def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, arguments: Sequence[str] = ()) -> list[Run]:
+    """Do the runs of `grid`, which have `shared` in common, in `folder`, or go on with them; returns all, failed ones too.
+
+    With `partition.dry_run` the cells are checked and listed, no more. `arguments`: of experiments/compare.py, to be
+    named beside the tables.
+
+    Raises:
+        ValueError: a setting is wrong, a cell cannot be run, or the folder holds another comparison; nothing has begun.
+    """
+    folder = Path(folder).absolute()
+    check_shared(shared, grid)
+    if grid.accuracies:
+        shared = replace(shared, train=replace(shared.train, accuracy_curve=True))
+    cells = cells_of(grid)
+    dataset = prepare(shared.data)
+    check_cells(cells, shared, dataset)
+    for note in left_out(grid):
+        console.print(note)
+    console.print(f"{len(cells)} cells, {grid.repeats} times each: {len(cells) * grid.repeats} runs in {folder}")
+    if shared.partition.dry_run:
+        console.print("\n".join(cell.name for cell in cells))
+        return []
+    about = describe(shared, grid)
+    claim(folder, about)
+    about |= {"command": command(arguments), "data": dataset.provenance()}
+    order = list(in_order(cells, grid.repeats))
+    runs = held_runs(order, shared, folder)
+    held = {(run.cell, run.repeat) for run in runs}
+    with resumable(folder, arguments), View(len(order), len(runs)) as view:
+        for cell, repeat in (each for each in order if each not in held):
+            view.begin(cell, repeat)
+            runs.append(do_run(cell, repeat, shared, folder, dataset))
+            view.end(runs[-1])
+            write_tables(folder, runs, cells, about)
+    write_tables(folder, runs, cells, about)
+    failed = sum(not run.results for run in runs)
+    console.print(f"{len(runs) - failed} runs done, {failed} failed: {folder / 'summary.md'}, {folder / PAGE}")
+    return runs
+
+
+def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset) -> None:
+    """Plan a run of every cell, so that what cannot be is said before anything has begun.
+
+    Raises:
+        ValueError: of the first cell that cannot be run; the message names it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for cell in cells:
+            try:
+                settings = cell.settings(shared, repeat=0)
+                dry = replace(settings, partition=replace(settings.partition, dry_run=True))
+                partrain.run(dry, Path(folder) / cell.name, dataset, show=False)
+            except ValueError as error:
+                raise ValueError(f"{cell.name}: {error}") from None
+
+
+def describe(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
+    """All that numbers of a comparison depend on, by setting; where files lie is not part of it."""
+    settings = shared.to_json()
+    for part, names in _NOT_COMPARED.items():
+        settings[part] = {name: value for name, value in settings[part].items() if name not in names}
+    return {"grid": asdict(grid), "settings": settings, "machine": machine()}
+
+
+def claim(folder: Path, about: dict[str, Any]) -> None:
+    """Write grid.json; a folder that holds another comparison is refused, one with fewer repeats is gone on with.
+
+    Raises:
+        ValueError: the folder's grid.json says something else than `about`; the message names what differs.
+    """
+    path = folder / "grid.json"
+    if path.exists():
+        held, asked = _flat(checkpoint.read_json(path)), _flat(json.loads(json.dumps(about)))
+        fewer = held.get("grid.repeats", 0) > asked["grid.repeats"]
+        differ = [
+            name
+            for name in dict.fromkeys([*held, *asked])
+            if held.get(name) != asked.get(name) and (name != "grid.repeats" or fewer)
+        ]
+        if differ:
+            listed = "; ".join(f"{name} is {held.get(name)} there, {asked.get(name)} here" for name in differ)
+            raise ValueError(f"{folder} holds another comparison: {listed}; take a new folder")
+    checkpoint.write_json(path, about)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"grid": {"repeats": 5}} -> {"grid.repeats": 5}; settings by the names they are set by."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        own = prefix if not prefix and name == "settings" else f"{prefix}{name}"
+        flat |= _flat(value, f"{own}." if own else "") if isinstance(value, dict) else {own: value}
+    return flat
+
+
+def in_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
+    """Repeat by repeat, every second one backwards, so that no cell is always behind another."""
+    for repeat in range(repeats):
+        for cell in reversed(cells) if repeat % 2 else cells:
+            yield cell, repeat
+
+
+def held_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Path) -> list[Run]:
+    """Those that were done before."""
+    return [
+        Run(cell=cell, repeat=repeat, seed=shared.seed + repeat, results=checkpoint.read_json(path))
+        for cell, repeat in order
+        if (path := folder / run_folder(cell, repeat) / "results.json").exists()
+    ]
+
+
+def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset) -> Run:
+    """Do one run, or go on with it; one whose training fails for good says so in its `outcome`."""
+    settings = cell.settings(shared, repeat)
+    try:
+        results = partrain.run(settings, folder / run_folder(cell, repeat), dataset, show=False)
+        return Run(cell=cell, repeat=repeat, seed=settings.seed, results=results)
+    except SegmentFailed as error:
+        message = str(error).splitlines()[0].replace(f"{folder}/", "")
+        return Run(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
+
+
+@contextmanager
+def resumable(folder: Path, arguments: Sequence[str]) -> Iterator[None]:
+    """Within it Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = ["python", "experiments/compare.py", *arguments, f"hydra.run.dir={folder}"]
+        console.print(f"what is done is kept; go on with: {shlex.join(words)}", markup=False, soft_wrap=True)
+        raise
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command of the comparison, without where its files lie."""
+    away = ("data.root=", "data.cache=")
+    words = [f"{word.partition('=')[0]}=<folder>" if word.startswith(away) else word for word in arguments]
+    return shlex.join(["python", "experiments/compare.py", *words])

@@ -1,0 +1,116 @@
+"""Processes that depend on one another: one that is lost ends the run, and the run can be gone on with."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripting import model_bytes, small_settings, wait_until
+
+import partrain
+from partrain import RunSettings, checkpoint
+from partrain.data import Dataset
+from partrain.launch import SegmentFailed, local
+from partrain.launch.group import meeting_place
+from partrain.loop import CHECKPOINT
+from partrain.networks import CustomSettings
+from partrain.strategies.settings import StrategySettings
+
+STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
+
+
+def settings_of(strategy: str, timeout: float = 60) -> RunSettings:
+    """5 epochs of 80 steps."""
+    settings = small_settings(strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout, port=0))
+    return replace(settings, train=replace(settings.train, epochs=5))
+
+
+def step_of(folder: Path) -> int:
+    """The step that the checkpoint in `folder` is at."""
+    path = folder / CHECKPOINT
+    with suppress(FileNotFoundError):  # just now being replaced
+        return int(checkpoint.load_metadata(path)["step"])
+    return 0
+
+
+def signalled(number: int, run: Callable[[], object], started: list[local.Job]) -> SegmentFailed:
+    """How `run` fails when process 1, some epochs into its training, is sent signal `number`."""
+
+    def send() -> None:
+        wait_until(lambda: len(started) == 2)
+        wait_until(lambda: all(step_of(job.folder) >= 80 for job in started))
+        job = started[1]
+        assert job.process is not None
+        os.kill(job.process.pid, number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(SegmentFailed) as caught:
+        run()
+    thread.join()
+    return caught.value
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[local.Job]:
+    jobs: list[local.Job] = []
+    start = local.Job.start
+    monkeypatch.setattr(local.Job, "start", lambda job: (start(job), jobs.append(job)))
+    return jobs
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
+    strategy: str, small: Dataset, tmp_path: Path, started: list[local.Job]
+) -> None:
+    settings = settings_of(strategy)
+    run = tmp_path / "run"
+    failure = signalled(signal.SIGKILL, lambda: partrain.run(settings, run, dataset=small, show=False), started)
+    log = run / "ranks/1/log.txt"
+    assert str(failure) == f"process 1 was killed by SIGKILL; see {log}; the other processes of its group were stopped"
+    assert failure.clear
+    assert all(job.process is not None and job.process.poll() is not None for job in started)
+    assert 80 <= step_of(run / "ranks/1") < 400
+
+    partrain.run(settings, run, dataset=small, show=False)
+    undisturbed = tmp_path / "undisturbed"
+    partrain.run(settings, undisturbed, dataset=small, show=False)
+    assert model_bytes(run) == model_bytes(undisturbed)
+    assert not list(run.rglob("previous.safetensors"))
+    again = len(started)
+    partrain.run(settings, run, dataset=small, show=False)
+    assert len(started) == again  # what is finished is not done again
+
+
+def test_a_process_that_hangs_ends_the_run_within_the_timeout(
+    small: Dataset, tmp_path: Path, started: list[local.Job]
+) -> None:
+    settings = settings_of("data_parallel", timeout=3)
+    failure = signalled(signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show=False), started)
+    assert str(failure).startswith("process 0 of 2 lost its peers, or waited 3 s (strategy.timeout) for one: ")
+    assert str(failure).endswith("; the other processes of its group were stopped")
+    assert failure.clear
+    assert all(job.process is not None and job.process.poll() is not None for job in started)
+
+
+def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_path: Path) -> None:
+    settings = settings_of("model_parallel")
+    settings.network = CustomSettings(builder="own_networks:overflowing")
+    with pytest.raises(SegmentFailed) as caught:
+        partrain.run(settings, tmp_path, dataset=small, show=False)
+    assert str(caught.value).startswith("process 1: segment 1: the loss is ")
+    assert caught.value.clear
+
+
+def test_a_port_in_use_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        store = meeting_place(port)
+    assert store.port not in (0, port)
+    assert capsys.readouterr().out == f"strategy.port={port} is in use; taking {store.port}\n"
+    assert meeting_place(0).port != 0
