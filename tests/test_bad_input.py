@@ -48,6 +48,35 @@ TRAIN = {
         "labels=hadamard gives at most 31 classes at a boundary of width 32, the data have 47; "
         "cut where the network is wider, or take labels=gaussian"
     ),
+    # strategies
+    "strategy=ddp": (
+        "strategy=ddp is unknown; known: 1f1b, data_parallel, decoupled, end_to_end, fully_sharded, gpipe, "
+        "model_parallel, synthetic"
+    ),
+    "strategy=data_parallel partition.segments=3": (
+        "train.batch_size=256 cannot be divided by partition.segments=3 processes; the nearest that can is 255 or 258"
+    ),
+    "strategy=fully_sharded partition.segments=257": (
+        "train.batch_size=256 cannot be divided by partition.segments=257 processes; the nearest that can is 257"
+    ),
+    "strategy=gpipe strategy.microbatches=7": (
+        "train.batch_size=256 cannot be divided by strategy.microbatches=7; the nearest that can is 252 or 259"
+    ),
+    "strategy=1f1b strategy.microbatches=2 partition.segments=3": (
+        "strategy=1f1b needs at least as many microbatches as stages, strategy.microbatches=2 for "
+        "partition.segments=3; set strategy.microbatches=3"
+    ),
+    "strategy=model_parallel partition.segments=7": (
+        "partition.segments=7, but the network has 6 layers; at most one segment each"
+    ),
+    "strategy=end_to_end schedule=sequential": (
+        "schedule: strategy=end_to_end has none, only strategy=synthetic has; leave it out"
+    ),
+    "strategy=1f1b train.compile=true": "train.compile=true is not for strategy=1f1b; leave it out",
+    "strategy.microbatches=0": "strategy.microbatches must be at least 1, got 0",
+    "strategy.timeout=0": "strategy.timeout must be greater than 0, got 0.0",
+    "strategy.port=70000": "strategy.port must be between 0 and 65535, got 70000",
+    "report.refresh=-1": "report.refresh must be at least 0, got -1.0",
     # training
     "schedule=backwards": "schedule=backwards is unknown; known: parallel, sequential",
     "schedule.recovery_epochs=-1": "schedule.recovery_epochs must be at least 0, got -1",
@@ -59,7 +88,7 @@ TRAIN = {
         "schedule.recovery_batch_size=601 is larger than the training data (600 images); at most 600"
     ),
     "train.optimizer=lion": "train.optimizer=lion is unknown; known: adam, adamw, sgd",
-    "train.precision=fp8": "train.precision=fp8 is unknown; known: auto, bf16, fp32",
+    "train.precision=fp8": "train.precision=fp8 is unknown; known: auto, bf16, fp32, fp64",
     "train.compile=perhaps": "train.compile: Value 'perhaps' is not a valid bool (type str)",
     # data
     "data=cifar10": "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
@@ -161,8 +190,8 @@ def test_resuming_what_is_no_run(there: list[str], tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("seed: [", "(while parsing a flow node"),
-        ("seed: 1", "expected the settings data, labels, launch, network, partition, schedule, seed, train"),
-        ("", "expected the settings data, labels, launch, network, partition, schedule, seed, train"),
+        ("seed: 1", "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"),
+        ("", "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"),
     ],
 )
 def test_resuming_a_run_whose_settings_are_damaged(text: str, reason: str, tmp_path: Path) -> None:
