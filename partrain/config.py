@@ -7,13 +7,14 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -69,6 +70,13 @@ def register() -> None:
     for kind, settings in NETWORKS.items():
         store.store(name=f"{kind}_schema", node=settings)
     OmegaConf.register_new_resolver("or_new", lambda given, new: given or new, replace=True)
+
+
+def composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration `name` of `folder` under `overrides`, for scripts that are not Hydra's own."""
+    register()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose(name, list(overrides))
 
 
 def run_settings(config: DictConfig) -> RunSettings:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from partrain.networks import Chain
+from partrain.networks import Chain, Cut
 
 _BATCH = 2  # one image would do, but batch normalisation wants two
 
@@ -64,3 +64,15 @@ def measure(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
             reason = str(error).splitlines()[0]
             raise ValueError(f"network: it does not take images of shape {tuple(input_shape)}: {reason}") from None
     return meter.costs
+
+
+def training_flops(chain: Chain, start: Cut | None, stop: Cut | None, shape: Sequence[int]) -> int:
+    """Floating-point operations of a forward and a backward pass from `start` to `stop`, per image.
+
+    `shape`: per image, of what goes in at `start`. No gradient is taken with respect to it, as nobody there asks for one.
+    """
+    segment = chain.segment(start, stop)
+    flops = FlopCounterMode(display=False)
+    with chain.tape.fake_mode, flops:
+        segment(torch.empty(_BATCH, *shape)).sum().backward()
+    return flops.get_total_flops() // _BATCH

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 # where the search begins: about what one core of a server takes, and gloo on one machine
 _START = Constants(
-    flop=1e-11,
+    flop=4e-12,
     weight=2e-10,
     activation=2e-10,
     optimizer=5e-10,
@@ -32,7 +32,6 @@ _START = Constants(
     collective_byte=5e-10,
 )
 _SPAN = 1e5  # a constant is looked for between its start over this and its start times this
-_PULL = 0.005  # towards the start, per factor e: holds constants of which the cells tell next to nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +128,11 @@ def _cell(row: Row) -> Cell:
     )
 
 
-def fit(rows: Iterable[Row], setting: Setting) -> CostModel:
+def fit(rows: Iterable[Row], setting: Setting, pull: float = 0.02) -> CostModel:
     """The constants under which the predicted times are nearest to those of a table's `rows`: least squares of their logs.
+
+    `pull` holds constants of which the cells tell next to nothing near plausible ones: a constant that is a factor of e
+    away from its own weighs as much as a cell whose time is predicted wrong by this fraction.
 
     Raises:
         ValueError: there are fewer cells than constants that they depend on; the message says how many are needed.
@@ -153,13 +155,13 @@ def fit(rows: Iterable[Row], setting: Setting) -> CostModel:
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
         constants = np.exp(start)
         constants[used] = np.exp(logs)
-        return np.concatenate([np.log((counts @ constants).max(axis=1)) - target, _PULL * (logs - start[used])])
+        return np.concatenate([np.log((counts @ constants).max(axis=1)) - target, pull * (logs - start[used])])
 
     span = np.log(_SPAN)
     found = least_squares(residuals, start[used], bounds=(start[used] - span, start[used] + span))
     fitted = start.copy()
     fitted[used] = found.x
-    variance = 2 * found.cost / max(1, len(cells) - used.sum()) * np.diag(np.linalg.inv(found.jac.T @ found.jac))
+    variance = 2 * found.cost / max(1, len(cells) - used.sum()) * np.diag(np.linalg.pinv(found.jac.T @ found.jac))
     return CostModel(
         constants=Constants(**dict(zip(NAMES, np.exp(fitted).tolist(), strict=True))),
         setting=setting,

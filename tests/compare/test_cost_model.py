@@ -135,10 +135,12 @@ def test_known_constants_are_found_again() -> None:
     """From times that known constants give, the fit predicts cells it has seen and those with K = 4, held out."""
     rows = table()
     kept, held = held_out(rows, segments=4)
-    fitted = fit(kept, setting())
+    fitted = fit(kept, setting(), pull=0.001)
     assert errors(check(fitted, kept))["worst_error"] < 0.01
     assert errors(check(fitted, held))["worst_error"] < 0.01
     assert len(kept) + len(held) == len(rows)
+    assert errors(check(fit(kept, setting()), kept))["worst_error"] < 0.01
+    assert fitted.spread["flop"] == pytest.approx(1, abs=0.01)
     checked = check(fitted, held)[0]
     parts = sum(checked[f"{part}_seconds"] for part in ("compute", "communication", "bubble"))
     assert parts == pytest.approx(checked["predicted_seconds"])

@@ -1,6 +1,6 @@
 """Accuracy of synthetic-label training against end to end, mean and deviation over seeds: table.md, table.csv, plot.png.
 
-    python experiments/claims/sil_accuracy/run.py --root <folder with EMNIST/raw> --seeds 5
+    python experiments/claims/sil_accuracy/sil_accuracy.py --root <folder with EMNIST/raw> --seeds 5
 
 Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
 """
@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 
 import partrain
 from partrain import checkpoint
-from partrain.config import clear_errors, register, run_settings
+from partrain.config import clear_errors, composed, run_settings
 from partrain.console import console
 
 HERE = Path(__file__).resolve().parent
@@ -70,7 +69,7 @@ def results_of(row: Row, seed: int, data: list[str], runs: Path) -> dict[str, An
     if not (folder / "results.json").exists():
         console.print(f"{row.name}, seed {seed}")
         overrides = [f"experiment={row.experiment}", *row.overrides, *data, f"seed={seed}"]
-        partrain.run(run_settings(compose("train", overrides)), folder)
+        partrain.run(run_settings(composed(CONF, "train", overrides)), folder)
     found: dict[str, Any] = checkpoint.read_json(folder / "results.json")
     return found
 
@@ -129,8 +128,7 @@ def main() -> None:
     if arguments.root:
         data += [f"data.root={Path(arguments.root).absolute()}", "data.download=false"]
     results: dict[str, list[dict[str, Any]]] = {row.name: [] for row in ROWS}
-    with clear_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
-        register()
+    with clear_errors():
         for seed in range(arguments.seeds):
             for row in ROWS:
                 results[row.name].append(results_of(row, seed, data, arguments.runs))

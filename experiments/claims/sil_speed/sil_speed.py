@@ -1,0 +1,133 @@
+"""Speed of synthetic-label training against what one would do instead: table, plot, the model of cost, projections.
+
+    python experiments/claims/sil_speed/sil_speed.py
+
+Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from partrain import checkpoint
+from partrain.compare.claim import parser, runs_of, save, write
+from partrain.compare.cost_model import CostModel, check, errors, fit
+from partrain.compare.projection import plot_projection, project
+from partrain.compare.summary import summarise
+from partrain.compare.table import Run, markdown, row, write_csv
+from partrain.compare.work import Setting
+from partrain.config import clear_errors
+from partrain.report.plots import COLOURS
+
+HERE = Path(__file__).resolve().parent
+
+# width, batch size: images of an epoch and epochs, for some seconds of training each
+PANELS = {(512, 64): (10240, 3), (512, 256): (20480, 4), (2048, 64): (2560, 2), (2048, 256): (5120, 2)}
+# measured to hold the model of cost against: more processes than cores, and another width
+HELD_OUT = {
+    "K = 4": ["grid.segments=[4]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
+    "K = 6": ["grid.segments=[6]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
+    "width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
+}
+TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
+
+
+def panel_rows(runs: list[Run]) -> list[dict[str, Any]]:
+    """A row per strategy, a pipeline's with its best microbatch count: medians, and how much faster synthetic is."""
+    cells = list(dict.fromkeys(run.cell for run in runs))
+    rows = []
+    for each in summarise(runs, cells, []):
+        if each["microbatches"] and not each["best_microbatches"]:
+            continue
+        speedup, target = each["synthetic_speedup_k2"], TARGETS.get(each["strategy"])
+        rows.append(
+            {
+                "width": each["width"],
+                "batch": each["batch_size"],
+                "strategy": each["strategy"],
+                "microbatches": each["microbatches"],
+                "runs": each["runs"],
+                "samples/s": round(each["samples_per_second"]),
+                "lowest": round(each["samples_per_second_min"]),
+                "highest": round(each["samples_per_second_max"]),
+                "synthetic is × faster": float(f"{speedup:.2f}"),
+                "target": target,
+                "met": "" if target is None else "yes" if speedup >= target else "NO",
+                "bytes per step": round(each["traffic_bytes_per_step"]),
+                "cores busy": float(f"{each['utilization']:.2f}"),
+            }
+        )
+    return rows
+
+
+def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[Run]], path: Path) -> None:
+    """Samples/s of every run, a panel per width and batch size."""
+    figure = Figure(figsize=(11, 7))
+    for axes, (width, batch) in zip(figure.subplots(2, 2).flatten(), PANELS, strict=True):
+        shown = [each for each in rows if (each["width"], each["batch"]) == (width, batch)]
+        for place, each in enumerate(reversed(shown)):
+            values = [
+                run.results["samples_per_second"]
+                for run in runs[width, batch]
+                if (run.cell.strategy, run.cell.microbatches) == (each["strategy"], each["microbatches"])
+            ]
+            colour = COLOURS[1] if each["strategy"] == "synthetic" else COLOURS[0]
+            axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+        axes.set_yticks(range(len(shown)), [_name(each) for each in reversed(shown)])
+        axes.set(title=f"width {width}, batch {batch}", xlabel="samples/s (dot: a run, bar: median)")
+        axes.grid(axis="x", alpha=0.3)
+    save(figure, path)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['strategy']}, {row['microbatches']} microbatches" if row["microbatches"] else str(row["strategy"])
+
+
+def held_out_runs(given: Any) -> dict[str, list[Run]]:
+    """Fewer repeats, as they bear on the model alone."""
+    few = ["grid.repeats=2", "grid.microbatches=[8]", "data.limit_train=5120", "train.epochs=2"]
+    return {name: runs_of(HERE, given, name.replace(" ", ""), [*few, *extra]) for name, extra in HELD_OUT.items()}
+
+
+def write_model(out: Path, fitted: list[Run], held: dict[str, list[Run]]) -> CostModel:
+    """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
+    setting = Setting(precision=fitted[0].results["train"]["precision"])
+    model = fit([row(run, []) for run in fitted], setting)
+    groups = {"fitted": fitted, **held}
+    checked = {name: check(model, [row(run, []) for run in runs]) for name, runs in groups.items()}
+    rows = [{"cells": name} | each for name, found in checked.items() for each in found]
+    write_csv(out / "cost_model.csv", rows)
+    summary = [{"group": name} | errors(found) for name, found in checked.items()]
+    constants = [
+        {"constant": name, "value": value, "standard error, factor": model.spread.get(name)}
+        for name, value in asdict(model.constants).items()
+    ]
+    checkpoint.write_text(
+        out / "cost_model.md", "\n".join(["# Model of cost\n", markdown(summary), markdown(constants)])
+    )
+    return model
+
+
+def main() -> None:
+    given = parser(__doc__, HERE).parse_args()
+    runs = {}
+    with clear_errors():
+        for (width, batch), (images, epochs) in PANELS.items():
+            sizes = [f"grid.widths=[{width}]", f"grid.batch_sizes=[{batch}]"]
+            amount = [f"data.limit_train={images}", f"train.epochs={epochs}"]
+            runs[width, batch] = runs_of(HERE, given, f"w{width}b{batch}", [*sizes, *amount])
+        rows = [each for panel in runs.values() for each in panel_rows(panel)]
+        write(given.out, rows, runs[512, 64])
+        plot(rows, runs, given.out / "plot.png")
+        model = write_model(given.out, [run for panel in runs.values() for run in panel], held_out_runs(given))
+        projected = project(model)
+        write_csv(given.out / "projection.csv", projected)
+        plot_projection(projected, given.out / "projection.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Bytes that processes send one another, as the kernel counts them, by strategy, K, width and batch: table and plot.
+
+    python experiments/claims/sil_traffic/sil_traffic.py
+
+Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from partrain.compare.claim import parser, runs_of, save, write
+from partrain.compare.table import Run
+from partrain.compare.work import Setting, traffic_bytes
+from partrain.config import clear_errors
+from partrain.report.plots import COLOURS
+
+HERE = Path(__file__).resolve().parent
+
+EPOCH = 96_993  # training images of the ByMerge files at hand, for a total that can be pictured
+EPOCHS = 8
+
+
+def table(runs: list[Run]) -> list[dict[str, Any]]:
+    """A row per cell: bytes per step, measured and from first principles, and in a whole training."""
+    setting = Setting(precision=runs[0].results["train"]["precision"])
+    return [
+        {
+            "width": run.cell.width,
+            "batch": run.cell.batch_size,
+            "K": run.cell.segments,
+            "strategy": run.cell.strategy,
+            "bytes per step": round(run.results["traffic_bytes_per_step"]),
+            "from first principles": _expected(run, setting),
+            f"GB in {EPOCHS} epochs of {EPOCH:,} images": float(f"{_whole_training(run):.3g}"),
+        }
+        for run in sorted(runs, key=lambda run: (run.cell.width or 0, run.cell.batch_size, run.cell.segments))
+    ]
+
+
+def _expected(run: Run, setting: Setting) -> int | None:
+    """None for the sequential schedule: it stores outputs once, whatever the number of steps."""
+    if run.cell.strategy == "sequential":
+        return None
+    work = setting.work(run.cell)
+    return round(traffic_bytes(work, setting.system))
+
+
+def _whole_training(run: Run) -> float:
+    """GB: per step for what is sent in every step; per image, once, for outputs that are stored."""
+    results = run.results
+    if run.cell.strategy == "sequential":
+        return float(results["traffic_bytes"]) / results["data"]["train_images"] * EPOCH / 1e9
+    return float(results["traffic_bytes_per_step"]) * EPOCHS * (EPOCH // run.cell.batch_size) / 1e9
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """GB in a whole training, a panel per width and batch size, a bar per K."""
+    total = next(name for name in rows[0] if name.startswith("GB in"))
+    panels = list(dict.fromkeys((row["width"], row["batch"]) for row in rows))
+    strategies = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "end_to_end"))
+    counts = sorted({row["K"] for row in rows if row["K"] > 1})
+    figure = Figure(figsize=(11, 7))
+    for axes, (width, batch) in zip(figure.subplots(2, 2).flatten(), panels, strict=True):
+        for number, count in enumerate(counts):
+            found = {r["strategy"]: r[total] for r in rows if (r["width"], r["batch"], r["K"]) == (width, batch, count)}
+            places = [place + 0.4 * number - 0.2 for place in range(len(strategies))]
+            bars = axes.bar(places, [found[s] for s in strategies], 0.38, color=COLOURS[number], label=f"K = {count}")
+            axes.bar_label(bars, [f"{found[s]:.3g}" for s in strategies], fontsize=7)
+        axes.set(title=f"width {width}, batch {batch}", yscale="symlog", ylabel=total)
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_ylim(0, 1e5)
+        axes.set_xticks(range(len(strategies)), strategies, rotation=30, ha="right", fontsize=8)
+    axes.legend()
+    save(figure, path)
+
+
+def main() -> None:
+    given = parser(__doc__, HERE).parse_args()
+    with clear_errors():
+        runs = runs_of(HERE, given)
+        rows = table(runs)
+        write(given.out, rows, runs)
+        plot(rows, given.out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()

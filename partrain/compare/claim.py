@@ -1,0 +1,67 @@
+"""What the scripts of claims that rest on comparisons share: the runs by grid.yaml, the table, the plot beside it."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from partrain import checkpoint
+from partrain.compare.cells import compare
+from partrain.compare.machine import described, machine
+from partrain.compare.table import Run, markdown, write_csv
+from partrain.config import composed, grid_settings, run_settings
+from partrain.console import console
+from partrain.report.tables import data_label
+
+
+def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
+    """A parser with the options that these claims take."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--root", help="folder with EMNIST/raw; without it the files are downloaded, where they are needed"
+    )
+    made.add_argument("--runs", type=Path, default=Path("runs/claims") / here.name, help="kept, and gone on with")
+    made.add_argument("--out", type=Path, default=here, help="folder for the table and the plot")
+    made.add_argument("--set", nargs="*", default=[], help="further overrides for every run, to try it small")
+    return made
+
+
+def runs_of(here: Path, given: argparse.Namespace, folder: str = "", overrides: Sequence[str] = ()) -> list[Run]:
+    """The runs of the comparison that `here`/grid.yaml and `overrides` describe, done now as far as they are not."""
+    listed = [f"{name}={_written(value)}" for name, value in yaml.safe_load((here / "grid.yaml").read_text()).items()]
+    if given.root:
+        listed += [f"data.root={Path(given.root).absolute()}", "data.download=false"]
+    config = composed(here.parents[2] / "conf", "compare", [*listed, *overrides, *given.set])
+    runs = compare(run_settings(config), grid_settings(config), given.runs / folder)
+    failed = [run for run in runs if not run.results]
+    if failed:
+        raise ValueError(f"{failed[0].folder}: {failed[0].outcome}")
+    return runs
+
+
+def _written(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def write(folder: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], notes: Sequence[str] = ()) -> None:
+    """Write table.csv and table.md, with what was measured on what, and print the latter."""
+    results = runs[0].results
+    data, versions = results["data"], results["versions"]
+    about = f"{data_label(data)}: {data['train_images']:,} training images, {data['test_images']:,} test images."
+    about += f" {data['note']}." if data["note"] else ""
+    on = f"{described(machine())}; torch {versions['torch']}, Python {versions['python']}; precision {precision(runs)}."
+    write_csv(folder / "table.csv", rows)
+    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about, on]) + "\n")
+    console.print((folder / "table.md").read_text(), markup=False)
+
+
+def precision(runs: Sequence[Run]) -> str:
+    return ", ".join(sorted({run.results["train"]["precision"] for run in runs}))
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.tight_layout()
+    checkpoint.write_atomic(path, lambda beside: figure.savefig(beside, format="png", dpi=120, bbox_inches="tight"))
