@@ -1,7 +1,7 @@
 """results.json: the facts of a run that a script may need."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +51,7 @@ def gather_results(
     parts = {name: done for name, done in progress.items() if name != "recovery"}
     precision = resolve_precision(settings.train.precision, torch.device(next(iter(tasks.values())).device))
     started = min((span[0] for done in parts.values() for span in done.timeline), default=0.0)
-    step_seconds = _step_seconds(list(parts.values()))
+    seconds = step_seconds(list(parts.values()))
     steps = settings.train.epochs * (next(iter(tasks.values())).num_images // settings.train.batch_size)
     held = plan.segments * len(parts) if settings.strategy.name in REPLICAS else plan.segments
     traffic = sum(done.stored_bytes + done.sent_bytes for done in progress.values())
@@ -64,8 +64,8 @@ def gather_results(
             {"seconds": point["time"] - started, "test_accuracy": point["test_accuracy"]} for point in outcome.curve
         ],
         "train_seconds": outcome.seconds,
-        "step_seconds": step_seconds,
-        "samples_per_second": steps * settings.train.batch_size / step_seconds,
+        "step_seconds": seconds,
+        "samples_per_second": steps * settings.train.batch_size / seconds,
         "segments": [
             _process(segment, tasks[name], done, None if settings.strategy.is_group else evaluated.boundaries[number])
             for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
@@ -73,7 +73,7 @@ def gather_results(
         "steps": steps,
         "traffic_bytes": traffic,
         "traffic_bytes_per_step": traffic / steps,
-        "utilization": _utilization(parts, [tasks[name].device for name in parts], step_seconds),
+        "utilization": _utilization(parts, [tasks[name].device for name in parts], seconds),
         "data": result.data,
         "network": plan.network,
         "cuts": [segment.stop for segment in plan.segments if segment.stop is not None],
@@ -94,12 +94,15 @@ def gather_results(
     }
 
 
-def _step_seconds(parts: list[Progress]) -> float:
-    """How long the steps of all processes took, those that ran side by side counted once.
+def step_seconds(parts: Sequence[Progress]) -> float:
+    """How long the steps of all processes took, without the pauses in which checkpoints are written.
 
-    Pauses between epochs count, as checkpoints are written in them; the time between two starts of a run does not.
+    Processes that trained at the same time count once: the slowest, if all of them did; else, as with more segments
+    than cores, from when the first began to when the last ended.
     """
-    spans = sorted((start, end) for done in parts for start, end in done.timeline)
+    spans = sorted((done.timeline[0][0], done.timeline[0][0] + done.seconds) for done in parts)
+    if max(start for start, _ in spans) < min(end for _, end in spans):
+        return max(done.seconds for done in parts)
     total, reached = 0.0, float("-inf")
     for start, end in spans:
         total += max(0.0, end - max(start, reached))
@@ -107,11 +110,11 @@ def _step_seconds(parts: list[Progress]) -> float:
     return total
 
 
-def _utilization(parts: Mapping[str, Progress], devices: list[str], step_seconds: float) -> float | None:
+def _utilization(parts: Mapping[str, Progress], devices: list[str], seconds: float) -> float | None:
     """The processes' CPU time over what all cores had while they trained; None where another device computes."""
     if set(devices) != {"cpu"}:
         return None
-    return sum(done.cpu_seconds for done in parts.values()) / (step_seconds * num_cores())
+    return sum(done.cpu_seconds for done in parts.values()) / (seconds * num_cores())
 
 
 def _process(

@@ -20,12 +20,14 @@ from partrain.compare.summary import summarise
 from partrain.compare.table import Run, markdown, row, write_csv
 from partrain.compare.work import Setting
 from partrain.config import clear_errors
+from partrain.partition import PartitionSettings
 from partrain.report.plots import COLOURS
+from partrain.settings import RunSettings
 
 HERE = Path(__file__).resolve().parent
 
-# width, batch size: images of an epoch and epochs, for some seconds of training each
-PANELS = {(512, 64): (10240, 3), (512, 256): (20480, 4), (2048, 64): (2560, 2), (2048, 256): (5120, 2)}
+# width, batch size: images and epochs, for some seconds of training each
+PANELS = {(512, 64): (40960, 1), (512, 256): (81920, 1), (2048, 64): (3840, 1), (2048, 256): (10240, 1)}
 # measured to hold the model of cost against: more processes than cores, and another width
 HELD_OUT = {
     "K = 4": ["grid.segments=[4]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
@@ -95,7 +97,8 @@ def held_out_runs(given: Any) -> dict[str, list[Run]]:
 
 def write_model(out: Path, fitted: list[Run], held: dict[str, list[Run]]) -> CostModel:
     """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
-    setting = Setting(precision=fitted[0].results["train"]["precision"])
+    shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
+    setting = Setting(precision=fitted[0].results["train"]["precision"], shared=shared)
     model = fit([row(run, []) for run in fitted], setting)
     groups = {"fitted": fitted, **held}
     checked = {name: check(model, [row(run, []) for run in runs]) for name, runs in groups.items()}
