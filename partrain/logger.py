@@ -28,4 +28,4 @@ class EpochLog:
 def check_tensorboard(wanted: bool) -> None:
     """Raise `ValueError` where TensorBoard is `wanted` and not installed."""
     if wanted and find_spec("tensorboard") is None:
-        raise ValueError("train.tensorboard=true needs the tensorboard package: pip install tensorboard")
+        raise ValueError("train.tensorboard=true needs the tensorboard package: pip install 'partrain[tensorboard]'")

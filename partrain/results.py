@@ -54,7 +54,7 @@ def gather_results(
     seconds = step_seconds(list(parts.values()))
     steps = settings.train.epochs * (next(iter(tasks.values())).num_images // settings.train.batch_size)
     held = plan.segments * len(parts) if settings.strategy.name in REPLICAS else plan.segments
-    traffic = sum(done.stored_bytes + done.sent_bytes for done in progress.values())
+    traffic = _traffic(list(progress.values())) if _traffic_is_seen(settings, tasks) else None
     evaluated = before or result
     return {
         "test_accuracy": result.top1,
@@ -68,11 +68,12 @@ def gather_results(
         "samples_per_second": steps * settings.train.batch_size / seconds,
         "segments": [
             _process(segment, tasks[name], done, None if settings.strategy.is_group else evaluated.boundaries[number])
+            | ({} if traffic is not None else {"sent_bytes": None, "received_bytes": None})
             for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
         ],
         "steps": steps,
         "traffic_bytes": traffic,
-        "traffic_bytes_per_step": traffic / steps,
+        "traffic_bytes_per_step": None if traffic is None else traffic / steps,
         "utilization": _utilization(parts, [tasks[name].device for name in parts], seconds),
         "data": result.data,
         "network": plan.network,
@@ -92,6 +93,16 @@ def gather_results(
         "versions": {name: version(name) for name in ("partrain", "torch", "torchvision", "numpy", "hydra-core")}
         | {"python": platform.python_version()},
     }
+
+
+def _traffic(parts: Sequence[Progress]) -> int:
+    """Bytes that left a process over a connection or, in the sequential schedule, in a file."""
+    return sum(done.stored_bytes + done.sent_bytes for done in parts)
+
+
+def _traffic_is_seen(settings: RunSettings, tasks: Mapping[str, SegmentTask]) -> bool:
+    """NCCL moves bytes between GPUs past the kernel, which counts the others."""
+    return not settings.strategy.is_group or all(task.device == "cpu" for task in tasks.values())
 
 
 def step_seconds(parts: Sequence[Progress]) -> float:

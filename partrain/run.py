@@ -48,7 +48,7 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
     """
     folder = Path(folder).absolute()
     check_strategy(settings)
-    place(settings.launch.device, 1)
+    place(settings.launch.device, 1)  # so that a device that is not there is said before data are prepared
     dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
     plan = make_plan(settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size)

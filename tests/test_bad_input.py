@@ -186,12 +186,15 @@ def test_resuming_what_is_no_run(there: list[str], tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == there
 
 
+PARTS = "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("seed: [", "(while parsing a flow node"),
-        ("seed: 1", "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"),
-        ("", "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"),
+        ("seed: 1", PARTS),
+        ("", PARTS),
     ],
 )
 def test_resuming_a_run_whose_settings_are_damaged(text: str, reason: str, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_plain_lines_where_there_is_no_terminal(finished: tuple[Path, Outcome]) 
     folder, outcome = finished
     lines = outcome.out.splitlines()
     assert lines[0].startswith("Plan: mlp, 2 segments")
-    assert lines[-1] == f"Run: {folder}"
+    assert lines[-2:] == [f"Run: {folder}", f"Page: {folder}/report.html"]
     for index in (0, 1):
         assert any(line.startswith(f"segment {index}: epoch 2  loss ") for line in lines)
     assert "\x1b" not in outcome.out

@@ -19,7 +19,7 @@ from partrain.compare.view import View
 from partrain.console import console
 from partrain.data import Dataset, prepare
 from partrain.launch import SegmentFailed
-from partrain.report.page import PAGE
+from partrain.report.settings import PAGE
 from partrain.settings import RunSettings
 
 # settings on which no number depends

@@ -58,7 +58,7 @@ def memory(panel: str, rows: Rows) -> Plot:
 
 def traffic(panel: str, rows: Rows) -> list[Plot]:
     """Bytes between processes per training step, on a logarithmic axis; who sends nothing has no bar."""
-    sending = {cell: found for cell, found in rows.items() if any(run.results["traffic_bytes"] for run in found)}
+    sending = {cell: found for cell, found in rows.items() if all(run.results["traffic_bytes"] for run in found)}
     if not sending:
         return []
     unit, one = byte_unit(max(run.results["traffic_bytes_per_step"] for found in sending.values() for run in found))

@@ -11,7 +11,8 @@ from partrain.compare.grid import Cell
 from partrain.compare.machine import described
 from partrain.compare.summary import NOTES, readable, summarise
 from partrain.compare.table import Run, json_row, markdown, row, write_csv
-from partrain.report.page import PAGE, write_runs_page
+from partrain.report.page import write_runs_page
+from partrain.report.settings import PAGE
 from partrain.report.tables import data_label
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from partrain import checkpoint
 from partrain.console import console
+from partrain.report.settings import PAGE
 
 COLUMNS = (
     "run",
@@ -77,7 +78,7 @@ def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def write_report(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write report.html into `folder`: the table, with links to the runs' own pages, and figures over all runs."""
-    from partrain.report.page import PAGE, write_runs_page  # plotly, which training need not wait for
+    from partrain.report.page import write_runs_page  # plotly, which training need not wait for
     from partrain.report.record import RunRecord
     from partrain.report.runs_figures import runs_figures
 

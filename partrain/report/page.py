@@ -26,8 +26,7 @@ from partrain.report.figures import figures
 from partrain.report.plots import COLOURS
 from partrain.report.record import RunRecord
 from partrain.report.sections import Cell, Table
-
-PAGE = "report.html"
+from partrain.report.settings import PAGE
 
 _WIDTHS = {"wide": 1096, "narrow": 340}  # of the drawing, on a screen and on a phone
 

@@ -50,6 +50,8 @@ def headline(record: RunRecord) -> list[Stat]:
     if "samples_per_second" in results:
         stats.append(Stat("samples/s", f"{results['samples_per_second']:,.0f}", "every image counted once an epoch"))
     per_step = results.get("traffic_bytes_per_step")
+    if results["traffic_bytes"] is None:
+        return [*stats, Stat("between processes", "unknown", "what moves between GPUs is not counted")]
     note = f"{size(per_step)} per step" if per_step else "over the whole training"
     return [*stats, Stat("between processes", size(results["traffic_bytes"]), note)]
 

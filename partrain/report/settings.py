@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from partrain import checks
 
+PAGE = "report.html"
+
 
 @dataclass(kw_only=True)
 class ReportSettings:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from partrain.console import console
 from partrain.partition import Plan
+from partrain.report.settings import PAGE
 
 
 def _count(number: float) -> str:
@@ -64,6 +65,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     if results["data"]["note"]:
         console.print(f"Note: {results['data']['note']}")
     console.print(f"Run: {folder}")
+    if (folder / PAGE).exists():
+        console.print(f"Page: {folder / PAGE}")
 
 
 def accuracy_line(results: dict[str, Any]) -> str:
@@ -74,8 +77,13 @@ def accuracy_line(results: dict[str, Any]) -> str:
     return (
         f"Test accuracy {results['test_accuracy']:.2%}{recovered}, top-5 {results['top5_accuracy']:.2%}, on "
         f"{data['test_images']:,} images of {data_label(data)}; trained in {results['train_seconds']:.1f} s, "
-        f"{results['traffic_bytes']:,} bytes between segments"
+        f"{_traffic(results)} between processes"
     )
+
+
+def _traffic(results: dict[str, Any]) -> str:
+    sent = results["traffic_bytes"]
+    return "an unknown number of bytes" if sent is None else f"{sent:,} bytes"
 
 
 def data_label(data: dict[str, Any]) -> str:

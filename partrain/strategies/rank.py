@@ -59,11 +59,9 @@ class RankTraining(Loop):
         return dict(self.model.state_dict()) if self.owns_weights else {}
 
     def finish(self) -> None:
-        """Leave the trained weights."""
-        if not self.progress.finished:
-            self.describe_end()
-            weights = {f"model.{name}": tensor for name, tensor in self.weights().items()}
-            self._write(weights)
+        """Leave the trained weights; until all have, the last epoch's checkpoint stays beside them."""
+        self.describe_end()
+        self._write({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
         (self.folder / _PREVIOUS).unlink(missing_ok=True)
 
