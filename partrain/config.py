@@ -191,11 +191,11 @@ def clear_job_errors(resume: str | None = None) -> Iterator[None]:
         except KeyboardInterrupt:
             if not resume:
                 raise
-            console.print(f"stopped, nothing is lost; go on with: python experiments/train.py resume={resume}")
+            console.print(f"stopped; go on with: python experiments/train.py resume={resume}")
             sys.exit(130)
         except (SegmentFailed, OSError):
             if resume:
-                console.print(f"the work of all segments is kept; once the cause is removed: resume={resume}")
+                console.print(f"what all processes did is kept; once the cause is removed: resume={resume}")
             raise
 
 

@@ -60,4 +60,4 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
         assert found.startswith(f"segment {index}: the loss is ")
         assert found.endswith("; lower train.lr, or train with train.precision=fp32")
         assert " at epoch 1, step " in found
-    assert f"the work of all segments is kept; once the cause is removed: resume={tmp_path}" in outcome.out
+    assert f"what all processes did is kept; once the cause is removed: resume={tmp_path}" in outcome.out

@@ -51,8 +51,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[local.Job]:
 
 def step_of(folder: Path) -> int:
     """The step that the checkpoint in `folder` is at."""
-    path = folder / CHECKPOINT
-    return int(checkpoint.load_metadata(path)["step"]) if path.exists() else 0
+    with suppress(FileNotFoundError):
+        return int(checkpoint.load_metadata(folder / CHECKPOINT)["step"])
+    return 0
 
 
 def kill_when(happened: Callable[[], bool], job: Callable[[], local.Job]) -> None:
@@ -120,33 +121,36 @@ def test_a_segment_killed_too_often_fails_and_the_others_finish(
 
 
 def processes_of(run: Path) -> list[int]:
-    """Ids of the segments' processes of `run`."""
+    """Ids of the processes that train for `run`."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.name.isdigit() else ""
         except OSError:
             continue
-        if "partrain.worker" in command and str(run) in command:
+        if ".worker" in command and str(run) in command:
             found.append(int(entry.name))
     return found
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts experiments/train.py and returns it once both segments have gone on for some steps."""
+def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts experiments/train.py and returns it once both of its processes have gone on for some steps."""
     run, launchers = tmp_path / "run", []
 
-    def start(where: str) -> subprocess.Popen[str]:
-        before = [step_of(run / f"segments/{index}") for index in (0, 1)]
-        command = [sys.executable, "-W", "error", str(ROOT / "experiments/train.py"), *LONG, where]
+    def steps() -> list[int]:
+        return [max(step_of(run / f"{kind}/{index}") for kind in ("segments", "ranks")) for index in (0, 1)]
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        before = steps()
+        command = [sys.executable, "-W", "error", str(ROOT / "experiments/train.py"), *LONG, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         launchers.append(subprocess.Popen(command, **pipes, text=True, start_new_session=True))  # type: ignore[call-overload]
         process: subprocess.Popen[str] = launchers[-1]
         wait_until(
             lambda: (
                 process.poll() is not None
-                or all(step_of(run / f"segments/{index}") > before[index] for index in (0, 1))
+                or all(now > then for now, then in zip(steps(), before, strict=True))
             )
         )
         assert process.poll() is None, process.communicate()
@@ -165,23 +169,25 @@ def kill_all(ids: list[int]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes through /proc")
+@pytest.mark.parametrize("strategy", ["synthetic", "1f1b"])
 def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
-    script: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+    strategy: str, script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
+    how = [f"strategy={strategy}", "strategy.microbatches=2", "strategy.port=0"]
 
-    pressed = script(f"hydra.run.dir={run}")  # Ctrl-C: says how to go on, and leaves no process
+    pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: says how to go on, and leaves no process
     pressed.send_signal(signal.SIGINT)
     out, err = pressed.communicate(timeout=60)
     assert pressed.returncode == 130
     assert not [line for line in err.splitlines() if not line.startswith("preparing ")]
-    assert out.splitlines()[-1] == f"stopped, nothing is lost; go on with: python experiments/train.py resume={run}"
+    assert out.splitlines()[-1] == f"stopped; go on with: python experiments/train.py resume={run}"
     assert not processes_of(run)
 
-    abandoned = script(f"resume={run}")  # the launcher is killed: its segments save and end by themselves
+    abandoned = script(f"resume={run}")  # the launcher is killed: its processes end by themselves
     abandoned.kill()
     wait_until(lambda: not processes_of(run))
-    assert not any(checkpoint.load_metadata(run / f"segments/{i}" / CHECKPOINT)["finished"] for i in (0, 1))
+    assert not any(checkpoint.load_metadata(path)["finished"] for path in run.glob(f"*/*/{CHECKPOINT}"))
 
     killed = script(f"resume={run}")  # everything is killed at once
     kill_all([killed.pid, *processes_of(run)])
@@ -190,7 +196,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
 
     assert run_script("train", f"resume={run}").code == 0
     undisturbed = tmp_path / "undisturbed"
-    assert run_script("train", *LONG, f"hydra.run.dir={undisturbed}").code == 0
+    assert run_script("train", *LONG, *how, f"hydra.run.dir={undisturbed}").code == 0
     assert model_bytes(run) == model_bytes(undisturbed)
 
 
