@@ -17,23 +17,25 @@ _BATCH = 2000
 
 
 def accuracy_curve(
-    run: Path, folders: list[Path], dataset: Dataset, device: torch.device | str
+    run: Path, folders: list[Path], together: bool, dataset: Dataset, device: torch.device | str
 ) -> list[dict[str, Any]]:
     """A point for every epoch's end of any process in `folders`, from when all have one: time and test accuracy.
 
-    `time` is in seconds since 1970. `run` holds the stitched network. The kept weights are deleted.
+    `time` is in seconds since 1970. `run` holds the stitched network. `together`: the processes train one network in
+    step, so that only weights of the same epoch make one. The kept weights are deleted.
     """
     kept = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
     moments = sorted((checkpoint.load_metadata(path)["time"], path) for path in kept)
-    owners, begun = {path.parent for path in kept}, set()
+    owners = {path.parent for path in kept}
+    latest: dict[Path, str] = {}
     points = []
     if kept:
         network, images = load(run, device), Images(dataset, dataset.test, torch.device(device))
     for time, path in moments:
         weights, _ = checkpoint.load(path, device)
         network.load_state_dict(weights, strict=False)
-        begun.add(path.parent)
-        if begun == owners:
+        latest[path.parent] = path.stem
+        if latest.keys() == owners and (not together or len(set(latest.values())) == 1):
             points.append({"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))})
     for owner in owners:
         shutil.rmtree(owner)

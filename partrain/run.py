@@ -85,7 +85,7 @@ def train_and_evaluate(
     with LivePage(folder, dataset, settings.report):
         seconds = train(settings, plan, tasks, folder, show)
         stitch(parts, card, folder / MODEL_FOLDER)
-        curve = accuracy_curve(folder, parts, dataset, device)
+        curve = accuracy_curve(folder, parts, settings.strategy.is_group, dataset, device)
         before = None
         if "recovery" in tasks:
             before = evaluate(folder, dataset, device, show)
