@@ -67,7 +67,7 @@ class StoredBoundary:
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
         features = self._outputs.index_select(0, batch.indices.to(self._outputs.device))
-        return features.to(batch.indices.device).float(), self._labels.index_select(0, batch.indices)
+        return _exact(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
 
     def settle(self, segment: fx.GraphModule) -> None:
         pass
@@ -165,8 +165,9 @@ class SyntheticBoundary:
         """Project the weights of a linear first layer onto the span of the codes; see `Projection`."""
         layer = _first_layer(segment)
         if self.similarity and isinstance(layer, nn.Linear):
+            inverse, codes = (part.to(layer.weight.dtype) for part in (self.inverse, self.codes))
             with torch.no_grad():
-                layer.weight.copy_((layer.weight @ self.inverse) @ self.codes)
+                layer.weight.copy_((layer.weight @ inverse) @ codes)
 
 
 class Projection(nn.Module):

@@ -21,9 +21,13 @@ def accuracy_curve(
 ) -> list[dict[str, Any]]:
     """A point for every epoch's end of any process in `folders`, from when all have one: time and test accuracy.
 
-    `time` is in seconds since 1970. `run` holds the stitched network. `together`: the processes train one network in
-    step, so that only weights of the same epoch make one. The kept weights are deleted.
+    `time`: see `Loop.keep_weights`. `run` holds the stitched network. `together`: the processes train one network in
+    step, so that only weights of the same epoch make one. The points are kept in accuracy_curve.json, the weights are
+    deleted.
     """
+    stored = run / "accuracy_curve.json"
+    if stored.exists():
+        return list(checkpoint.read_json(stored))
     kept = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
     moments = sorted((checkpoint.load_metadata(path)["time"], path) for path in kept)
     owners = {path.parent for path in kept}
@@ -37,6 +41,8 @@ def accuracy_curve(
         latest[path.parent] = path.stem
         if latest.keys() == owners and (not together or len(set(latest.values())) == 1):
             points.append({"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))})
+    if kept:
+        checkpoint.write_json(stored, points)
     for owner in owners:
         shutil.rmtree(owner)
     return points

@@ -83,7 +83,7 @@ class Loop(ABC):
         """The rest of the epoch that training is in."""
         epoch, first = divmod(self.progress.step, self.order.steps_per_epoch)
         last_saved = time.monotonic()
-        usage = Usage(self.progress)
+        usage = Usage(self.progress, self.device)
         for batch in self.order.batches(epoch, first):
             last = batch.step + 1 == (epoch + 1) * self.order.steps_per_epoch
             look = last or batch.step % _LOOK_EVERY == 0
@@ -99,6 +99,7 @@ class Loop(ABC):
                 if time.monotonic() - last_saved > self.task.train.checkpoint_seconds:
                     self.save()
                     last_saved = time.monotonic()
+                    usage.skip()
         self.save()
 
     def step(self, batch: Batch, look: bool, last: bool) -> None:
@@ -176,10 +177,14 @@ class Loop(ABC):
         self.stop_early()
 
     def keep_weights(self, epoch: int) -> None:
-        """Keep the weights after `epoch`, so that the whole network's accuracy at that time can be told later."""
+        """Keep the weights after `epoch`, so that the whole network's accuracy at that time can be told later.
+
+        Their time is the first step's, in seconds since 1970, and the seconds of steps since: pauses do not count.
+        """
         weights = self.weights()
         if weights:
-            checkpoint.save(self.folder / EPOCHS_FOLDER / f"{epoch}.safetensors", weights, {"time": time.time()})
+            moment = {"time": self.progress.timeline[0][0] + self.progress.seconds}
+            checkpoint.save(self.folder / EPOCHS_FOLDER / f"{epoch}.safetensors", weights, moment)
 
     def describe_end(self) -> None:
         """Put what the trained process is known to have taken into the progress."""

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from partrain.progress import Progress
 from partrain.settings import RunSettings
 from partrain.strategies.settings import REPLICAS
 from partrain.task import SegmentTask
+
+_MEMORY = ("peak_memory_bytes", "parameter_bytes", "optimizer_state_bytes")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def gather_results(
 
     `train_seconds`: from the first process's start to the end of training; `step_seconds`: of its steps. The seconds of
     the accuracy curve are from the first step. `samples_per_second`: of the whole training, every image counted once an
-    epoch however many processes saw it.
+    epoch however many processes saw it. Both are of the segments: recovery epochs are a process of their own, `recovery`.
     """
     result, before = outcome.result, outcome.before
     progress = {name: Progress(**checkpoint.load_metadata(folder / name / CHECKPOINT)) for name in tasks}
@@ -72,6 +74,8 @@ def gather_results(
             for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
         ],
         "steps": steps,
+        "recovery": _process(_whole(plan), tasks["recovery"], progress["recovery"], None) if before else None,
+        "devices": _devices(tasks, progress),
         "traffic_bytes": traffic,
         "traffic_bytes_per_step": None if traffic is None else traffic / steps,
         "utilization": _utilization(parts, [tasks[name].device for name in parts], seconds),
@@ -93,6 +97,22 @@ def gather_results(
         "versions": {name: version(name) for name in ("partrain", "torch", "torchvision", "numpy", "hydra-core")}
         | {"python": platform.python_version()},
     }
+
+
+def _whole(plan: Plan) -> SegmentPlan:
+    """The network in one piece, of which layers and parameters are told."""
+    layers = [name for segment in plan.segments for name in segment.layers]
+    return replace(plan.segments[0], layers=layers, parameters=sum(segment.parameters for segment in plan.segments))
+
+
+def _devices(tasks: Mapping[str, SegmentTask], progress: Mapping[str, Progress]) -> dict[str, dict[str, int]]:
+    """Bytes per device: of the processes that were on it, together."""
+    found: dict[str, dict[str, int]] = {}
+    for name, done in progress.items():
+        device = found.setdefault(tasks[name].device, dict.fromkeys(_MEMORY, 0))
+        for key in _MEMORY:
+            device[key] += getattr(done, key)
+    return found
 
 
 def _traffic(parts: Sequence[Progress]) -> int:

@@ -124,6 +124,9 @@ def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
 
 def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:
     """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
+    others = {str(path.parent.relative_to(folder)) for path in folder.glob("*/*/task.json")} - tasks.keys()
+    if others:
+        raise ValueError(f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder")
     path = folder / "plan.json"
     if path.exists() and checkpoint.read_json(path) != asdict(plan):
         raise ValueError(f"{path} is of another plan than the settings make; start a new run in a new folder")

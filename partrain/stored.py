@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from partrain import checkpoint
 from partrain.data.batches import Batch
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 _CHUNK = 1024
 
 
@@ -41,6 +41,7 @@ def store_outputs(path: Path, module: nn.Module, sample: Sample, num_images: int
     """Run `module` in eval mode over all training images, in their own order, and write what comes out."""
 
     header: dict[str, object] = {}
+    weights = next(module.parameters()).dtype
 
     def fill(beside: Path) -> None:
         # written, not mapped: on a full disk a write is an error, a page of a mapping that has no room kills the process
@@ -48,7 +49,7 @@ def store_outputs(path: Path, module: nn.Module, sample: Sample, num_images: int
             for first in range(0, num_images, _CHUNK):
                 indices = torch.arange(first, min(first + _CHUNK, num_images), device=device)
                 features, _ = sample(Batch(0, indices))
-                output = module(features).cpu().contiguous()
+                output = module(features.to(weights)).cpu().contiguous()
                 header.update(shape=[num_images, *output.shape[1:]], dtype=str(output.dtype).removeprefix("torch."))
                 file.write(output.view(-1).view(torch.uint8).numpy())
 

@@ -17,16 +17,22 @@ _RECEIVED, _NOT_SENT, _SENT, _SENT_AGAIN = slice(128, 136), slice(144, 148), sli
 
 
 class Usage:
-    """Adds to `progress` what this process uses from now on."""
+    """Adds to `progress` what this process uses from now on, steps queued on its `device` included."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, device: torch.device) -> None:
+        self._progress, self._device = progress, device
         self.started = time.time()
-        self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
+        self.skip()
         self._sent, self._received = network_bytes() or (0, 0)
+
+    def skip(self) -> None:
+        """What time has passed since the last note was not training's."""
+        self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
 
     def note(self, whole: bool = False) -> None:
         """Add what has been used since the last note; bytes, which take longer to read, once at the `whole`'s end."""
+        if whole and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         progress, seconds, cpu_seconds = self._progress, time.perf_counter(), time.process_time()
         progress.seconds += seconds - self._seconds
         progress.thread_seconds += (seconds - self._seconds) * torch.get_num_threads()

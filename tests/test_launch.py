@@ -148,10 +148,7 @@ def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         launchers.append(subprocess.Popen(command, **pipes, text=True, start_new_session=True))  # type: ignore[call-overload]
         process: subprocess.Popen[str] = launchers[-1]
         wait_until(
-            lambda: (
-                process.poll() is not None
-                or all(now > then for now, then in zip(steps(), before, strict=True))
-            )
+            lambda: process.poll() is not None or all(now > then for now, then in zip(steps(), before, strict=True))
         )
         assert process.poll() is None, process.communicate()
         return process

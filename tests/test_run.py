@@ -1,7 +1,7 @@
 """Runs through the Python API: schedules, devices, and what is done again when part of a run is lost."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
+from partrain.strategies.settings import StrategySettings
 
 TRAIN = TrainSettings(epochs=3, batch_size=32, lr=3e-3, precision="fp32", early_stop=0)
 
@@ -111,3 +112,28 @@ def test_a_run_on_a_gpu_that_goes_on_on_the_cpu(small: Dataset, tmp_path: Path) 
     (tmp_path / "segments/1" / CHECKPOINT).unlink()
     on_cpu = small_settings(train=TRAIN, launch=LaunchSettings(device="cpu", threads=1))
     assert partrain.run(on_cpu, tmp_path, dataset=small, show=False)["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("schedule", ["parallel", "sequential"])
+def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
+    settings = small_settings(
+        train=replace(TRAIN, precision="fp64", accuracy_curve=True), schedule=ScheduleSettings(name=schedule)
+    )
+    results = partrain.run(settings, tmp_path, dataset=small, show=False)
+    model, _ = checkpoint.load(tmp_path / "model/model.safetensors")
+    assert {tensor.dtype for tensor in model.values()} == {torch.float64}
+    assert results["test_accuracy"] > 0.8
+    assert results["accuracy_curve"][-1]["test_accuracy"] == results["test_accuracy"]
+    again = partrain.run(settings, tmp_path, dataset=small, show=False)
+    assert again["accuracy_curve"] == results["accuracy_curve"]  # though the weights it was told from are gone
+
+
+def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
+    folder, results = in_sequence
+    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))
+    with pytest.raises(ValueError) as caught:
+        partrain.run(settings, folder, dataset=small, show=False)
+    assert str(caught.value) == (
+        f"{folder} holds a run of another strategy (recovery); start a new run in a new folder"
+    )
+    assert checkpoint.read_json(folder / "results.json") == results

@@ -28,6 +28,7 @@ _NOT_COMPARED = {
     "launch": ("max_restarts",),
     "partition": ("dry_run",),
     "report": ("page",),
+    "strategy": ("port",),
 }
 
 

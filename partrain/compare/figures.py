@@ -59,15 +59,19 @@ def memory(panel: str, rows: Rows) -> Plot:
 def traffic(panel: str, rows: Rows) -> list[Plot]:
     """Bytes between processes per training step, on a logarithmic axis; who sends nothing has no bar."""
     sending = {cell: found for cell, found in rows.items() if all(run.results["traffic_bytes"] for run in found)}
+    unknown = [
+        _label(cell) for cell, found in rows.items() if any(run.results["traffic_bytes"] is None for run in found)
+    ]
     if not sending:
         return []
     unit, one = byte_unit(max(run.results["traffic_bytes_per_step"] for found in sending.values() for run in found))
     figure = _make_rows(f"traffic per step, {unit}")
     _bars(figure, sending, lambda run: run.results["traffic_bytes_per_step"] / one, f"%{{x:,.4g}} {unit}")
     figure.update_xaxes(type="log", dtick=1, exponentformat="none")
-    silent = [_label(cell) for cell in rows if cell not in sending]
+    silent = [label for cell in rows if cell not in sending and (label := _label(cell)) not in unknown]
     caption = "Sent between processes and stored for others, logarithmic; median of the repeats."
     caption += f" Nothing: {', '.join(silent)}." if silent else ""
+    caption += f" Not counted, between GPUs: {', '.join(unknown)}." if unknown else ""
     return [Plot(f"Traffic per step · {panel}", caption, figure, rows_height(len(rows)))]
 
 

@@ -154,6 +154,11 @@ def check_shared(shared: RunSettings, grid: GridSettings) -> None:
         if key in default and (value := getattr(owner, key)) != default[key]:
             shown = part if key == "name" else setting
             raise ValueError(f"{shown}={_shown(value)}: in a comparison {instead} says so; leave it out, and set that")
+    if shared.schedule.recovery_epochs:
+        raise ValueError(
+            f"schedule.recovery_epochs={shared.schedule.recovery_epochs}: a comparison has none, as what they cost is no "
+            "strategy's; leave it out"
+        )
     kind = shared.network.kind
     if kind not in grid.networks:
         raise ValueError(

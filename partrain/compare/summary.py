@@ -13,8 +13,8 @@ from partrain.report.quantities import size
 from partrain.strategies.settings import PIPELINES
 
 NOTES = (
-    "samples/s: of the whole training, from the first step to the last, every image counted once an epoch; "
-    "median (least – most) of the repeats.",
+    "samples/s: images visited, each once an epoch however many processes saw it, over the seconds of the slowest "
+    "process's steps, the first one included; median (least – most) of the repeats.",
     "synthetic is × faster: the median, over repeats, of synthetic's samples/s over this cell's in the same repeat, at "
     "the same network, batch size and number of segments K; repeats are done in turn, every second one backwards.",
     "Test accuracy: mean ± standard deviation over the repeats, which differ in seed; strategies share the seeds.",

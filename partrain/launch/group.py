@@ -1,5 +1,6 @@
 """Processes that depend on one another: started together, and all ended once one of them is lost."""
 
+import signal
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -50,7 +51,8 @@ def meeting_place(port: int) -> TCPStore:
         return _store(port)
     except DistNetworkError as error:
         if "in use" not in str(error):
-            raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"strategy.port={port} cannot be taken: {reason}; take another, or 0 for any") from None
     store = _store(0)
     console.print(f"strategy.port={port} is in use; taking {store.port}")
     return store
@@ -77,14 +79,29 @@ def _exit_codes(jobs: Sequence[Job]) -> dict[str, int | None]:
 
 
 def _cause(jobs: Sequence[Job]) -> SegmentFailed:
-    """Why the group failed: one that was killed or failed by itself, rather than those that lost it."""
+    """Why the group failed: by one that said so or was killed, rather than by those that lost it.
+
+    The cause may come to light after what it caused, so that it is waited for a little.
+    """
     end = time.monotonic() + _GRACE
     while True:
-        failed = [(job, job.process.poll()) for job in jobs if job.process and job.process.poll() not in (None, DONE)]
-        own = [(job, code) for job, code in failed if (job.report() or {}).get("type") != "PeerLost"]
-        if own or time.monotonic() > end:
-            job, code = (own or failed)[0]
-            assert code is not None
+        failed = [(job, code) for job in jobs if job.process and (code := job.process.poll()) not in (None, DONE)]
+        job, code = min(failed, key=lambda each: _remoteness(*each))
+        if _remoteness(job, code) < _LOST_IT or time.monotonic() > end:
             failure = job.failure(code)
             return SegmentFailed(f"{failure}; the other processes of its group were stopped", failure.clear)
         time.sleep(_POLL)
+
+
+_LOST_IT = 2
+
+
+def _remoteness(job: Job, code: int) -> int:
+    """How far a process that ended with `code` is from the cause: 0 told of an error of its own, 1 was killed.
+
+    NCCL's watchdog aborts a process that waits for a lost one; on a CPU that process says itself whom it has lost.
+    """
+    report = job.report()
+    if report is not None:
+        return _LOST_IT if report["type"] == "PeerLost" else 0
+    return _LOST_IT if code == -signal.SIGABRT and job.device != "cpu" else 1

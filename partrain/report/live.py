@@ -1,11 +1,12 @@
 """The page of a run under way, written anew every few seconds."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from partrain.data import Dataset
-from partrain.report.settings import ReportSettings
+from partrain.report.settings import PAGE, ReportSettings
 
 
 class LivePage:
@@ -27,12 +28,15 @@ class LivePage:
         self._ended.set()
         if self._wanted:
             self._thread.join()
+            if kind is not None and (self._folder / PAGE).exists():
+                self._write(None)  # or it would say for ever that training goes on
 
     def _follow(self) -> None:
         while not self._ended.wait(self._seconds):
-            from partrain.report.page import write_page  # plotly's import takes a second, which short runs do without
+            self._write(self._seconds)
 
-            try:
-                write_page(self._folder, self._dataset, self._seconds)
-            except OSError:  # e.g. a full disk, of which the training itself has more to say
-                return
+    def _write(self, refresh: float | None) -> None:
+        from partrain.report.page import write_page  # plotly's import takes a second, which short runs do without
+
+        with suppress(OSError):  # e.g. a full disk, of which the training itself has more to say
+            write_page(self._folder, self._dataset, refresh)

@@ -57,7 +57,7 @@ def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
             "test accuracy %": f"{100 * results['test_accuracy']:.2f}",
             "before recovery %": "" if before is None else f"{100 * before:.2f}",
             "train seconds": f"{results['train_seconds']:.1f}",
-            "traffic bytes": results["traffic_bytes"],
+            "traffic bytes": "unknown" if results["traffic_bytes"] is None else results["traffic_bytes"],
             "data": f"{data['name']} {data['split'] or ''}".strip(),
             "verified data": {True: "yes", False: "NO", None: "-"}[data["verified"]],
         }

@@ -9,6 +9,7 @@ import yaml
 
 from partrain import checkpoint
 from partrain.data import Dataset
+from partrain.loop import CHECKPOINT
 from partrain.partition import Plan, SegmentPlan
 from partrain.strategies.settings import PIPELINES
 
@@ -211,7 +212,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
     try:
-        return dict(checkpoint.load_metadata(folder / "checkpoint.safetensors"))
+        return dict(checkpoint.load_metadata(folder / CHECKPOINT))
     except (FileNotFoundError, checkpoint.DamagedFile):
         return {}
 

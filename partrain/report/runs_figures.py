@@ -104,7 +104,7 @@ def _memory(done: Mapping[str, RunRecord]) -> list[Plot]:
 
 
 def _traffic(done: Mapping[str, RunRecord]) -> list[Plot]:
-    sent = {name: record.results["traffic_bytes"] or 0 for name, record in done.items()}
+    sent = {name: number for name, record in done.items() if (number := record.results["traffic_bytes"]) is not None}
     if not any(sent.values()):
         return []
     unit, one = byte_unit(max(sent.values()))

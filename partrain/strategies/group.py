@@ -14,7 +14,11 @@ from partrain.strategies.task import RankTask
 
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"  # PyTorch's own names, so that its tools find the group too
 
-_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|pair closure|NCCL", re.IGNORECASE)
+_LOST = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting|pair closure|connectFullMesh failed"
+    r"|remote process exited|NCCL communicator was aborted",
+    re.IGNORECASE,
+)
 
 
 class PeerLost(ConnectionError):

@@ -68,11 +68,12 @@ class RankTraining(Loop):
     def save(self) -> None:
         """A checkpoint, at the end of an epoch only: between them the processes are not at the same step."""
         if self.progress.step % self.order.steps_per_epoch == 0:
+            dist.barrier()  # so that no process is more than one checkpoint ahead
             self._write(weights_state(self.model) | optimizer_state(self.model, self.optimizer))
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         path = self.folder / CHECKPOINT
-        if path.exists():
+        if path.exists() and not checkpoint.load_metadata(path)["finished"]:
             path.replace(self.folder / _PREVIOUS)
         checkpoint.save(path, tensors, self.progress.to_json())
 
@@ -85,9 +86,14 @@ class RankTraining(Loop):
                 found[progress["step"]] = path
         least = torch.tensor(max(found, default=0), device=self.device)
         dist.all_reduce(least, dist.ReduceOp.MIN)
-        if least.item() == 0:
+        if int(least) == 0:
             return
-        tensors, values = checkpoint.load(found[int(least.item())], self.device)
+        if int(least) not in found:
+            raise checkpoint.DamagedFile(
+                f"{self.folder} has checkpoints of steps {sorted(found)}, the other processes' last is of step "
+                f"{int(least)}; delete {self.folder.parent} and resume the run"
+            )
+        tensors, values = checkpoint.load(found[int(least)], self.device)
         self.progress = Progress(**values)
         load_weights(tensors, self.model)
         load_optimizer(tensors, self.model, self.optimizer)

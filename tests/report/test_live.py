@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripting import small_settings
+from scripting import small_settings, wait_until
 
 import partrain
 from partrain.data import Dataset
 from partrain.report import page
-from partrain.report.settings import ReportSettings
+from partrain.report.live import LivePage
+from partrain.report.settings import PAGE, ReportSettings
 
 RELOAD = 'http-equiv="refresh"'
 
@@ -42,3 +43,11 @@ def test_no_page_where_none_is_wanted(report: ReportSettings, small: Dataset, tm
     partrain.run(settings, tmp_path, dataset=small, show=False)
     assert (tmp_path / "results.json").exists()
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_that_fails_no_longer_says_that_it_trains(small: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), LivePage(tmp_path, small, ReportSettings(refresh=0.1)):
+        wait_until((tmp_path / PAGE).exists)
+        assert RELOAD in (tmp_path / PAGE).read_text()
+        raise KeyboardInterrupt
+    assert RELOAD not in (tmp_path / PAGE).read_text()

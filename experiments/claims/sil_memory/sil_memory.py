@@ -47,7 +47,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     widths = sorted({row["width"] for row in rows})
     strategies = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "end_to_end"))
     figure = Figure(figsize=(3.2 * len(widths), 3.6))
-    for axes, width in zip(figure.subplots(1, len(widths), sharey=True), widths, strict=True):
+    for axes, width in zip(figure.subplots(1, len(widths), sharey=True, squeeze=False)[0], widths, strict=True):
         for colour, strategy in zip(COLOURS, strategies, strict=False):
             shown = [row for row in rows if (row["width"], row["strategy"]) == (width, strategy)]
             axes.plot([r["K"] for r in shown], [r["of end to end"] for r in shown], "o-", color=colour, label=strategy)

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from partrain import checkpoint
 from partrain.compare.claim import parser, runs_of, save, write
 from partrain.compare.cost_model import CostModel, check, errors, fit
-from partrain.compare.projection import plot_projection, project
+from partrain.compare.projection import NOTES, TITLE, plot_projection, project, projection_plots
 from partrain.compare.summary import summarise
 from partrain.compare.table import Run, markdown, row, write_csv
 from partrain.compare.work import Setting
 from partrain.config import clear_errors
 from partrain.partition import PartitionSettings
+from partrain.report.page import write_runs_page
 from partrain.report.plots import COLOURS
 from partrain.settings import RunSettings
 
@@ -31,7 +32,7 @@ PANELS = {(512, 64): 25600, (512, 256): 61440, (2048, 64): 2560, (2048, 256): 76
 # measured to hold the model of cost against: more processes than cores, and another width
 HELD_OUT = {
     "K = 4": ["grid.segments=[4]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
-    "K = 6": ["grid.segments=[6]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
+    "K = 6": ["grid.segments=[6]", "grid.widths=[512,2048]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"],
     "width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
 }
 TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
@@ -128,6 +129,7 @@ def main() -> None:
         model = write_model(given.out, [run for panel in runs.values() for run in panel], held_out_runs(given))
         projected = project(model)
         write_csv(given.out / "projection.csv", projected)
+        write_runs_page(given.runs, TITLE, projected, projection_plots(projected), lead=" ".join(NOTES))
         plot_projection(projected, given.out / "projection.png")
 
 

@@ -1,4 +1,4 @@
-"""Bytes that processes send one another, as the kernel counts them, by strategy, K, width and batch: table and plot.
+"""Bytes that processes send one another, as the kernel counts them, by strategy, K and batch size: table and plot.
 
     python experiments/claims/sil_traffic/sil_traffic.py
 
@@ -61,8 +61,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     panels = list(dict.fromkeys((row["width"], row["batch"]) for row in rows))
     strategies = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "end_to_end"))
     counts = sorted({row["K"] for row in rows if row["K"] > 1})
-    figure = Figure(figsize=(11, 7))
-    for axes, (width, batch) in zip(figure.subplots(2, 2).flatten(), panels, strict=True):
+    figure = Figure(figsize=(5.5 * len(panels), 4))
+    for axes, (width, batch) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, count in enumerate(counts):
             found = {r["strategy"]: r[total] for r in rows if (r["width"], r["batch"], r["K"]) == (width, batch, count)}
             places = [place + 0.4 * number - 0.2 for place in range(len(strategies))]
