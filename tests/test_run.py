@@ -134,6 +134,6 @@ def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[s
     with pytest.raises(ValueError) as caught:
         partrain.run(settings, folder, dataset=small, show=False)
     assert str(caught.value) == (
-        f"{folder} holds a run of another strategy (recovery); start a new run in a new folder"
+        f"{folder} holds a run of another strategy (segments/0); start a new run in a new folder"
     )
     assert checkpoint.read_json(folder / "results.json") == results

@@ -46,8 +46,12 @@ def test_no_page_where_none_is_wanted(report: ReportSettings, small: Dataset, tm
 
 
 def test_a_run_that_fails_no_longer_says_that_it_trains(small: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), LivePage(tmp_path, small, ReportSettings(refresh=0.1)):
-        wait_until((tmp_path / PAGE).exists)
-        assert RELOAD in (tmp_path / PAGE).read_text()
-        raise KeyboardInterrupt
+    def stopped() -> None:
+        with LivePage(tmp_path, small, ReportSettings(refresh=0.1)):
+            wait_until((tmp_path / PAGE).exists)
+            assert RELOAD in (tmp_path / PAGE).read_text()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert RELOAD not in (tmp_path / PAGE).read_text()

@@ -29,10 +29,13 @@ HERE = Path(__file__).resolve().parent
 
 # width, batch size: images of the one epoch, for a second of training at least
 PANELS = {(512, 64): 25600, (512, 256): 61440, (2048, 64): 2560, (2048, 256): 7680}
+SIX = ["grid.segments=[6]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"]
 # measured to hold the model of cost against: more processes than cores, and another width
 HELD_OUT = {
-    "K = 4": ["grid.segments=[4]", "grid.widths=[512,2048]", "grid.batch_sizes=[256]"],
-    "K = 6": ["grid.segments=[6]", "grid.widths=[512,2048]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"],
+    "K = 4, width 512": ["grid.segments=[4]", "grid.widths=[512]", "grid.batch_sizes=[256]", "data.limit_train=40960"],
+    "K = 4, width 2048": ["grid.segments=[4]", "grid.widths=[2048]", "grid.batch_sizes=[256]"],
+    "K = 6, width 512": [*SIX, "grid.widths=[512]", "data.limit_train=40320"],
+    "K = 6, width 2048": [*SIX, "grid.widths=[2048]"],
     "width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
 }
 TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
@@ -93,7 +96,10 @@ def _name(row: dict[str, Any]) -> str:
 def held_out_runs(given: Any) -> dict[str, list[Run]]:
     """One repeat, as they bear on the model alone."""
     few = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
-    return {name: runs_of(HERE, given, name.replace(" ", ""), [*few, *extra]) for name, extra in HELD_OUT.items()}
+    return {
+        name: runs_of(HERE, given, name.replace(" ", "").replace(",", "-"), [*few, *extra])
+        for name, extra in HELD_OUT.items()
+    }
 
 
 def write_model(out: Path, fitted: list[Run], held: dict[str, list[Run]]) -> CostModel:
