@@ -5,6 +5,7 @@
 Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
 """
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -29,14 +30,17 @@ HERE = Path(__file__).resolve().parent
 
 # width, batch size: images of the one epoch, for a second of training at least
 PANELS = {(512, 64): 25600, (512, 256): 61440, (2048, 64): 2560, (2048, 256): 7680}
+# measured once, for the model of cost: more processes than cores, to fit, and yet more, to check it on
+FOUR = ["grid.segments=[4]", "grid.batch_sizes=[256]"]
 SIX = ["grid.segments=[6]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"]
-# measured to hold the model of cost against: more processes than cores, and another width
+FITTED_TOO = {
+    "K = 4, width 512": [*FOUR, "grid.widths=[512]", "data.limit_train=40960"],
+    "K = 4, width 2048": [*FOUR, "grid.widths=[2048]"],
+}
 HELD_OUT = {
-    "K = 4, width 512": ["grid.segments=[4]", "grid.widths=[512]", "grid.batch_sizes=[256]", "data.limit_train=40960"],
-    "K = 4, width 2048": ["grid.segments=[4]", "grid.widths=[2048]", "grid.batch_sizes=[256]"],
     "K = 6, width 512": [*SIX, "grid.widths=[512]", "data.limit_train=40320"],
     "K = 6, width 2048": [*SIX, "grid.widths=[2048]"],
-    "width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
+    "K = 2, width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
 }
 TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
 
@@ -93,32 +97,33 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['strategy']}, {row['microbatches']} microbatches" if row["microbatches"] else str(row["strategy"])
 
 
-def held_out_runs(given: Any) -> dict[str, list[Run]]:
-    """One repeat, as they bear on the model alone."""
-    few = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
-    return {
-        name: runs_of(HERE, given, name.replace(" ", "").replace(",", "-"), [*few, *extra])
-        for name, extra in HELD_OUT.items()
-    }
+def runs_once(given: argparse.Namespace, groups: dict[str, list[str]]) -> dict[str, list[Run]]:
+    """The runs of each of `groups`, which are named by what is particular to their overrides."""
+    once = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
+    folders = {name: name.replace(" ", "").replace(",", "-") for name in groups}
+    return {name: runs_of(HERE, given, folders[name], [*once, *extra]) for name, extra in groups.items()}
 
 
-def write_model(out: Path, fitted: list[Run], held: dict[str, list[Run]]) -> CostModel:
+def write_model(out: Path, fitted: dict[str, list[Run]], held_out: dict[str, list[Run]]) -> CostModel:
     """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
+    first = next(iter(fitted.values()))[0]
     shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
-    setting = Setting(precision=fitted[0].results["train"]["precision"], shared=shared)
-    model = fit([row(run, []) for run in fitted], setting)
-    groups = {"fitted": fitted, **held}
-    checked = {name: check(model, [row(run, []) for run in runs]) for name, runs in groups.items()}
-    rows = [{"cells": name} | each for name, found in checked.items() for each in found]
-    write_csv(out / "cost_model.csv", rows)
-    summary = [{"group": name} | errors(found) for name, found in checked.items()]
+    setting = Setting(precision=first.results["train"]["precision"], shared=shared)
+    model = fit([row(run, []) for runs in fitted.values() for run in runs], setting)
+    checked = {name: check(model, [row(run, []) for run in runs]) for name, runs in (fitted | held_out).items()}
+    write_csv(out / "cost_model.csv", [{"cells": name} | each for name, found in checked.items() for each in found])
+    summary = [
+        {"cells": name, "": "fitted" if name in fitted else "held out"}
+        | {"number": len(found)}
+        | {key: f"{errors(found)[key]:.0%}" for key in ("median_error", "worst_error")}
+        for name, found in checked.items()
+    ]
     constants = [
-        {"constant": name, "value": value, "standard error, factor": model.spread.get(name)}
+        {"constant": name, "seconds": value, "standard error, factor": model.spread.get(name)}
         for name, value in asdict(model.constants).items()
     ]
-    checkpoint.write_text(
-        out / "cost_model.md", "\n".join(["# Model of cost\n", markdown(summary), markdown(constants)])
-    )
+    text = ["# Model of cost\n", markdown(summary), markdown(constants)]
+    checkpoint.write_text(out / "cost_model.md", "\n".join(text))
     return model
 
 
@@ -132,7 +137,8 @@ def main() -> None:
         rows = [each for panel in runs.values() for each in panel_rows(panel)]
         write(given.out, rows, runs[512, 64])
         plot(rows, runs, given.out / "plot.png")
-        model = write_model(given.out, [run for panel in runs.values() for run in panel], held_out_runs(given))
+        measured = {"K = 2": [run for panel in runs.values() for run in panel]} | runs_once(given, FITTED_TOO)
+        model = write_model(given.out, measured, runs_once(given, HELD_OUT))
         projected = project(model)
         write_csv(given.out / "projection.csv", projected)
         write_runs_page(given.runs, TITLE, projected, projection_plots(projected), lead=" ".join(NOTES))
