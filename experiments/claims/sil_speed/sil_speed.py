@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from partrain import checkpoint
 from partrain.compare.claim import parser, runs_of, save, write
@@ -89,6 +90,7 @@ def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[Run]], pat
             axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
         axes.set_yticks(range(len(shown)), [_name(each) for each in reversed(shown)])
         axes.set(title=f"width {width}, batch {batch}", xlabel="samples/s (dot: a run, bar: median)")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="x", alpha=0.3)
     save(figure, path)
 
