@@ -30,7 +30,7 @@ def write_tables(folder: Path, runs: Sequence[Run], cells: Sequence[Cell], about
     summary = summarise(runs, cells, accuracies)
     write_csv(folder / "summary.csv", summary)
     checkpoint.write_text(folder / "summary.md", summary_page(summary, about, versions))
-    write_page(folder, runs, cells, rows, about)
+    write_page(folder, runs, cells, rows, summary, about)
 
 
 def _versions(runs: Sequence[Run]) -> dict[str, str]:
@@ -62,14 +62,43 @@ def summary_page(summary: Sequence[dict[str, Any]], about: dict[str, Any], versi
 
 
 def write_page(
-    folder: Path, runs: Sequence[Run], cells: Sequence[Cell], rows: Sequence[dict[str, Any]], about: dict[str, Any]
+    folder: Path,
+    runs: Sequence[Run],
+    cells: Sequence[Cell],
+    rows: Sequence[dict[str, Any]],
+    summary: Sequence[dict[str, Any]],
+    about: dict[str, Any],
 ) -> None:
-    """report.html: the runs' table, which leads to their own pages, and the figures."""
+    """report.html: the cells' medians, the figures, and the runs' table, which leads to their own pages."""
     pages = [f"{run.folder}/{PAGE}" for run in runs]
     links = [page if (folder / page).exists() else None for page in pages]
     named = [{"run": f"{run.cell.name}/{run.repeat}"} | _measured(each) for run, each in zip(runs, rows, strict=True)]
     lead = f"{len(runs)} of {len(cells) * about['grid']['repeats']} runs. {described(about['machine'])}. {about['command']}"
-    write_runs_page(folder, _title(about), named, figures(runs, cells), links, lead)
+    medians = [_medians(cell, each) for cell, each in zip(cells, summary, strict=True)]
+    write_runs_page(folder, _title(about), named, figures(runs, cells), links, lead, medians)
+
+
+def _medians(cell: Cell, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the summary in the page's units; what no run has told yet is left empty."""
+
+    def number(name: str, digits: int, unit: float = 1) -> float | None:
+        return None if row[name] is None else round(row[name] / unit, digits)
+
+    faster = {
+        f"synthetic, K = {name.removeprefix('synthetic_speedup_k')}, is × faster": number(name, 2)
+        for name in row
+        if name.startswith("synthetic_speedup_k")
+    }
+    return {
+        "cell": cell.name,
+        "runs": row["runs"],
+        "samples/s": number("samples_per_second", 0),
+        **faster,
+        "test accuracy, %": number("test_accuracy_mean", 2, 0.01),
+        "peak memory, MiB": number("peak_memory_bytes", 1, 2**20),
+        "traffic per step, KiB": number("traffic_bytes_per_step", 1, 2**10),
+        "utilisation, %": number("utilization", 0, 0.01),
+    }
 
 
 def _title(about: dict[str, Any]) -> str:

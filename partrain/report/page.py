@@ -70,8 +70,11 @@ def write_runs_page(
     plots: Sequence[Plot],
     links: Sequence[str | None] = (),
     lead: str = "",
+    summary: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    """Write report.html into `folder`: a sentence (`lead`), a sortable table of `rows` of equal keys, and `plots`.
+    """Write report.html into `folder`: a sentence (`lead`), `plots`, and a sortable table of `rows` of equal keys.
+
+    `summary`: rows of a shorter table, which comes first.
 
     Columns that no row has a value for are left out. `links`: where the first cell of each row leads to, relative to
     `folder`; None: nowhere.
@@ -79,7 +82,14 @@ def write_runs_page(
     text = (
         _environment()
         .get_template("runs.html.j2")
-        .render(title=title, lead=lead, table=_table(rows, links), plots=plots, refresh=None)
+        .render(
+            title=title,
+            lead=lead,
+            summary=_table(summary, []) if summary else None,
+            table=_table(rows, links),
+            plots=plots,
+            refresh=None,
+        )
     )
     checkpoint.write_text(folder / PAGE, text)
     return folder / PAGE
