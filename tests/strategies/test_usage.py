@@ -74,6 +74,7 @@ def test_traffic_is_what_the_strategy_has_to_send(strategy: str, payload: int, s
     curve = results["accuracy_curve"]
     assert curve[-1]["test_accuracy"] == results["test_accuracy"]
     assert [point["seconds"] for point in curve] == sorted(point["seconds"] for point in curve)
-    assert len(curve) == (3 if strategy == "synthetic" else 2)  # whose segments end their two epochs at their own times
+    # a point per epoch, or, of segments that end theirs at their own times, from when all have ended one
+    assert len(curve) in ((2, 3) if strategy == "synthetic" else (2,))
     assert 0 < results["step_seconds"] <= results["train_seconds"]
     assert not list(tmp_path.rglob("epochs"))
