@@ -1,7 +1,7 @@
 """What the scripts of claims that rest on comparisons share: the runs by grid.yaml, the table, the plot beside it."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from partrain import checkpoint
 from partrain.compare.cells import compare
 from partrain.compare.machine import described, machine
 from partrain.compare.table import Run, markdown, write_csv
-from partrain.config import composed, grid_settings, run_settings
+from partrain.config import clear_errors, composed, grid_settings, run_settings
 from partrain.console import console
 from partrain.report.tables import data_label
 
@@ -56,6 +56,21 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], 
     write_csv(folder / "table.csv", rows)
     checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about, on]) + "\n")
     console.print((folder / "table.md").read_text(), markup=False)
+
+
+def main_of(
+    description: str | None,
+    here: Path,
+    table: Callable[[list[Run]], list[dict[str, Any]]],
+    plot: Callable[[list[dict[str, Any]], Path], None],
+) -> None:
+    """A claim's script whose runs are those of grid.yaml and no others: their `table`, and the `plot` of it."""
+    given = parser(description, here).parse_args()
+    with clear_errors():
+        runs = runs_of(here, given)
+        rows = table(runs)
+        write(given.out, rows, runs)
+        plot(rows, given.out / "plot.png")
 
 
 def precision(runs: Sequence[Run]) -> str:

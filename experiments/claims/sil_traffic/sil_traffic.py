@@ -10,10 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from partrain.compare.claim import parser, runs_of, save, write
+from partrain.compare.claim import main_of, save
 from partrain.compare.table import Run
 from partrain.compare.work import Setting, traffic_bytes
-from partrain.config import clear_errors
 from partrain.report.plots import COLOURS
 
 HERE = Path(__file__).resolve().parent
@@ -76,14 +75,5 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def main() -> None:
-    given = parser(__doc__, HERE).parse_args()
-    with clear_errors():
-        runs = runs_of(HERE, given)
-        rows = table(runs)
-        write(given.out, rows, runs)
-        plot(rows, given.out / "plot.png")
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, HERE, table, plot)
