@@ -54,7 +54,8 @@ def results(folder: Path) -> dict[str, Any]:
 
 def test_the_run_folder(finished: tuple[Path, Outcome]) -> None:
     folder, _ = finished
-    expected = {"config.yaml", "plan.json", "results.json", "evaluation.json", "confusion.png", "curves.png"}
+    expected = {"config.yaml", "plan.json", "results.json", "report.html", "evaluation.json"}
+    expected |= {"confusion.png", "curves.png"}
     assert {file.name for file in folder.iterdir()} == expected | {"segments", "model"}
     assert {file.name for file in (folder / "model").iterdir()} == {"model.json", "model.safetensors"}
     for index in (0, 1):
