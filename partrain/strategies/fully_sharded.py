@@ -19,7 +19,7 @@ class FullySharded(ReplicaTraining):
         return self.task.train.optimizer != "sgd"
 
     def build(self) -> nn.Module:
-        model = super().build()
+        model = super().build().to(memory_format=torch.contiguous_format)  # FSDP shards no other layout
         mesh = init_device_mesh(self.device.type, (self.num_ranks,))
         half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for layer in list(model.modules()):

@@ -20,7 +20,7 @@ class Pipeline(StageTraining):
     """Batch normalisation sees microbatches, as in every pipeline; anything else computes what end to end would."""
 
     def build(self) -> nn.Module:
-        model = super().build()
+        model = super().build().to(memory_format=torch.contiguous_format)  # messages are sent in no other layout
         self.agree_on_types(model)
         stage = PipelineStage(
             model,

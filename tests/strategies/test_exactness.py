@@ -77,6 +77,13 @@ def test_it_comes_to_the_weights_of_end_to_end(
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("strategy", ["data_parallel", "fully_sharded", "gpipe"])
+def test_feature_maps_cross_and_are_sharded(strategy: str, small: Dataset, tmp_path: Path) -> None:
+    """Not to end to end's weights: batch normalisation sees a share of the batch."""
+    results = train(strategy, 2, CNN, "adamw", tmp_path, small)
+    assert results["test_accuracy"] > 0.9
+
+
 def test_decoupled_segments_learn_without_gradients_between_them(small: Dataset, tmp_path: Path) -> None:
     results = train("decoupled", 3, CNN, "adamw", tmp_path, small)
     assert results["test_accuracy"] > 0.9
