@@ -76,6 +76,11 @@ class Plan:
     imbalance: float
     segments: list[SegmentPlan]
 
+    @property
+    def cuts(self) -> list[str]:
+        """The cuts' names, from left to right."""
+        return [segment.stop for segment in self.segments if segment.stop is not None]
+
     def warnings(self) -> list[str]:
         """What about the cuts makes a good accuracy unlikely."""
         side = min(self.input_shape[-2:])

@@ -81,22 +81,30 @@ def gather_results(
         "utilization": _utilization(parts, [tasks[name].device for name in parts], seconds),
         "data": result.data,
         "network": plan.network,
-        "cuts": [segment.stop for segment in plan.segments if segment.stop is not None],
+        "cuts": plan.cuts,
         "strategy": asdict(settings.strategy),
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},
         "launch": {"threads": settings.launch.threads, "cores": num_cores()},
         "seed": settings.seed,
-        "warnings": [
-            f"{name}: epoch {row['epoch']}: {row['warning']}"
-            for name, done in progress.items()
-            for row in done.epochs
-            if row["warning"]
-        ],
-        "versions": {name: version(name) for name in ("partrain", "torch", "torchvision", "numpy", "hydra-core")}
-        | {"python": platform.python_version()},
+        "warnings": _warnings(progress),
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("partrain", "torch", "torchvision", "numpy", "hydra-core")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def _warnings(progress: Mapping[str, Progress]) -> list[str]:
+    return [
+        f"{name}: epoch {row['epoch']}: {row['warning']}"
+        for name, done in progress.items()
+        for row in done.epochs
+        if row["warning"]
+    ]
 
 
 def _whole(plan: Plan) -> SegmentPlan:

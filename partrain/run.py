@@ -202,15 +202,11 @@ def _card(settings: RunSettings, plan: Plan, dataset: Dataset) -> ModelCard:
         classes=list(dataset.classes),
         mean=dataset.mean,
         std=dataset.std,
-        cuts=[] if settings.strategy.is_group else _cuts(plan),
+        cuts=[] if settings.strategy.is_group else plan.cuts,
         seed=settings.seed,
         labels=asdict(settings.labels),
         projections={} if settings.strategy.is_group else projections(settings, plan),
     )
-
-
-def _cuts(plan: Plan) -> list[str]:
-    return [segment.stop for segment in plan.segments if segment.stop is not None]
 
 
 def write_plots(folder: Path, result: Evaluation, parts: list[Path]) -> None:

@@ -16,15 +16,7 @@ from partrain.task import SegmentTask
 def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
     """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
     devices = place(settings.launch.device, len(plan.segments))
-    common: dict[str, Any] = {
-        "network": plan.network,
-        "image_shape": plan.input_shape,
-        "num_classes": plan.num_classes,
-        "labels": settings.labels,
-        "seed": settings.seed,
-        "data": str(dataset.folder),
-        "num_images": len(dataset.train),
-    }
+    common = common_to_tasks(settings, plan, dataset)
     tasks = {}
     for segment, device in zip(plan.segments, devices, strict=True):
         index = segment.index
@@ -43,6 +35,19 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str,
     if settings.schedule.recovery_epochs:
         tasks["recovery"] = _recovery_task(settings, plan, devices[0], common)
     return tasks
+
+
+def common_to_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+    """What every task of a run says alike, whatever its part of the network."""
+    return {
+        "network": plan.network,
+        "image_shape": plan.input_shape,
+        "num_classes": plan.num_classes,
+        "labels": settings.labels,
+        "seed": settings.seed,
+        "data": str(dataset.folder),
+        "num_images": len(dataset.train),
+    }
 
 
 def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:

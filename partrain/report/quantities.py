@@ -1,4 +1,6 @@
-"""Numbers as people read them: counts, bytes, seconds, shares."""
+"""Numbers and lists as people read them: counts, bytes, seconds, shares, layers."""
+
+from collections.abc import Sequence
 
 
 def count(number: float) -> str:
@@ -36,3 +38,8 @@ def duration(seconds: float) -> str:
 def share(fraction: float, digits: int = 2) -> str:
     """0.8629 -> "86.29 %"."""
     return f"{100 * fraction:.{digits}f} %"
+
+
+def layer_names(names: Sequence[str]) -> str:
+    """All of a few, the ends of many."""
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})"

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from partrain.data import Dataset
-from partrain.report.quantities import count, duration, share, size
+from partrain.report.quantities import count, duration, layer_names, share, size
 from partrain.report.record import RunRecord, shape
 
 
@@ -82,7 +82,7 @@ def plan_table(record: RunRecord) -> Table:
     rows = [
         [
             Cell(str(segment.index)),
-            Cell(_layers(segment.layers), len(segment.layers)),
+            Cell(layer_names(segment.layers), len(segment.layers)),
             Cell(shape(segment.input_shape)),
             Cell(f"{shape(segment.output_shape)} ({segment.stop or 'classes'})"),
             Cell(count(segment.parameters), segment.parameters),
@@ -95,10 +95,6 @@ def plan_table(record: RunRecord) -> Table:
     ]
     columns = ["segment", "layers", "input", "output", "parameters", "FLOPs", "activations", "sees", "device"]
     return Table(columns, {"parameters", "FLOPs", "activations", "sees"}, rows)
-
-
-def _layers(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def process_table(record: RunRecord) -> Table:

@@ -7,14 +7,8 @@ from rich.table import Table
 
 from partrain.console import console
 from partrain.partition import Plan
+from partrain.report.quantities import count, layer_names
 from partrain.report.settings import PAGE
-
-
-def _count(number: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number:.0f}"
 
 
 def plan_table(plan: Plan, batch_size: int) -> Table:
@@ -26,12 +20,11 @@ def plan_table(plan: Plan, batch_size: int) -> Table:
     for column in ("parameters", "FLOPs/image", f"activations/{batch_size}", "output"):
         table.add_column(column, justify="right")
     for segment in plan.segments:
-        names = segment.layers
         table.add_row(
             str(segment.index),
-            ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})",
-            _count(segment.parameters),
-            _count(segment.flops),
+            layer_names(segment.layers),
+            count(segment.parameters),
+            count(segment.flops),
             f"{segment.activation_bytes * batch_size / 2**20:.1f} MiB",
             "×".join(map(str, segment.output_shape)) + (f" ({segment.stop})" if segment.stop else " (classes)"),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from partrain.data import Dataset
 from partrain.launch.placement import place
 from partrain.partition import Plan
+from partrain.schedule import common_to_tasks
 from partrain.settings import RunSettings
 from partrain.strategies.settings import REPLICAS, check_group
 from partrain.task import SegmentTask
@@ -36,23 +37,17 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
     return {
         f"ranks/{index}": RankTask(
             index=index,
-            network=plan.network,
-            image_shape=plan.input_shape,
-            num_classes=plan.num_classes,
             start=segment.start,
             stop=segment.stop,
             start_shape=segment.input_shape,
             stop_shape=segment.output_shape,
-            labels=settings.labels,
             train=settings.train,
-            seed=settings.seed,
-            data=str(dataset.folder),
-            num_images=len(dataset.train),
             device=device,
             strategy=strategy.name,
             num_ranks=count,
             microbatches=strategy.microbatches,
             timeout=strategy.timeout,
+            **common_to_tasks(settings, plan, dataset),
         )
         for index, (segment, device) in enumerate(zip(held, devices, strict=True))
     }
