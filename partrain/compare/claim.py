@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from partrain import checkpoint
 from partrain.compare.cells import compare
 from partrain.compare.machine import described, machine
-from partrain.compare.table import Run, markdown, write_csv
+from partrain.compare.table import Run
 from partrain.config import clear_errors, composed, grid_settings, run_settings
 from partrain.console import console
+from partrain.report.rows import markdown, write_csv
 from partrain.report.tables import data_label
 
 

@@ -10,8 +10,9 @@ from partrain.compare.figures import figures
 from partrain.compare.grid import Cell
 from partrain.compare.machine import described
 from partrain.compare.summary import NOTES, readable, summarise
-from partrain.compare.table import Run, json_row, markdown, row, write_csv
+from partrain.compare.table import Run, json_row, row
 from partrain.report.page import write_runs_page
+from partrain.report.rows import markdown, write_csv
 from partrain.report.settings import PAGE
 from partrain.report.tables import data_label
 

@@ -1,13 +1,9 @@
 """One row per run, as CSV, Markdown and JSON."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from partrain import checkpoint
 from partrain.compare.grid import Cell
 
 _PER_PROCESS = (
@@ -77,29 +73,3 @@ def json_row(run: Run, accuracies: Sequence[float]) -> dict[str, Any]:
         "processes": {name: [process[name] for process in processes] for name in _PER_PROCESS},
         "accuracy_curve": run.results.get("accuracy_curve", []),
     }
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `rows`, which have the same keys; None is left empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.write_text(path, text.getvalue())
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`rows`, which have the same keys, as a Markdown table."""
-    columns = list(rows[0]) if rows else []
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_shown(each[column]) for column in columns) + " |" for each in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:
-    """Four digits of a float; whole numbers and text as they are."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value).replace("|", "\\|")

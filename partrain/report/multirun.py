@@ -1,7 +1,5 @@
 """The table that a multirun leaves over its runs, as CSV, Markdown and a page with figures."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from omegaconf import DictConfig
 
 from partrain import checkpoint
 from partrain.console import console
+from partrain.report.rows import markdown, write_csv
 from partrain.report.settings import PAGE
 
 COLUMNS = (
@@ -66,14 +65,8 @@ def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
 
 def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write `rows` to table.csv and table.md in `folder`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.write_text(folder / "table.csv", text.getvalue())
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(str(r[column]).replace("|", "\\|") for column in COLUMNS) + " |" for r in rows]
-    checkpoint.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    write_csv(folder / "table.csv", rows)
+    checkpoint.write_text(folder / "table.md", markdown(rows))
 
 
 def write_report(rows: list[dict[str, Any]], folder: Path) -> None:

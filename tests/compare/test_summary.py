@@ -7,7 +7,8 @@ import pytest
 from partrain.compare.figures import figures
 from partrain.compare.grid import Cell
 from partrain.compare.summary import readable, summarise
-from partrain.compare.table import Run, json_row, markdown, row
+from partrain.compare.table import Run, json_row, row
+from partrain.report.rows import markdown
 
 
 def cell(strategy: str, segments: int = 2, microbatches: int | None = None) -> Cell:

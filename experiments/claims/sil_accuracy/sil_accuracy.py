@@ -6,8 +6,6 @@ Runs are kept in --runs; those that are finished are not done again, so it can b
 """
 
 import argparse
-import csv
-import io
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import partrain
 from partrain import checkpoint
 from partrain.config import clear_errors, composed, run_settings
 from partrain.console import console
+from partrain.report.rows import markdown, write_csv
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE.parents[2] / "conf"
@@ -139,18 +138,12 @@ def main() -> None:
 def write(
     rows: list[dict[str, str]], data: dict[str, Any], found: dict[str, list[float]], arguments: argparse.Namespace
 ) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.write_text(HERE / "table.csv", text.getvalue())
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    write_csv(HERE / "table.csv", rows)
     provenance = (
         f"{data['name']} {data['split']}: {data['train_images']:,} training images, {data['test_images']:,} test images. "
         f"{'Verified files.' if data['verified'] else 'Unverified files: ' + data['note'] + '.'}"
     )
-    checkpoint.write_text(HERE / "table.md", "\n".join(lines) + f"\n\n{provenance}\n")
+    checkpoint.write_text(HERE / "table.md", f"{markdown(rows)}\n{provenance}\n")
     plot(found, HERE / "plot.png")
     console.print((HERE / "table.md").read_text())
 

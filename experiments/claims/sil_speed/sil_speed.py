@@ -19,12 +19,13 @@ from partrain.compare.claim import parser, runs_of, save, write
 from partrain.compare.cost_model import CostModel, check, errors, fit
 from partrain.compare.projection import NOTES, TITLE, plot_projection, project, projection_plots
 from partrain.compare.summary import summarise
-from partrain.compare.table import Run, markdown, row, write_csv
+from partrain.compare.table import Run, row
 from partrain.compare.work import Setting
 from partrain.config import clear_errors
 from partrain.partition import PartitionSettings
 from partrain.report.page import write_runs_page
 from partrain.report.plots import COLOURS
+from partrain.report.rows import markdown, write_csv
 from partrain.settings import RunSettings
 
 HERE = Path(__file__).resolve().parent
