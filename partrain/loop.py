@@ -5,6 +5,8 @@ What a step computes is the subclass's: `segment.py` for the main job, `strategi
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,12 +32,27 @@ EPOCHS_FOLDER = "epochs"  # weights after every epoch, where train.accuracy_curv
 _LOOK_EVERY = 16  # steps between looks at decode accuracy, losses, clock and control
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step to be done on `batch`; with a `look` it is to be seen what comes out, with its epoch's `last` all the more."""
+
+    batch: Batch
+    look: bool
+    last: bool
+
+
 class Loop(ABC):
-    """One training under way, in `folder`; `model` and `optimizer` are what the subclass makes of the task."""
+    """One training under way, in `folder`; `model` and `optimizer` are what the subclass makes of the task.
+
+    `pause_after`: the epoch after which it is to pause, its learning rate being that of the whole training.
+    `fraction`: how much of this process the training is; less than 1 where others train beside it.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     output: Output
+    pause_after: int | None = None
+    fraction: float = 1.0
 
     def __init__(self, folder: Path, task: SegmentTask, control: Control, memory: PeakMemory) -> None:
         self.folder, self.task, self.control, self.memory = folder, task, control, memory
@@ -72,48 +89,85 @@ class Loop(ABC):
         """At an epoch's end: bring the end forward where nothing more is to be gained."""
 
     def run(self) -> None:
-        """Train to the end, unless `control` asks to stop; what is done by then is in the checkpoint."""
+        """Train to the end or to the pause, unless `control` asks to stop; what is done by then is in the checkpoint."""
+        if self.control.stop_asked():
+            return
         self.model.train()
-        while self.progress.step < self.progress.end and not self.control.stop_asked():
-            self.run_epoch()
-        if not self.control.stop_asked():
-            self.finish()
+        saved = time.monotonic()
+        for step in self.steps():
+            self.step(step)
+            self.note(step)
+            if not step.look:
+                continue
+            self.control.look()
+            stopping = self.control.stop_asked()
+            if step.last or stopping or time.monotonic() - saved > self.task.train.checkpoint_seconds:
+                self.keep()
+                saved = time.monotonic()
+            if stopping:
+                return
+        self.conclude()
 
-    def run_epoch(self) -> None:
-        """The rest of the epoch that training is in."""
-        epoch, first = divmod(self.progress.step, self.order.steps_per_epoch)
-        last_saved = time.monotonic()
-        usage = Usage(self.progress, self.device)
-        for batch in self.order.batches(epoch, first):
-            last = batch.step + 1 == (epoch + 1) * self.order.steps_per_epoch
-            look = last or batch.step % _LOOK_EVERY == 0
-            self.step(batch, look, last)
-            if last:
-                usage.note(whole=True)
-                self.end_epoch(epoch, usage.started)
-            elif look:
-                usage.note()
-                self.look(epoch)
-                if self.control.stop_asked():
-                    break
-                if time.monotonic() - last_saved > self.task.train.checkpoint_seconds:
-                    self.save()
-                    last_saved = time.monotonic()
-                    usage.skip()
-        self.save()
+    def steps(self) -> Iterator[Step]:
+        """The steps that are left; after each, the one who does them calls `note`."""
+        in_epoch = self.order.steps_per_epoch
+        while self.progress.step < self.reach():
+            epoch, first = divmod(self.progress.step, in_epoch)
+            self.usage = Usage(self.progress, self.device)
+            for batch in self.order.batches(epoch, first):
+                last = batch.step + 1 == (epoch + 1) * in_epoch
+                yield Step(batch, last or batch.step % _LOOK_EVERY == 0, last)
 
-    def step(self, batch: Batch, look: bool, last: bool) -> None:
-        """One optimiser step on `batch`."""
-        rate = learning_rate(self.task.train, batch.step, self.progress.end, self.planned)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        seed_forward(derive(self.task.seed, "forward", self.task.index, batch.step), self.device)
-        loss = self.forward_backward(batch, look, last)
+    def reach(self) -> int:
+        """The step at which it ends or pauses."""
+        if self.pause_after is None:
+            return self.progress.end
+        return min(self.progress.end, self.pause_after * self.order.steps_per_epoch)
+
+    def step(self, step: Step) -> None:
+        """One optimiser step."""
+        batch = step.batch
+        self.set_rate(batch.step)
+        seed_forward(self.forward_seed(batch.step), self.device)
+        loss = self.forward_backward(batch, step.look, step.last)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if loss is not None:
             self.meter.add_loss(batch.step % self.order.steps_per_epoch, loss)
         self.progress.step = batch.step + 1
+
+    def set_rate(self, step: int) -> None:
+        rate = learning_rate(self.task.train, step, self.progress.end, self.planned)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def forward_seed(self, step: int) -> int:
+        """What dropout and the like are seeded with before `step`."""
+        return derive(self.task.seed, "forward", self.task.index, step)
+
+    def note(self, step: Step) -> None:
+        """After a step: what it used, and with a look where the training is."""
+        if not step.look:
+            return
+        self.usage.note(whole=step.last, fraction=self.fraction)
+        epoch = step.batch.step // self.order.steps_per_epoch
+        if step.last:
+            self.end_epoch(epoch, self.usage.started)
+        else:
+            self.look(epoch)
+
+    def keep(self) -> None:
+        """Write metrics and checkpoint, which takes no time of the steps'."""
+        self.progress.write_metrics(self.folder)
+        self.save()
+        self.usage.skip()
+
+    def conclude(self) -> None:
+        """After the last step: finish, or, at a pause, keep the weights of that epoch (`EPOCHS_FOLDER`) too."""
+        if self.progress.step >= self.progress.end:
+            self.finish()
+        elif self.pause_after is not None:
+            self.keep_weights(self.pause_after)
 
     def observe(self, output: Tensor, targets: Tensor, look: bool, last: bool) -> None:
         """What a step's `look` and `last` ask to be seen of its output."""
@@ -125,10 +179,9 @@ class Loop(ABC):
             self.warning = collapse_warning(output, self.output, accuracy, self.task.num_classes, step) or ""
 
     def look(self, epoch: int) -> None:
-        """Every few steps: stop at a loss that is no number, obey `control`, tell where we are."""
+        """Every few steps: stop at a loss that is no number, tell where we are."""
         number = self.progress.step - epoch * self.order.steps_per_epoch
         check_losses(self.meter.losses[:number], self.task.index, epoch)
-        self.control.look()
         if self.heartbeat.due():
             self.tell(epoch)
 
@@ -169,7 +222,6 @@ class Loop(ABC):
         self.progress.epochs.append(row)
         self.progress.timeline.append([started, time.time()])
         self.tell(epoch, self.warning, ended=True)
-        self.progress.write_metrics(self.folder)
         self.log.write(row)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
         if self.task.train.accuracy_curve:
@@ -188,7 +240,7 @@ class Loop(ABC):
 
     def describe_end(self) -> None:
         """Put what the trained process is known to have taken into the progress."""
-        self.progress.peak_memory_bytes = self.memory.bytes(self.device)
+        self.progress.peak_memory_bytes = round(self.fraction * self.memory.bytes(self.device))
         self.progress.parameter_bytes = num_bytes(self.model.parameters())
         self.progress.optimizer_state_bytes = num_bytes(optimizer_tensors(self.optimizer))
         self.progress.finished = True

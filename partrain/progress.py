@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class EpochMeter:
     def tensors(self) -> dict[str, Tensor]:
         return {"epoch.losses": self.losses, "epoch.decoded": self.decoded}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors()` gave."""
         self.losses, self.decoded = tensors["epoch.losses"], tensors["epoch.decoded"]
         self._has_losses = True

@@ -5,7 +5,9 @@ and, while it runs, progress.json. Killed at any moment and called again it ends
 sample and dropout mask comes from (seed, step).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -115,17 +117,24 @@ class SegmentTraining(Loop):
         self.progress.stored_bytes = target.stat().st_size
 
     def save(self) -> None:
+        checkpoint.save(self.folder / CHECKPOINT, self.state(), self.progress.to_json())
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that training goes on from; once it is finished, the weights alone."""
         tensors = weights_state(self.model)
         if not self.progress.finished:
             tensors |= self.meter.tensors() | optimizer_state(self.model, self.optimizer)
-        checkpoint.save(self.folder / CHECKPOINT, tensors, self.progress.to_json())
+        return tensors
 
     def restore(self) -> None:
         try:
-            tensors, values = checkpoint.load(self.folder / CHECKPOINT, self.device)
+            self.load_state(*checkpoint.load(self.folder / CHECKPOINT, self.device))
         except FileNotFoundError:
             return
-        self.progress = Progress(**values)
+
+    def load_state(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
+        """Put what `state` and the progress were back."""
+        self.progress = Progress(**progress)
         load_weights(tensors, self.model)
         if not self.progress.finished:
             self.meter.restore(tensors)

@@ -29,14 +29,17 @@ class Usage:
         """What time has passed since the last note was not training's."""
         self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
 
-    def note(self, whole: bool = False) -> None:
-        """Add what has been used since the last note; bytes, which take longer to read, once at the `whole`'s end."""
+    def note(self, whole: bool = False, fraction: float = 1.0) -> None:
+        """Add what has been used since the last note; bytes, which take longer to read, once at the `whole`'s end.
+
+        Of the process's CPU time a `fraction` counts; the rest is that of trainings beside it.
+        """
         if whole and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         progress, seconds, cpu_seconds = self._progress, time.perf_counter(), time.process_time()
         progress.seconds += seconds - self._seconds
-        progress.thread_seconds += (seconds - self._seconds) * torch.get_num_threads()
-        progress.cpu_seconds += cpu_seconds - self._cpu_seconds
+        progress.thread_seconds += fraction * (seconds - self._seconds) * torch.get_num_threads()
+        progress.cpu_seconds += fraction * (cpu_seconds - self._cpu_seconds)
         self._seconds, self._cpu_seconds = seconds, cpu_seconds
         if whole:
             sent, received = network_bytes() or (0, 0)
