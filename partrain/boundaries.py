@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from partrain.data import Dataset
-from partrain.data.batches import Batch, Images
+from partrain.data.batches import Batch, Images, training_images
 from partrain.labels import LabelSettings, make_codes
 from partrain.layout import code_size, spread
 from partrain.seeds import derive, generator
@@ -49,10 +49,10 @@ class DataBoundary:
     """Boundary 0: the images and their labels."""
 
     def __init__(self, images: Images) -> None:
-        self._images = images
+        self.images = images
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._images.gather(batch.indices)
+        return self.images.gather(batch.indices)
 
     def settle(self, segment: fx.GraphModule) -> None:
         pass
@@ -67,7 +67,7 @@ class StoredBoundary:
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
         features = self._outputs.index_select(0, batch.indices.to(self._outputs.device))
-        return _exact(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
+        return exact(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
 
     def settle(self, segment: fx.GraphModule) -> None:
         pass
@@ -77,13 +77,13 @@ class ClassBoundary:
     """The last boundary: class scores under cross-entropy."""
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(_exact(output), targets)
+        return F.cross_entropy(exact(output), targets)
 
     def scores(self, output: Tensor) -> Tensor:
         return output
 
 
-def _exact(output: Tensor) -> Tensor:
+def exact(output: Tensor) -> Tensor:
     """`output` in fp32, or in fp64 if it is: a loss wants more digits than a layer."""
     return output if output.dtype == torch.float64 else output.float()
 
@@ -127,12 +127,12 @@ class SyntheticBoundary:
         if self.similarity:
             return F.cross_entropy(self.scores(output), targets)
         wanted = self.codes[targets] if targets.ndim == 1 else targets @ self.codes
-        output = _exact(output).flatten(1)
+        output = exact(output).flatten(1)
         return F.mse_loss(output, wanted.to(output.dtype))
 
     def scores(self, output: Tensor) -> Tensor:
         """Similarity: products with the codes. Mse: minus half the squared distances, less what classes share."""
-        output = _exact(output).flatten(1)
+        output = exact(output).flatten(1)
         products = output @ self.codes.to(output.dtype).T
         return products if self.similarity else products - self.codes.square().sum(dim=1) / 2
 
@@ -226,7 +226,7 @@ def make_input(task: SegmentTask, folder: Path, device: torch.device) -> Input:
     """The boundary that `task` begins at; only the data and stored boundaries open the data set."""
     if task.start is None:
         dataset = Dataset.open(Path(task.data))
-        return DataBoundary(Images(dataset, dataset.train, device))
+        return DataBoundary(training_images(dataset, device))
     if task.stored_input is not None:
         labels = Dataset.open(Path(task.data)).train.labels.to(device)
         return StoredBoundary(open_outputs(folder / task.stored_input), labels)

@@ -1,9 +1,10 @@
 """Checks of settings, with one form of message: the setting's name, what was found, what is expected."""
 
+import difflib
 import importlib
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -29,6 +30,14 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise `ValueError` that lists the `known` values unless `value` is one of them."""
     if value not in known:
         raise ValueError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
+
+
+def no_setting(name: str, known: Iterable[str]) -> str:
+    """The message for a setting that does not exist, beside `known` ones of its group."""
+    group = name.rpartition(".")[0]
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {f'{group}.' if group else ''}{near[0]}?" if near else "--help lists them"
+    return f"there is no setting {name}; {hint}"
 
 
 def imported(name: str, path: str) -> Any:

@@ -3,13 +3,13 @@
 Nothing else in `partrain` knows Hydra but `report/multirun.py`, a callback of it.
 """
 
-import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,21 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from partrain import checks
 from partrain.compare.grid import GridSettings
 from partrain.console import console
 from partrain.data import Dataset, DataSettings, prepare
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings, SegmentFailed
+from partrain.multi.search import SearchSettings
 from partrain.networks import NETWORKS
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import StrategySettings
+
+_DISTRIBUTION = re.compile(r"\+*(?!hydra\.|search\.)[\w.]+=[a-z_]\w*\(")  # of a searched setting: form(...)
 
 
 @dataclass
@@ -67,6 +71,7 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="grid_schema", node=GridSettings)
+    store.store(name="search_schema", node=SearchSettings)
     for kind, settings in NETWORKS.items():
         store.store(name=f"{kind}_schema", node=settings)
     OmegaConf.register_new_resolver("or_new", lambda given, new: given or new, replace=True)
@@ -84,7 +89,7 @@ def run_settings(config: DictConfig) -> RunSettings:
     parts: dict[str, Any] = {
         str(key): OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
         for key, part in config.items_ex(resolve=True)
-        if key not in ("resume", "grid")
+        if key not in ("resume", "grid", "search")
     }
     return RunSettings(**parts)
 
@@ -96,6 +101,27 @@ def grid_settings(config: DictConfig) -> GridSettings:
     grid = OmegaConf.to_object(config.grid)
     assert isinstance(grid, GridSettings)
     return grid
+
+
+def search_settings(config: DictConfig, space: Sequence[str] = ()) -> SearchSettings:
+    """The search of a configuration, with the entries of `space` besides its own."""
+    if config.resume:
+        raise ValueError("resume: a search goes on with the same command and hydra.run.dir=<its folder>")
+    settings = OmegaConf.to_object(config.search)
+    assert isinstance(settings, SearchSettings)
+    return replace(settings, space=[*settings.space, *space])
+
+
+def apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A search's command line in two: what Hydra reads, and the settings with a distribution, which its grammar has not.
+
+    Raises:
+        ValueError: several searches at once are asked for.
+    """
+    if {"-m", "--multirun"} & set(arguments):
+        raise ValueError("--multirun: a search tries several values itself; give them as seed=choice(0,1,2)")
+    space = [word for word in arguments if _DISTRIBUTION.match(word)]
+    return [word for word in arguments if word not in space], space
 
 
 def resumed_settings(config: DictConfig) -> RunSettings:
@@ -227,10 +253,7 @@ def _setting_error(error: OmegaConfBaseException, message: str) -> str:
     key = str(error.full_key or "")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
-        near = difflib.get_close_matches(key.rpartition(".")[2], map(str, known), n=1)
-        group = key.rpartition(".")[0]
-        if group.endswith("options"):
+        if key.rpartition(".")[0].endswith("options"):
             return f"there is no setting {key} yet; add it as +{key}=<value>"
-        hint = f"did you mean {f'{group}.' if group else ''}{near[0]}?" if near else "--help lists them"
-        return f"there is no setting {key}; {hint}"
+        return checks.no_setting(key, map(str, known))
     return f"{key}: {message}" if key and key not in message else message

@@ -136,6 +136,11 @@ class Loop(ABC):
             self.meter.add_loss(batch.step % self.order.steps_per_epoch, loss)
         self.progress.step = batch.step + 1
 
+    def add_losses(self, losses: Tensor) -> None:
+        """Note the `losses` [n] of the last n steps, all of this epoch."""
+        number = (self.progress.step - 1) % self.order.steps_per_epoch + 1
+        self.meter.add_losses(number - len(losses), losses)
+
     def set_rate(self, step: int) -> None:
         rate = learning_rate(self.task.train, step, self.progress.end, self.planned)
         for group in self.optimizer.param_groups:
@@ -240,7 +245,7 @@ class Loop(ABC):
 
     def describe_end(self) -> None:
         """Put what the trained process is known to have taken into the progress."""
-        self.progress.peak_memory_bytes = round(self.fraction * self.memory.bytes(self.device))
+        self.progress.peak_memory_bytes = self.memory.bytes(self.device)
         self.progress.parameter_bytes = num_bytes(self.model.parameters())
         self.progress.optimizer_state_bytes = num_bytes(optimizer_tensors(self.optimizer))
         self.progress.finished = True

@@ -158,6 +158,8 @@ def _balanced_cuts(
         raise ValueError(
             f"partition.segments={wanted}, but the network has {available} layers; at most one segment each"
         )
+    if wanted == 1:
+        return []  # whatever the network ties together
     cuts_behind = [chain.cut_behind(number, settings.before_activation) for number in range(available - 1)]
     layers = _describe(chain, costs, cuts_behind, input_shape)
     shares = [_share(layer, settings.balance, batch_size) for layer in layers]

@@ -76,6 +76,11 @@ class EpochMeter:
         self.losses[number] = loss.detach()
         self._has_losses = True
 
+    def add_losses(self, number: int, losses: Tensor) -> None:
+        """Those of the steps from `number` on."""
+        self.losses[number : number + len(losses)] = losses
+        self._has_losses = True
+
     def loss(self, first: int, last: int) -> float | None:
         """The mean over the epoch's steps [first, last)."""
         return self.losses[first:last].mean().item() if self._has_losses else None

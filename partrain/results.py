@@ -89,11 +89,12 @@ def gather_results(
         "launch": {"threads": settings.launch.threads, "cores": num_cores()},
         "seed": settings.seed,
         "warnings": _warnings(progress),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what a run is done with."""
     packages = ("partrain", "torch", "torchvision", "numpy", "hydra-core")
     return {name: version(name) for name in packages} | {"python": platform.python_version()}
 

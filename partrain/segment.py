@@ -50,14 +50,15 @@ class SegmentTraining(Loop):
 
     model: fx.GraphModule
 
-    def __init__(self, folder: Path, control: Control, memory: PeakMemory) -> None:
+    def __init__(self, folder: Path, control: Control, memory: PeakMemory, resume: bool = True) -> None:
         task = SegmentTask.read(folder)
         super().__init__(folder, task, control, memory)
         self.model = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
         self.optimizer = make_optimizer(self.model.parameters(), task.train, self.default_decay())
-        self.restore()
+        if resume:
+            self.restore()
         self.forward = torch.compile(self.model) if task.train.compile else self.model
 
     def default_decay(self) -> float:

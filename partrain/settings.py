@@ -13,6 +13,9 @@ from partrain.partition import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.strategies.settings import StrategySettings
 
+# the setting that says which option of a group is chosen
+GROUPS = {"data": "name", "network": "kind", "labels": "family", "schedule": "name", "strategy": "name"}
+
 
 @dataclass(kw_only=True)
 class ScheduleSettings:

@@ -32,6 +32,17 @@ def _lock(folder: Path) -> object:
     return file
 
 
+def write_report(folder: Path, error: Exception) -> None:
+    """Say in `folder`/error.json why its training failed."""
+    report = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "clear": isinstance(error, ValueError | OSError | torch.OutOfMemoryError),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    checkpoint.write_json(folder / ERROR_FILE, report)
+
+
 def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
     """Call `train`, and leave error.json in `folder` where it fails; returns the exit code.
 
@@ -46,16 +57,9 @@ def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.
     try:
         return DONE if train(folder, control, memory) else STOPPED
     except Exception as error:
-        clear = isinstance(error, ValueError | OSError | torch.OutOfMemoryError)
-        report = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "clear": clear,
-            "traceback": traceback.format_exc(),
-        }
         traceback.print_exc()
         try:
-            checkpoint.write_json(folder / ERROR_FILE, report)
+            write_report(folder, error)
         except OSError as full:
             print(full, file=sys.stderr)
             return UNWRITABLE

@@ -49,3 +49,49 @@ class _Breakdown(nn.Module):
 def breaking() -> nn.Module:
     """Its first segment raises an error that is nobody's setting."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Breakdown(), nn.ReLU(), nn.Linear(16, 5))
+
+
+class _Attention(nn.Module):
+    """Eight rows of an image as tokens that attend to one another, with a position each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(8, 8) * 0.1)
+        self.norm = nn.LayerNorm(8)
+        # without biases: that of the keys has no gradient but rounding, which Adam makes as large as any
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, bias=False)
+        self.classifier = nn.Linear(64, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images.flatten(1, 2) + self.position
+        normed = self.norm(tokens)
+        attended, _ = self.attention(normed, normed, normed, need_weights=False)
+        return self.classifier((tokens + attended).flatten(1))
+
+
+def attending() -> nn.Module:
+    return _Attention()
+
+
+class _Unusual(nn.Module):
+    """Modules and functions that nobody foresaw, one of them used twice, one that draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.twice = nn.Linear(16, 16)
+        self.mixed = nn.Bilinear(16, 16, 16)
+        self.activation = nn.PReLU()
+        self.noise = nn.AlphaDropout(0.2)
+        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.activation(self.first(images.view(images.shape[0], -1)))
+        hidden = self.twice(torch.sigmoid(self.twice(hidden)))
+        hidden = self.noise(self.mixed(hidden, hidden * 0.5) + hidden)
+        return self.last(self.frozen(hidden).roll(1, dims=1))
+
+
+def unusual() -> nn.Module:
+    return _Unusual()

@@ -1,16 +1,15 @@
 """A comparison from settings to a folder: its cells are checked, then run in alternating order, those that are done kept."""
 
-import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import partrain
 from partrain import checkpoint
+from partrain.claimed import claim, deciding, resumable
 from partrain.compare.grid import Cell, GridSettings, cells_of, check_shared, left_out
 from partrain.compare.machine import machine
 from partrain.compare.output import write_tables
@@ -21,15 +20,6 @@ from partrain.data import Dataset, prepare
 from partrain.launch import SegmentFailed
 from partrain.report.settings import PAGE
 from partrain.settings import RunSettings
-
-# settings on which no number depends
-_NOT_COMPARED = {
-    "data": ("root", "download", "cache"),
-    "launch": ("max_restarts",),
-    "partition": ("dry_run",),
-    "report": ("page",),
-    "strategy": ("port",),
-}
 
 
 def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, arguments: Sequence[str] = ()) -> list[Run]:
@@ -55,12 +45,12 @@ def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, argumen
         console.print("\n".join(cell.name for cell in cells))
         return []
     about = describe(shared, grid)
-    claim(folder, about)
+    claim(folder / "grid.json", about, "comparison", growing=("grid.repeats",))
     about |= {"command": command(arguments), "data": dataset.provenance()}
     order = list(in_order(cells, grid.repeats))
     runs = held_runs(order, shared, folder)
     held = {(run.cell, run.repeat) for run in runs}
-    with resumable(folder, arguments), View(len(order), len(runs)) as view:
+    with resumable(folder, "compare", arguments), View(len(order), len(runs)) as view:
         for cell, repeat in (each for each in order if each not in held):
             view.begin(cell, repeat)
             runs.append(do_run(cell, repeat, shared, folder, dataset))
@@ -90,40 +80,7 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset) ->
 
 def describe(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
     """All that numbers of a comparison depend on, by setting; where files lie is not part of it."""
-    settings = shared.to_json()
-    for part, names in _NOT_COMPARED.items():
-        settings[part] = {name: value for name, value in settings[part].items() if name not in names}
-    return {"grid": asdict(grid), "settings": settings, "machine": machine()}
-
-
-def claim(folder: Path, about: dict[str, Any]) -> None:
-    """Write grid.json; a folder that holds another comparison is refused, one with fewer repeats is gone on with.
-
-    Raises:
-        ValueError: the folder's grid.json says something else than `about`; the message names what differs.
-    """
-    path = folder / "grid.json"
-    if path.exists():
-        held, asked = _flat(checkpoint.read_json(path)), _flat(json.loads(json.dumps(about)))
-        fewer = held.get("grid.repeats", 0) > asked["grid.repeats"]
-        differ = [
-            name
-            for name in dict.fromkeys([*held, *asked])
-            if held.get(name) != asked.get(name) and (name != "grid.repeats" or fewer)
-        ]
-        if differ:
-            listed = "; ".join(f"{name} is {held.get(name)} there, {asked.get(name)} here" for name in differ)
-            raise ValueError(f"{folder} holds another comparison: {listed}; take a new folder")
-    checkpoint.write_json(path, about)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"grid": {"repeats": 5}} -> {"grid.repeats": 5}; settings by the names they are set by."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        own = prefix if not prefix and name == "settings" else f"{prefix}{name}"
-        flat |= _flat(value, f"{own}." if own else "") if isinstance(value, dict) else {own: value}
-    return flat
+    return {"grid": asdict(grid), "settings": deciding(shared), "machine": machine()}
 
 
 def in_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
@@ -151,17 +108,6 @@ def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: 
     except SegmentFailed as error:
         message = str(error).splitlines()[0].replace(f"{folder}/", "")
         return Run(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
-
-
-@contextmanager
-def resumable(folder: Path, arguments: Sequence[str]) -> Iterator[None]:
-    """Within it Ctrl-C says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        words = ["python", "experiments/compare.py", *arguments, f"hydra.run.dir={folder}"]
-        console.print(f"what is done is kept; go on with: {shlex.join(words)}", markup=False, soft_wrap=True)
-        raise
 
 
 def command(arguments: Sequence[str]) -> str:

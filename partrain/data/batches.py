@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Order:
         self.device = device
         self.steps_per_epoch = num_images // batch_size
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both visit the same images in the same order."""
+        return isinstance(other, Order) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[int, int, int]:
+        return self.num_images, self.batch_size, self.seed
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from its batch number `first` on."""
         shuffled = torch.randperm(self.num_images, generator=generator(self.seed, "order", epoch)).to(self.device)
@@ -78,3 +89,14 @@ class Images:
     def labels(self, indices: Tensor) -> Tensor:
         """The labels [batch] alone."""
         return self._labels.index_select(0, indices)
+
+
+@cache
+def _shared(dataset_folder: Path, device: torch.device) -> Images:
+    dataset = Dataset.open(dataset_folder)
+    return Images(dataset, dataset.train, device)
+
+
+def training_images(dataset: Dataset, device: torch.device) -> Images:
+    """The training images on `device`: once in a process, however many trainings it has."""
+    return _shared(dataset.folder, device)

@@ -1,0 +1,60 @@
+"""The layer that most of the time goes into: M linear layers as batched matrix products.
+
+A function of its own for the backward pass writes the gradients where the optimiser reads them; autograd would make them
+elsewhere first and add them to zeros.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partrain.multi.parts import Parts, StackedLayer
+from partrain.multi.rows import Stacked
+
+
+class StackedLinear(StackedLayer):
+    """M linear layers: values [M, batch, ..., in] -> [M, batch, ..., out], in autocast's precision where that is on."""
+
+    @staticmethod
+    def key(module: Any) -> tuple[Any, ...] | None:
+        """Its shape is its weights'; frozen layers are rare enough to be computed one by one."""
+        frozen = not all(parameter.requires_grad for parameter in module.parameters())
+        return None if frozen else (module.bias is not None,)
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        one = parts.modules[0]
+        self.weight = parts.rows.stacked(one.weight)
+        self.bias = None if one.bias is None else parts.rows.stacked(one.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        flat = values.flatten(1, -2) if values.ndim > 3 else values
+        kind = values.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.values.dtype
+        output: Tensor = _Product.apply(self.weight.anchor, flat, self.weight, self.bias, dtype)
+        return output.unflatten(1, values.shape[1:-1]) if values.ndim > 3 else output
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None, dtype: torch.dtype
+    ) -> Tensor:
+        ctx.weight, ctx.bias, ctx.came_as = weight, bias, values.dtype
+        with torch.autocast(values.device.type, enabled=False):
+            values, used = values.to(dtype), weight.values.to(dtype)
+            ctx.save_for_backward(values, used)
+            if bias is None:
+                return torch.bmm(values, used.transpose(1, 2))
+            return torch.baddbmm(bias.values.to(dtype).unsqueeze(1), values, used.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = gradients
+        values, used = ctx.saved_tensors
+        ctx.weight.gradients.copy_(torch.bmm(output.transpose(1, 2), values))
+        if ctx.bias is not None:
+            ctx.bias.gradients.copy_(output.sum(dim=1))
+        back = torch.bmm(output, used).to(ctx.came_as) if ctx.needs_input_grad[1] else None
+        return None, back, None, None, None

@@ -1,0 +1,107 @@
+"""Trainings of one shape that step together, as one batched computation on weights that lie side by side."""
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from partrain.loop import Step
+from partrain.multi.boundaries import sample, stacked_output
+from partrain.multi.graph import stacked, structure
+from partrain.multi.linear import StackedLinear
+from partrain.multi.rows import Rows, trained
+from partrain.multi.streams import Streams
+from partrain.optimization import autocast, weight_type
+from partrain.segment import SegmentTraining
+
+
+def shape_of(training: SegmentTraining) -> Hashable:
+    """What trainings must have in common to be stacked; batches of unequal size would have to be padded, so that too.
+
+    A compiled training is stacked with no other.
+    """
+    task = training.task
+    compiled = training.folder if task.train.compile else None
+    layouts = tuple(parameter.stride() for parameter in trained(training.model))
+    return structure(training.model), layouts, task.train.batch_size, training.precision, training.device, compiled
+
+
+class Stack:
+    """M `trainings` of equal shape; each stays an ordinary training, whose tensors are views into the stack's.
+
+    Nothing of one reaches another: products, normalisations and losses are batched over M, and every training has its own
+    random numbers and its own optimiser settings. One alone is trained by its own loop.
+    """
+
+    def __init__(self, trainings: Sequence[SegmentTraining]) -> None:
+        self.trainings = list(trainings)
+        first = trainings[0]
+        self.device, self.precision = first.device, first.precision
+        for training in trainings:
+            training.model.train()
+        self.alone = len(self.trainings) == 1
+        if self.alone:
+            return
+        self.rows = Rows(trainings)
+        self.streams = Streams(len(trainings), self.device)
+        self.model = stacked([training.model for training in trainings], self.rows, self.streams)
+        self.output = stacked_output(trainings)
+        self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
+        products = sum(isinstance(layer, StackedLinear) for layer in self.model.children())
+        weighted = sum(1 for _ in first.model.modules() if list(_.parameters(recurse=False)))
+        self.must_zero = products < weighted  # all other layers add to the gradients
+        self._losses: list[Tensor] = []  # [M] of each step since they were last handed on
+
+    def step(self, steps: Sequence[Step]) -> None:
+        """One optimiser step of every training, on its own batch.
+
+        Raises:
+            torch.OutOfMemoryError: all is as it was before the step.
+        """
+        if self.alone:
+            self.trainings[0].step(steps[0])
+            return
+        features, targets = sample(self.trainings, [step.batch for step in steps])
+        for training, step in zip(self.trainings, steps, strict=True):
+            training.set_rate(step.batch.step)
+        self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
+        if self.must_zero:
+            self.rows.gradients.zero_()
+        before = [buffer.clone() for buffer in self.buffers]
+        try:
+            with autocast(self.precision, self.device):
+                outputs = self.model(features.to(weight_type(self.precision)))
+            losses = self.output.losses(outputs, targets)
+            self._observe(outputs, targets, steps)
+            del outputs  # or the backward pass could not free it
+            losses.sum().backward()
+        except torch.OutOfMemoryError:
+            for buffer, value in zip(self.buffers, before, strict=True):
+                buffer.copy_(value)
+            raise
+        self.rows.update()
+        self._losses.append(losses.detach())
+        for training, step in zip(self.trainings, steps, strict=True):
+            training.progress.step = step.batch.step + 1
+        if any(step.look for step in steps):
+            self.hand_on_losses()
+
+    def _observe(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
+        for number, (training, step) in enumerate(zip(self.trainings, steps, strict=True)):
+            if step.look:
+                training.observe(outputs[number], targets[number], look=True, last=step.last)
+
+    def hand_on_losses(self) -> None:
+        """Put the losses of the steps since the last time where each training keeps its own."""
+        if self.alone or not self._losses:
+            return
+        recent = torch.stack(self._losses)  # [steps, M]
+        self._losses.clear()
+        for number, training in enumerate(self.trainings):
+            training.add_losses(recent[:, number])
+
+    def release(self) -> None:
+        """Make every training one of its own again."""
+        if not self.alone:
+            self.hand_on_losses()
+            self.rows.release()

@@ -1,0 +1,70 @@
+"""Every training of a pack comes to the weights that it comes to alone, whatever trains beside it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packing import difference, make_pack, write_tasks
+from torch import nn
+
+from partrain.data import Dataset
+from partrain.labels import LabelSettings
+from partrain.launch import LaunchSettings
+from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+from partrain.segment import train
+from partrain.settings import RunSettings
+
+TOLERANCE = 1e-10  # of any weight, in fp64
+TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp64", early_stop=0)
+
+# each with its own rate, decay, schedule, optimiser, seed and so data order
+VARIED: list[dict[str, Any]] = [
+    {"seed": 0},
+    {"seed": 1, "train": replace(TRAIN, lr=0.003, weight_decay=0.1)},
+    {"seed": 2, "train": replace(TRAIN, optimizer="sgd", momentum=0.9, warmup=0.5)},
+    {"seed": 3, "train": replace(TRAIN, optimizer="adam", decay=1.0)},
+    {"seed": 0, "train": replace(TRAIN, optimizer="sgd", momentum=0.0, epochs=2)},
+    {"seed": 0, "train": replace(TRAIN, lr=0.02)},
+]
+
+
+def settings_of(**changed: Any) -> RunSettings:
+    defaults: dict[str, Any] = {
+        "network": MLPSettings(depth=4, width=32),
+        "train": TRAIN,
+        "launch": LaunchSettings(device="cpu"),
+        "partition": PartitionSettings(segments=1),
+    }
+    return RunSettings(**{**defaults, **changed})
+
+
+def packed_and_alone(small: Dataset, tmp_path: Path, settings: list[RunSettings], **pack: Any) -> tuple[Any, Any]:
+    alone, packed = (write_tasks(tmp_path / kind, small, settings) for kind in ("alone", "packed"))
+    for folder in alone:
+        assert train(folder)
+    made = make_pack(tmp_path / "pack", packed, **pack)
+    assert made.run()
+    assert not made.failures
+    return packed, alone
+
+
+NETWORKS: dict[str, NetworkSettings] = {
+    "linear": MLPSettings(depth=4, width=32),
+    "dropout": MLPSettings(depth=3, width=32, dropout=0.3),
+    "batch norm": MLPSettings(depth=3, width=32, normalization="batch", activation="gelu"),
+    "layer norm": MLPSettings(depth=3, width=32, normalization="layer", activation="tanh"),
+    "conv": CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),
+    "conv without norm": CNNSettings(channels=[8], strides=[1], hidden=[16], normalization="none"),
+    "attention": CustomSettings(builder="own_networks:attending"),
+    "layers without a way of their own": CustomSettings(builder="own_networks:unusual"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_layer(small: Dataset, tmp_path: Path, name: str) -> None:
+    settings = [settings_of(**{"network": NETWORKS[name], **varied}) for varied in VARIED]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
