@@ -2,8 +2,11 @@
 
 from partrain.data.batches import normalise
 from partrain.evaluate import Evaluation, evaluate
+from partrain.multi.together import run_together
+from partrain.multi.unify import unify
+from partrain.prepared import prepare_run
 from partrain.run import run
 from partrain.settings import RunSettings
 from partrain.stitch import load
 
-__all__ = ["Evaluation", "RunSettings", "evaluate", "load", "normalise", "run"]
+__all__ = ["Evaluation", "RunSettings", "evaluate", "load", "normalise", "prepare_run", "run", "run_together", "unify"]

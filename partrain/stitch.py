@@ -1,5 +1,6 @@
 """From trained segments to one network, and back from its files: the network's own names make it a matter of copying."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from partrain.labels import LabelSettings
 from partrain.loop import CHECKPOINT
 from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import InitTape, materialise, record
+from partrain.segment import build_segment
+from partrain.task import TASK_FILE, SegmentTask
 
 MODEL_FOLDER = "model"
 
@@ -95,6 +98,22 @@ def read_card(run: Path) -> ModelCard:
     raise ValueError(f"run={run} is no run's folder: it has neither plan.json nor {MODEL_FOLDER}/model.json")
 
 
+def assemble(card: ModelCard, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> nn.Module:
+    """The network of `card` with these `weights` of its parts, in eval mode, as `load` gives it."""
+    network, tape = _build(card)
+    network.load_state_dict(weights, strict=False, assign=True)
+    network.float()
+    materialise(network, tape, card.seed, device)
+    return _with_projections(network.requires_grad_(True).eval(), tape, card, device)
+
+
+def _with_projections(network: nn.Module, tape: InitTape, card: ModelCard, device: torch.device | str) -> nn.Module:
+    """`network` itself, or, where projections stand between its segments, a traced one with the same names."""
+    if not card.projections:
+        return network
+    return Chain(network, tape).segment(None, None, card.make_projections(torch.device(device))).eval()
+
+
 def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, InitTape]:
     """The stitched network of `run` in eval mode, and its tape (which `Chain` takes)."""
     card = read_card(run)
@@ -117,12 +136,15 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """The stitched network of the run in folder `run`, in eval mode; it takes images as `partrain.normalise` gives them.
 
     It is the network's own module, or, where projections stand between its segments, a traced one with the same names.
+    Of a task's folder, it is what was trained there: a segment, or a whole network.
 
     Raises:
         ValueError: the folder is no run's, the run is not finished, or its files are damaged.
     """
-    network, tape = load_recorded(Path(run), device)
-    card = read_card(Path(run))
-    if not card.projections:
-        return network
-    return Chain(network, tape).segment(None, None, card.make_projections(torch.device(device))).eval()
+    folder = Path(run)
+    if (folder / TASK_FILE).exists():
+        segment = build_segment(SegmentTask.read(folder), folder, torch.device(device))
+        segment.load_state_dict(segment_weights(folder))
+        return segment.float().eval()
+    network, tape = load_recorded(folder, device)
+    return _with_projections(network, tape, read_card(folder), device)

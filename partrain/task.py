@@ -9,6 +9,9 @@ from partrain.labels import LabelSettings
 from partrain.optimization import TrainSettings
 
 
+TASK_FILE = "task.json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentTask:
     """Carry the boundary at `start` to the boundary at `stop` (cut names; None: the network's ends).
@@ -41,18 +44,18 @@ class SegmentTask:
 
     def check_folder(self, folder: Path) -> None:
         """Raise `ValueError` where `folder` holds another task. The device alone may differ: a run may move."""
-        path = folder / "task.json"
+        path = folder / TASK_FILE
         if path.exists() and replace(self.read(folder), device=self.device) != self:
             raise ValueError(f"{path} is of another plan or other settings; start a new run in a new folder")
 
     def write(self, folder: Path) -> None:
         """Write `folder`/task.json."""
-        checkpoint.write_json(folder / "task.json", asdict(self))
+        checkpoint.write_json(folder / TASK_FILE, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Raises `ValueError` where `folder` holds no task."""
-        path = folder / "task.json"
+        path = folder / TASK_FILE
         try:
             values = checkpoint.read_json(path)
             values["labels"] = LabelSettings(**values["labels"])
@@ -60,6 +63,6 @@ class SegmentTask:
             values["projections"] = {cut: (index, shape) for cut, (index, shape) in values["projections"].items()}
             return cls(**values)
         except FileNotFoundError:
-            raise ValueError(f"{folder} is no segment's folder: it has no task.json") from None
+            raise ValueError(f"{folder} is no segment's folder: it has no {TASK_FILE}") from None
         except (TypeError, KeyError) as error:
             raise checkpoint.DamagedFile(f"{path} is damaged ({error})") from None

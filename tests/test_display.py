@@ -34,7 +34,7 @@ def shown(folder: Path, states: list[dict[str, object]], monkeypatch: pytest.Mon
             checkpoint.write_json(folder / "progress.json", state)
             os.utime(folder / "progress.json", ns=(count, count))
             view.update(folder)
-        view.note(folder, "killed by SIGKILL")
+        view.say("segment 0: killed by SIGKILL")
     return text.getvalue()
 
 

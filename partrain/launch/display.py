@@ -60,8 +60,8 @@ class Display:
         self.update(folder)
         self._live.update(self._bars[folder], total=1, completed=1)
 
-    def note(self, folder: Path, text: str) -> None:
-        console.print(f"{self._names[folder]}: {text}")
+    def say(self, text: str) -> None:
+        console.print(text, markup=False)
 
 
 def _status(state: dict[str, Any]) -> str:

@@ -35,15 +35,19 @@ _ALLOCATOR = {
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """`device`: auto, cpu, cuda or cuda:<n>. `threads`: per segment, or auto.
+    """`device`: auto, cpu, cuda or cuda:<n>. `threads`: per process, or auto.
 
     With a number, results are the same bits on every run; auto hands the cores of segments that have ended to those
     that still train, which is faster, and the number of threads changes the order in which floating-point sums are made.
+    `pack`: whether tasks of one shape train in one process as stacks (`partrain.multi`): never, always, or auto, where a
+    trial of a few steps shows that it pays. `pack_memory_gib`: what packs may take of a device; None: what is free.
     """
 
     device: str = "auto"
     threads: str | int = "auto"
     max_restarts: int = 3
+    pack: str = "never"
+    pack_memory_gib: float | None = None
 
     def __post_init__(self) -> None:
         if self.threads != "auto":
@@ -52,6 +56,9 @@ class LaunchSettings:
             self.threads = int(self.threads)
             checks.at_least("launch.threads", self.threads, 1)
         checks.at_least("launch.max_restarts", self.max_restarts, 0)
+        checks.one_of("launch.pack", self.pack, ("never", "auto", "always"))
+        if self.pack_memory_gib is not None:
+            checks.above("launch.pack_memory_gib", self.pack_memory_gib, 0)
 
 
 class SegmentFailed(RuntimeError):
@@ -66,7 +73,8 @@ class SegmentFailed(RuntimeError):
 class Job:
     """A process to run: its task's `folder`, a `name` for people, and its share of the work in any unit.
 
-    `module` is what it runs, with `environment` besides its launcher's.
+    `module` is what it runs, with `environment` besides its launcher's. `members`: the trainings in it, their folders and
+    names, where the process has more than one.
     """
 
     folder: Path
@@ -75,12 +83,20 @@ class Job:
     cost: float
     module: str = "partrain.worker"
     environment: dict[str, str] = field(default_factory=dict)
+    members: dict[Path, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
     threads: int = field(default=0, init=False)
 
+    def trainings(self) -> dict[Path, str]:
+        """Folders and names of what it trains."""
+        return self.members or {self.folder: self.name}
+
     def start(self) -> None:
         (self.folder / ERROR_FILE).unlink(missing_ok=True)
+        if self.restarts == 0:
+            for member in self.members:
+                (member / ERROR_FILE).unlink(missing_ok=True)
         modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment = _ALLOCATOR | os.environ | {"PYTHONPATH": modules} | self.environment
         with (self.folder / "log.txt").open("ab") as log:
@@ -100,11 +116,12 @@ class Job:
 
     def report(self) -> dict[str, Any] | None:
         """What the process said of its own failure, if it could."""
-        try:
-            report: dict[str, Any] = checkpoint.read_json(self.folder / ERROR_FILE)
-            return report
-        except (FileNotFoundError, ValueError):
-            return None
+        return _report(self.folder)
+
+    def dropped(self) -> list["SegmentFailed"]:
+        """Of a pack that is done, the trainings that failed in it."""
+        reports = {name: _report(folder) for folder, name in self.members.items()}
+        return [_failure(name, report) for name, report in reports.items() if report is not None]
 
     def stop(self) -> None:
         """Ask the process to end."""
@@ -131,10 +148,23 @@ class Job:
             log = self.folder / "log.txt"
             often = f", after {self.restarts} restarts" if self.restarts else ""
             return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
-        if report["clear"]:
-            message = report["message"] if self.name in report["message"] else f"{self.name}: {report['message']}"
-            return SegmentFailed(message, clear=True)
-        return SegmentFailed(f"{self.name}: {report['type']}: {report['message']}\n{report['traceback']}", clear=False)
+        return _failure(self.name, report)
+
+
+def _report(folder: Path) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = checkpoint.read_json(folder / ERROR_FILE)
+        return report
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _failure(name: str, report: dict[str, Any]) -> SegmentFailed:
+    """What a training called `name` said of its own failure."""
+    if report["clear"]:
+        message = report["message"] if name in report["message"] else f"{name}: {report['message']}"
+        return SegmentFailed(message, clear=True)
+    return SegmentFailed(f"{name}: {report['type']}: {report['message']}\n{report['traceback']}", clear=False)
 
 
 @contextmanager
@@ -193,20 +223,25 @@ class _Supervisor:
     def _look(self) -> None:
         for job in list(self.running):
             assert job.process is not None
-            self.display.update(job.folder)
+            for folder in job.trainings():
+                self.display.update(folder)
             code = job.process.poll()
             if code is None:
                 continue
             self.running.remove(job)
             if code == DONE:
-                self.display.done(job.folder)
+                for folder in job.trainings():
+                    self.display.done(folder)
+                for failure in job.dropped():
+                    self.failures.append(failure)
+                    self.display.say(f"{failure}; the others went on")
             elif code < 0 and job.restarts < self.settings.max_restarts:
                 job.restarts += 1
-                self.display.note(job.folder, f"killed by {signal.Signals(-code).name}; restarting from its checkpoint")
+                self.display.say(f"{job.name}: killed by {signal.Signals(-code).name}; restarting from its checkpoint")
                 self.waiting.insert(0, job)
             elif code != STOPPED:
                 self.failures.append(job.failure(code))
-                self.display.note(job.folder, "failed; the others go on")
+                self.display.say(f"{job.name}: failed; the others go on")
             self._divide_threads()
 
     def _stop_all(self) -> None:
@@ -224,7 +259,8 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> 
         SegmentFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
-    with Display([(job.folder, job.name) for job in jobs], show) as display, interruptible():
+    watched = [training for job in jobs for training in job.trainings().items()]
+    with Display(watched, show) as display, interruptible():
         supervisor = _Supervisor(jobs, settings, display)
         supervisor.run()
     if len(supervisor.failures) == 1:

@@ -5,9 +5,11 @@ go on. One checkpoint holds all that are under way as they were after the same s
 moment and made again ends with the same bits.
 """
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from partrain.control import Control
 from partrain.loop import CHECKPOINT, Step
 from partrain.memory import PeakMemory
 from partrain.multi.stack import Stack, shape_of
-from partrain.multi.task import PackTask
+from partrain.multi.task import PackTask, check_members
 from partrain.segment import SegmentTraining
 from partrain.worker import ERROR_FILE, write_report
 
@@ -65,6 +67,8 @@ class Pack:
         self.capacity = task.capacity
         self.members: list[Member] = []
         self.stacks: list[tuple[Stack, list[Member]]] = []
+        self.waiting: list[int] = list(range(len(task.members)))
+        self.changed = True
         self.failures: dict[str, str] = {}
         self.restore()
 
@@ -72,7 +76,7 @@ class Pack:
 
     def run(self) -> bool:
         """Train all, unless `control` asks to stop; True once none is left."""
-        self.changed, saved = True, time.monotonic()
+        saved = time.monotonic()
         while not self.control.stop_asked():
             if self.changed:
                 self.admit()
@@ -147,6 +151,20 @@ class Pack:
 
     def drop(self, member: Member) -> None:
         self.members.remove(member)
+        self.changed = True
+
+    def join(self, folder: Path, pause: int | None = None) -> None:
+        """Let the training in `folder` begin as soon as there is room, stacked with those of its shape."""
+        check_members([*((self.folder / name).resolve() for name in self.task.members), folder.resolve()])
+        self.task = replace(
+            self.task,
+            members=[*self.task.members, os.path.relpath(folder, self.folder)],
+            pauses=[*self.task.pauses, pause],
+            stack_sizes=[*self.task.stack_sizes, max(self.task.stack_sizes)],
+        )
+        self.task.write(self.folder)
+        self.waiting.append(len(self.task.members) - 1)
+        self.capacity += 1
         self.changed = True
 
     def fail(self, name: str, folder: Path, error: Exception) -> None:
@@ -226,7 +244,6 @@ class Pack:
 
     def restore(self) -> None:
         """Take up those that were under way, where they were then; all others wait, as their own checkpoints have them."""
-        self.waiting = list(range(len(self.task.members)))
         try:
             tensors, held = checkpoint.load(self.folder / CHECKPOINT)
         except FileNotFoundError:

@@ -51,11 +51,6 @@ class Rows:
         for settings, rows in alike.items():
             _step(settings, rows)
 
-    def release(self) -> None:
-        """Give every training tensors of its own again."""
-        for row in self._rows:
-            row.release()
-
 
 class Stacked:
     """One parameter of M trainings: `values` and `gradients` [M, *shape], parts of the rows.
@@ -87,6 +82,15 @@ class _Tensor(torch.autograd.Function):
 def trained(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that an optimiser changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def leave_rows(training: SegmentTraining) -> None:
+    """Give `training` tensors of its own, and let go of rows that it may have been part of."""
+    for parameter in trained(training.model):
+        parameter.data = parameter.detach().clone()
+        parameter.grad = None  # in rows they are kept from step to step
+        state = training.optimizer.state[parameter]
+        training.optimizer.state[parameter] = {name: value.clone() for name, value in state.items()}
 
 
 def _view(rows: Tensor, offset: int, like: Tensor) -> Tensor:
@@ -134,13 +138,6 @@ class _Row:
         if self.is_sgd:
             return kind, group["lr"], group["weight_decay"], group["momentum"]
         return kind, group["lr"], group["weight_decay"], group["eps"], *group["betas"]
-
-    def release(self) -> None:
-        for parameter in self.parameters:
-            parameter.data = parameter.detach().clone()
-            parameter.grad = None
-            state = self.optimizer.state[parameter]
-            self.optimizer.state[parameter] = {name: value.clone() for name, value in state.items()}
 
 
 def _step(settings: tuple[Any, ...], rows: Sequence[_Row]) -> None:

@@ -9,7 +9,7 @@ from partrain.loop import Step
 from partrain.multi.boundaries import sample, stacked_output
 from partrain.multi.graph import stacked, structure
 from partrain.multi.linear import StackedLinear
-from partrain.multi.rows import Rows, trained
+from partrain.multi.rows import Rows, leave_rows, trained
 from partrain.multi.streams import Streams
 from partrain.optimization import autocast, weight_type
 from partrain.segment import SegmentTraining
@@ -41,6 +41,7 @@ class Stack:
             training.model.train()
         self.alone = len(self.trainings) == 1
         if self.alone:
+            leave_rows(first)
             return
         self.rows = Rows(trainings)
         self.streams = Streams(len(trainings), self.device)
@@ -99,9 +100,3 @@ class Stack:
         self._losses.clear()
         for number, training in enumerate(self.trainings):
             training.add_losses(recent[:, number])
-
-    def release(self) -> None:
-        """Make every training one of its own again."""
-        if not self.alone:
-            self.hand_on_losses()
-            self.rows.release()

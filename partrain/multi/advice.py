@@ -1,0 +1,136 @@
+"""Whether it pays to stack trainings of a shape, and how many: tried out on a few steps of throwaway copies.
+
+What stacking saves is the time between products: calls, allocations, passes over little. What it costs is the size of
+its working set. Which of the two weighs more depends on shapes, threads and caches, so it is measured, not guessed.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from partrain.control import Control
+from partrain.memory import PeakMemory
+from partrain.multi.capacity import LiveBytes, Need
+from partrain.multi.stack import Stack
+from partrain.segment import SegmentTraining
+from partrain.task import SegmentTask
+
+SIZES = (2, 4, 8, 16, 32)
+WORTH_IT = 1.1  # a gain below this is within what timings differ by
+
+_WARM_UP, _LEAST, _SECONDS = 2, 3, 0.25  # steps, steps, seconds of each trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """`seconds`: of a step of one training, by the size of the stack it is in (1: alone)."""
+
+    seconds: dict[int, float]
+
+    @property
+    def stack_size(self) -> int:
+        """The size at which a training is fastest; 1 where no stack is faster by much."""
+        best = min(self.seconds, key=self.seconds.__getitem__)
+        return best if self.gain(best) >= WORTH_IT else 1
+
+    def gain(self, size: int) -> float:
+        """How many times as fast stacks of `size` are as the same trainings one after another."""
+        return self.seconds[1] / self.seconds[size]
+
+    def sentence(self) -> str:
+        """What is advised, and why."""
+        size = self.stack_size
+        if size > 1:
+            return f"stacks of {size}, {self.gain(size):.2f} times as fast as one after another in a trial"
+        others = [other for other in self.seconds if other > 1]
+        best = max(others, key=self.gain, default=1)
+        return f"not stacked: in a trial stacks of {best} were {self.gain(best):.2f} times as fast as one after another"
+
+
+def advise(tasks: Sequence[SegmentTask], budget: int) -> Advice:
+    """Try stacks of `tasks`, which are of one shape, as far as they fit into `budget` bytes.
+
+    Raises:
+        ValueError: not even one fits.
+    """
+    room = capacity(tasks, budget)
+    seconds = {1: _trial(tasks[:1])}
+    for size in SIZES:
+        if size > min(len(tasks), room):
+            break
+        seconds[size] = _trial(tasks[:size]) / size
+        if seconds[size] > 1.05 * min(seconds.values()):
+            break  # larger ones only get worse
+    return Advice(seconds=seconds)
+
+
+def capacity(tasks: Sequence[SegmentTask], budget: int) -> int:
+    """How many of `tasks`, which are of one shape, fit into `budget` bytes.
+
+    Raises:
+        ValueError: not even one does.
+    """
+    need = dry_run(tasks)
+    if need.capacity(budget) < 1:
+        raise ValueError(
+            f"one training of the pack needs {need.fixed + need.each:,} bytes, its budget is {budget:,}; "
+            "raise launch.pack_memory_gib, or train smaller networks or batches"
+        )
+    return need.capacity(budget)
+
+
+def dry_run(tasks: Sequence[SegmentTask]) -> Need:
+    """The bytes of a step of stacks of these `tasks`, from two sizes of them: weights, gradients, state, activations."""
+    peaks = []
+    for size in (2, 3):
+        with tempfile.TemporaryDirectory() as folder:
+            trainings = copies([tasks[number % len(tasks)] for number in range(size)], Path(folder))
+            stepping(trainings[:1])()  # what the first step of a process loads is nobody's alone
+            with LiveBytes() as live:
+                step = stepping(trainings)
+                step()
+                step()  # an optimiser's state is there from the first step on
+        peaks.append((size, live.peak))
+    return Need.through(*peaks)
+
+
+def copies(tasks: Sequence[SegmentTask], folder: Path) -> list[SegmentTraining]:
+    """Trainings of `tasks`, in folders below `folder`, that nobody will miss."""
+    trainings = []
+    for number, task in enumerate(tasks):
+        own = folder / str(number)
+        replace(task, stored_input=None, stored_output=None, initial=None).write(own)
+        trainings.append(SegmentTraining(own, Control(own), PeakMemory()))
+    return trainings
+
+
+def stepping(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
+    """A function that does a step of `trainings`, stacked if there are several."""
+    stack = Stack(trainings)
+    steps = [training.steps() for training in trainings]
+
+    def step() -> None:
+        stack.step([next(each) for each in steps])
+
+    return step
+
+
+def _trial(tasks: Sequence[SegmentTask]) -> float:
+    """Seconds of a step, the least of a few: whatever else the machine does only adds to it."""
+    with tempfile.TemporaryDirectory() as folder:
+        step = stepping(copies(tasks, Path(folder)))
+        for _ in range(_WARM_UP):
+            step()
+        device = torch.device(tasks[0].device)
+        spent: list[float] = []
+        while len(spent) < _LEAST or sum(spent) < _SECONDS:
+            started = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent.append(time.perf_counter() - started)
+    return min(spent)

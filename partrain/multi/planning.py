@@ -1,0 +1,95 @@
+"""Which processes train many tasks: packs of those that are to be stacked, and the others.
+
+What is packed with what decides the last bits of the result, so it is written down (packs.json in a folder of its own)
+before the first step: called again on the same folder, the same packs go on.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from partrain import checkpoint
+from partrain.console import console
+from partrain.launch.local import Job, LaunchSettings
+from partrain.launch.placement import num_cores
+from partrain.multi.grouping import Group, group, write_pack
+from partrain.multi.task import PackTask
+from partrain.task import SegmentTask
+
+_MODULE = "partrain.multi.worker"
+_PACKS = "packs.json"
+
+
+class Work:
+    """Trainings to be done, by task folder: their tasks, `names` for people, `costs` in any unit, `pauses` if any."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[Path, SegmentTask] = {}
+        self.names: dict[Path, str] = {}
+        self.costs: dict[Path, float] = {}
+        self.pauses: dict[Path, int | None] = {}
+
+    def add(self, folder: Path, task: SegmentTask, name: str, cost: float, pause: int | None = None) -> None:
+        self.tasks[folder], self.names[folder], self.costs[folder] = task, name, cost
+        self.pauses[folder] = pause
+
+
+def processes(work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool = False) -> list[Job]:
+    """A job for every pack, and one for every other training, or with `queue` as many as run at once for all of those.
+
+    `folder`: for the packs. `show`: what is advised.
+
+    Raises:
+        ValueError: a training does not fit into the memory that packs may take.
+    """
+    plan = folder / _PACKS
+    if plan.exists():
+        packs = [folder / name for name in checkpoint.read_json(plan)]
+    else:
+        packs = _write_packs(work, settings, folder, show, queue)
+        checkpoint.write_json(plan, [pack.name for pack in packs])
+    jobs, left = [], dict(work.tasks)
+    for pack in packs:
+        members = [(pack / name).resolve() for name in PackTask.read(pack).members]
+        held = {member: work.names[member] for member in members if left.pop(member, None)}
+        if held:
+            device = work.tasks[next(iter(held))].device
+            cost = sum(work.costs[member] for member in held)
+            jobs.append(Job(pack, f"pack of {len(members)}", device, cost, _MODULE, members=held))
+    return jobs + [Job(path, work.names[path], task.device, work.costs[path]) for path, task in left.items()]
+
+
+def _write_packs(work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool) -> list[Path]:
+    """The folders of the packs that are made of `work`."""
+    stacked: dict[str, list[Group]] = defaultdict(list)
+    single: dict[str, dict[Path, SegmentTask]] = defaultdict(dict)
+    for found in group(work.tasks, settings):
+        first, task = next(iter(found.tasks.items()))
+        if show and found.advice is not None:
+            others = len(found.tasks) - 1
+            console.print(f"{work.names[first]} and {others} more of its shape: {found.advice.sentence()}", markup=False)
+        if found.stack_size > 1:
+            stacked[task.device].append(found)
+        else:
+            single[task.device] |= found.tasks
+    packs = {device.replace(":", ""): groups for device, groups in stacked.items()}
+    if queue:
+        for device, tasks in single.items():
+            for number, part in enumerate(_dealt(tasks, at_once(device, settings))):
+                packs[f"{device.replace(':', '')}-{number}"] = [Group(part, 1)]
+    for name, groups in packs.items():
+        write_pack(folder / name, groups, work.pauses)
+    return [folder / name for name in packs]
+
+
+def at_once(device: str, settings: LaunchSettings) -> int:
+    """How many processes train side by side on `device`."""
+    if device != "cpu":
+        return 1
+    return max(1, num_cores() // settings.threads) if isinstance(settings.threads, int) else num_cores()
+
+
+def _dealt(tasks: Mapping[Path, SegmentTask], hands: int) -> Sequence[Mapping[Path, SegmentTask]]:
+    """`tasks` dealt out like cards, none of the hands empty."""
+    items = list(tasks.items())
+    return [dict(items[number::hands]) for number in range(min(hands, len(items)))]
