@@ -64,7 +64,9 @@ class PreparedRun:
             name = f"segments/{segment.index}"
             folder, task = self.folder / name, self.tasks[name]
             if not is_finished(folder) or (jobs and _outputs_missing(task, folder)):
-                jobs.insert(0, Job(folder, f"segment {segment.index}", task.device, _work(segment.index, segment.flops)))
+                jobs.insert(
+                    0, Job(folder, f"segment {segment.index}", task.device, _work(segment.index, segment.flops))
+                )
         return jobs
 
 
@@ -143,5 +145,3 @@ def is_finished(folder: Path) -> bool:
     """Whether the training in `folder` has come to its end."""
     path = folder / CHECKPOINT
     return path.exists() and bool(checkpoint.load_metadata(path)["finished"])
-
-

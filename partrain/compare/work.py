@@ -11,7 +11,7 @@ from partrain.cost import measure
 from partrain.launch.placement import num_cores
 from partrain.networks import Chain, NetworkSettings
 from partrain.partition import PartitionSettings, make_plan
-from partrain.run import cuts_of
+from partrain.prepared import cuts_of
 from partrain.settings import RunSettings
 from partrain.strategies.settings import REPLICAS
 

@@ -15,6 +15,7 @@ class Display:
     """Shows what each segment's progress.json says; without `show`, notes alone."""
 
     def __init__(self, segments: Sequence[tuple[Path, str]], show: bool = True) -> None:
+        self.show = show
         self._as_lines = show and not console.is_terminal
         self._names = dict(segments)
         self._epochs: dict[Path, int] = {}

@@ -232,8 +232,9 @@ class _Supervisor:
             if code == DONE:
                 for folder in job.trainings():
                     self.display.done(folder)
-                for failure in job.dropped():
-                    self.failures.append(failure)
+                dropped = job.dropped()
+                self.failures += dropped
+                for failure in dropped if self.display.show else ():
                     self.display.say(f"{failure}; the others went on")
             elif code < 0 and job.restarts < self.settings.max_restarts:
                 job.restarts += 1

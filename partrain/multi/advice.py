@@ -22,6 +22,8 @@ from partrain.task import SegmentTask
 SIZES = (2, 4, 8, 16, 32)
 WORTH_IT = 1.1  # a gain below this is within what timings differ by
 
+_ENDLESS = 1_000_000  # epochs
+
 _WARM_UP, _LEAST, _SECONDS = 2, 3, 0.25  # steps, steps, seconds of each trial
 
 
@@ -103,7 +105,8 @@ def copies(tasks: Sequence[SegmentTask], folder: Path) -> list[SegmentTraining]:
     trainings = []
     for number, task in enumerate(tasks):
         own = folder / str(number)
-        replace(task, stored_input=None, stored_output=None, initial=None).write(own)
+        endless = replace(task.train, epochs=_ENDLESS)
+        replace(task, train=endless, stored_input=None, stored_output=None, initial=None).write(own)
         trainings.append(SegmentTraining(own, Control(own), PeakMemory()))
     return trainings
 

@@ -38,7 +38,7 @@ class StackedOutput(Protocol):
     """Where M trainings end."""
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """[M, batch, *shape] -> [M], each training's own loss."""
+        """[M, batch, *shape] -> [M, n], of which the means over n are the trainings' own losses."""
         ...
 
     def scores(self, outputs: Tensor) -> Tensor:
@@ -81,13 +81,13 @@ class _OneByOne:
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         pairs = zip(self._boundaries, outputs, targets, strict=True)
-        return torch.stack([each.loss(output, wanted) for each, output, wanted in pairs])
+        return torch.stack([each.loss(output, wanted) for each, output, wanted in pairs]).unsqueeze(1)
 
 
 def cross_entropies(scores: Tensor, targets: Tensor) -> Tensor:
-    """[M, batch, classes] and class numbers [M, batch] or probabilities [M, batch, classes] -> means over batches [M]."""
+    """[M, batch, classes] and class numbers [M, batch] or probabilities [M, batch, classes] -> [M, batch]."""
     losses = F.cross_entropy(scores.flatten(0, 1), targets.flatten(0, 1), reduction="none")
-    return losses.unflatten(0, scores.shape[:2]).mean(dim=1)
+    return losses.view(scores.shape[:2])
 
 
 def stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:

@@ -50,7 +50,9 @@ def _shape(folder: Path, task: SegmentTask) -> Hashable:
 
 
 @cache
-def _structure(network: str, image_shape: tuple[int, ...], classes: int, start: str | None, stop: str | None) -> Hashable:
+def _structure(
+    network: str, image_shape: tuple[int, ...], classes: int, start: str | None, stop: str | None
+) -> Hashable:
     chain = Chain.build(network_settings(loads(network)), image_shape, classes)
     cuts = {cut.name: cut for cut in chain.cuts}
     return structure(chain.segment(cuts.get(start or ""), cuts.get(stop or "")))

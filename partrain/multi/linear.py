@@ -30,31 +30,25 @@ class StackedLinear(StackedLayer):
 
     def forward(self, values: Tensor) -> Tensor:
         flat = values.flatten(1, -2) if values.ndim > 3 else values
-        kind = values.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.values.dtype
-        output: Tensor = _Product.apply(self.weight.anchor, flat, self.weight, self.bias, dtype)
+        output: Tensor = _Product.apply(self.weight.anchor, flat, self.weight, self.bias)
         return output.unflatten(1, values.shape[1:-1]) if values.ndim > 3 else output
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None, dtype: torch.dtype
-    ) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
         ctx.weight, ctx.bias, ctx.came_as = weight, bias, values.dtype
-        with torch.autocast(values.device.type, enabled=False):
-            values, used = values.to(dtype), weight.values.to(dtype)
-            ctx.save_for_backward(values, used)
-            if bias is None:
-                return torch.bmm(values, used.transpose(1, 2))
-            return torch.baddbmm(bias.values.to(dtype).unsqueeze(1), values, used.transpose(1, 2))
+        values = values.to(weight.computed.dtype)
+        ctx.save_for_backward(values)
+        output = torch.bmm(values, weight.computed.transpose(1, 2))
+        return output if bias is None else output.add_(bias.computed.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = gradients
-        values, used = ctx.saved_tensors
+        (values,) = ctx.saved_tensors
         ctx.weight.gradients.copy_(torch.bmm(output.transpose(1, 2), values))
         if ctx.bias is not None:
-            ctx.bias.gradients.copy_(output.sum(dim=1))
-        back = torch.bmm(output, used).to(ctx.came_as) if ctx.needs_input_grad[1] else None
-        return None, back, None, None, None
+            torch.sum(output, 1, dtype=ctx.bias.gradients.dtype, out=ctx.bias.gradients)
+        back = torch.bmm(output, ctx.weight.computed).to(ctx.came_as) if ctx.needs_input_grad[1] else None
+        return None, back, None, None

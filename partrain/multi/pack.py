@@ -234,7 +234,9 @@ class Pack:
             for name, tensor in member.training.state().items()
         }
         held: dict[str, Any] = {
-            "members": [{"name": member.name, "progress": member.training.progress.to_json()} for member in self.members],
+            "members": [
+                {"name": member.name, "progress": member.training.progress.to_json()} for member in self.members
+            ],
             "capacity": self.capacity,
         }
         checkpoint.save(self.folder / CHECKPOINT, tensors, held)

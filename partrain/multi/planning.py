@@ -19,6 +19,9 @@ from partrain.task import SegmentTask
 _MODULE = "partrain.multi.worker"
 _PACKS = "packs.json"
 
+# as for one training (`launch.local`), but a stack's temporaries are M times as large
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+
 
 class Work:
     """Trainings to be done, by task folder: their tasks, `names` for people, `costs` in any unit, `pauses` if any."""
@@ -54,9 +57,13 @@ def processes(work: Work, settings: LaunchSettings, folder: Path, show: bool, qu
         held = {member: work.names[member] for member in members if left.pop(member, None)}
         if held:
             device = work.tasks[next(iter(held))].device
-            cost = sum(work.costs[member] for member in held)
-            jobs.append(Job(pack, f"pack of {len(members)}", device, cost, _MODULE, members=held))
+            jobs.append(pack_job(pack, held, device, sum(work.costs[member] for member in held)))
     return jobs + [Job(path, work.names[path], task.device, work.costs[path]) for path, task in left.items()]
+
+
+def pack_job(pack: Path, members: dict[Path, str], device: str, cost: float) -> Job:
+    """The process that trains `members`, folders and names, as the task in the folder `pack` says."""
+    return Job(pack, f"pack of {len(members)}", device, cost, _MODULE, _ALLOCATOR, members)
 
 
 def _write_packs(work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool) -> list[Path]:
@@ -67,7 +74,9 @@ def _write_packs(work: Work, settings: LaunchSettings, folder: Path, show: bool,
         first, task = next(iter(found.tasks.items()))
         if show and found.advice is not None:
             others = len(found.tasks) - 1
-            console.print(f"{work.names[first]} and {others} more of its shape: {found.advice.sentence()}", markup=False)
+            console.print(
+                f"{work.names[first]} and {others} more of its shape: {found.advice.sentence()}", markup=False
+            )
         if found.stack_size > 1:
             stacked[task.device].append(found)
         else:

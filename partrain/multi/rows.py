@@ -20,10 +20,10 @@ _ALIGNED = 16  # numbers; every parameter begins at a multiple of it, for whole 
 class Rows:
     """`values` and `gradients` [M, numbers in a row] of M `trainings` whose parameters have the same shapes.
 
-    Frozen parameters stay where they are.
+    `computed` are the values in the precision of products, made anew by `refresh`; frozen parameters stay where they are.
     """
 
-    def __init__(self, trainings: Sequence[SegmentTraining]) -> None:
+    def __init__(self, trainings: Sequence[SegmentTraining], precision: torch.dtype) -> None:
         first = trained(trainings[0].model)
         self._places: dict[int, tuple[int, Tensor]] = {}  # offset in the row, and the shape and strides there
         size = 0
@@ -32,19 +32,30 @@ class Rows:
             size += -(-parameter.numel() // _ALIGNED) * _ALIGNED
         self.values = torch.zeros(len(trainings), size, dtype=first[0].dtype, device=first[0].device)
         self.gradients = torch.zeros_like(self.values)
+        self.computed = self.values if precision == first[0].dtype else torch.zeros_like(self.values, dtype=precision)
+        # of steps: torch's optimisers have a count for every parameter
+        self._counts = torch.zeros(len(trainings), len(first), device=first[0].device)
         places = list(self._places.values())
         self._rows = [
-            _Row(training, values, gradients, places)
-            for training, values, gradients in zip(trainings, self.values, self.gradients, strict=True)
+            _Row(training, values, gradients, counts, places)
+            for training, values, gradients, counts in zip(
+                trainings, self.values, self.gradients, self._counts, strict=True
+            )
         ]
+
+    def refresh(self) -> None:
+        """Before a step: bring `computed` up to the values."""
+        if self.computed is not self.values:
+            self.computed.copy_(self.values)
 
     def stacked(self, parameter: nn.Parameter) -> "Stacked":
         """The first training's `parameter` in all of them."""
         offset, like = self._places[id(parameter)]
-        return Stacked(_view(self.values, offset, like), _view(self.gradients, offset, like))
+        return Stacked(*(_view(rows, offset, like) for rows in (self.values, self.computed, self.gradients)))
 
     def update(self) -> None:
         """One optimiser step of every training, each by its own settings; the gradients are left as they are."""
+        self._counts.add_(1)
         alike: dict[tuple[Any, ...], list[_Row]] = defaultdict(list)
         for row in self._rows:
             alike[row.settings()].append(row)
@@ -53,13 +64,13 @@ class Rows:
 
 
 class Stacked:
-    """One parameter of M trainings: `values` and `gradients` [M, *shape], parts of the rows.
+    """One parameter of M trainings: `values`, `computed` and `gradients` [M, *shape], parts of the rows.
 
     `anchor` makes autograd ask for gradients; it is no weight and gets none.
     """
 
-    def __init__(self, values: Tensor, gradients: Tensor) -> None:
-        self.values, self.gradients = values, gradients
+    def __init__(self, values: Tensor, computed: Tensor, gradients: Tensor) -> None:
+        self.values, self.computed, self.gradients = values, computed, gradients
         self.anchor = torch.zeros((), device=values.device, requires_grad=True)
 
     def tensor(self) -> Tensor:
@@ -103,7 +114,12 @@ class _Row:
     """One training's numbers, as vectors: all that its optimiser reads and writes."""
 
     def __init__(
-        self, training: SegmentTraining, values: Tensor, gradients: Tensor, places: list[tuple[int, Tensor]]
+        self,
+        training: SegmentTraining,
+        values: Tensor,
+        gradients: Tensor,
+        counts: Tensor,
+        places: list[tuple[int, Tensor]],
     ) -> None:
         self.optimizer, self.parameters = training.optimizer, trained(training.model)
         self.values, self.gradients = values, gradients
@@ -115,10 +131,9 @@ class _Row:
         else:
             names = ("exp_avg", "exp_avg_sq")
         self.state = [torch.zeros_like(values) for _ in names]
-        self.counts = torch.zeros(len(self.parameters), device=values.device)  # of steps: torch has one per parameter
-        self.counts += held.get("step", 0)
-        self.count = self.counts[0]
-        for count, parameter, (offset, like) in zip(self.counts, self.parameters, places, strict=True):
+        counts += held.get("step", 0)
+        self.count = counts[0]
+        for count, parameter, (offset, like) in zip(counts, self.parameters, places, strict=True):
             before = self.optimizer.state[parameter]
             views = {name: _view(row, offset, like) for name, row in zip(names, self.state, strict=True)}
             for name, view in views.items():
@@ -153,7 +168,6 @@ def _step(settings: tuple[Any, ...], rows: Sequence[_Row]) -> None:
         return
     eps, beta1, beta2 = rest
     averages, squares = ([row.state[place] for row in rows] for place in (0, 1))
-    torch._foreach_add_([row.counts for row in rows], 1)
     steps = [row.count for row in rows]
     update = torch._fused_adamw_ if kind is torch.optim.AdamW else torch._fused_adam_
     update(

@@ -42,10 +42,6 @@ class RungTrainer:
         self.device = torch.device(place(shared.launch.device, 1)[0])
         self._prepared: dict[int, PreparedRun] = {}
 
-    @property
-    def packed(self) -> bool:
-        return self.launch.pack != "never"
-
     def prepared(self, trial: Trial) -> PreparedRun:
         if trial.index not in self._prepared:
             run = prepare_run(trial.settings, trial.folder, self.dataset, self.num_images)

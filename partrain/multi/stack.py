@@ -43,7 +43,7 @@ class Stack:
         if self.alone:
             leave_rows(first)
             return
-        self.rows = Rows(trainings)
+        self.rows = Rows(trainings, torch.bfloat16 if self.precision == "bf16" else weight_type(self.precision))
         self.streams = Streams(len(trainings), self.device)
         self.model = stacked([training.model for training in trainings], self.rows, self.streams)
         self.output = stacked_output(trainings)
@@ -51,7 +51,7 @@ class Stack:
         products = sum(isinstance(layer, StackedLinear) for layer in self.model.children())
         weighted = sum(1 for _ in first.model.modules() if list(_.parameters(recurse=False)))
         self.must_zero = products < weighted  # all other layers add to the gradients
-        self._losses: list[Tensor] = []  # [M] of each step since they were last handed on
+        self._losses: list[Tensor] = []  # [M, n] of each step since they were last handed on
 
     def step(self, steps: Sequence[Step]) -> None:
         """One optimiser step of every training, on its own batch.
@@ -66,6 +66,7 @@ class Stack:
         for training, step in zip(self.trainings, steps, strict=True):
             training.set_rate(step.batch.step)
         self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
+        self.rows.refresh()
         if self.must_zero:
             self.rows.gradients.zero_()
         before = [buffer.clone() for buffer in self.buffers]
@@ -75,7 +76,7 @@ class Stack:
             losses = self.output.losses(outputs, targets)
             self._observe(outputs, targets, steps)
             del outputs  # or the backward pass could not free it
-            losses.sum().backward()
+            losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
         except torch.OutOfMemoryError:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
@@ -96,7 +97,7 @@ class Stack:
         """Put the losses of the steps since the last time where each training keeps its own."""
         if self.alone or not self._losses:
             return
-        recent = torch.stack(self._losses)  # [steps, M]
+        recent = torch.stack(self._losses).mean(dim=2)  # [steps, M]
         self._losses.clear()
         for number, training in enumerate(self.trainings):
             training.add_losses(recent[:, number])

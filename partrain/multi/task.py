@@ -47,7 +47,5 @@ def check_members(folders: Sequence[Path]) -> list[SegmentTask]:
     devices = {task.device: folder for task, folder in zip(tasks, folders, strict=True)}
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
-        raise ValueError(
-            f"{first} is on {one}, {second} on {other}: a pack is on one device; make a pack for each"
-        )
+        raise ValueError(f"{first} is on {one}, {second} on {other}: a pack is on one device; make a pack for each")
     return tasks

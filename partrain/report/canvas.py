@@ -14,13 +14,17 @@ _DASHES = ("solid", "dash", "dot")
 
 
 class Plot(NamedTuple):
-    """A figure on a page, `height` pixels high; a `square` one about as high as it is wide, up to that."""
+    """A figure on a page, `height` pixels high; a `square` one about as high as it is wide, up to that.
+
+    `width`: fewest pixels that it can be read at; a narrower screen scrolls it sideways.
+    """
 
     title: str
     caption: str
     figure: go.Figure
     height: int = 340
     square: bool = False
+    width: int = 0
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -6,10 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from partrain.networks import NETWORKS, MLPSettings
-from partrain.settings import RunSettings
-
-# the setting that says which option of a group is chosen
-_GROUPS = {"data": "name", "network": "kind", "labels": "family", "schedule": "name", "strategy": "name"}
+from partrain.settings import GROUPS, RunSettings
 
 
 def command(config: dict[str, Any]) -> str:
@@ -17,7 +14,7 @@ def command(config: dict[str, Any]) -> str:
     defaults = RunSettings().to_json()
     words = []
     for part, values in config.items():
-        if part in _GROUPS:
+        if part in GROUPS:
             words += _chosen(part, values, defaults[part])
         elif isinstance(values, dict):
             words += _changed(part, values, defaults[part])
@@ -28,7 +25,7 @@ def command(config: dict[str, Any]) -> str:
 
 def _chosen(group: str, values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """`group=option`, where it is not the default one, and what of it was changed."""
-    key = _GROUPS[group]
+    key = GROUPS[group]
     option, words = values[key], []
     if group == "network":
         kind = NETWORKS[option]

@@ -39,7 +39,7 @@ def write_page(folder: Path, dataset: Dataset | None = None, refresh: float | No
     """
     record = RunRecord.read(folder, dataset)
     text = (
-        _environment()
+        environment()
         .get_template("run.html.j2")
         .render(
             title=f"{record.network} on {record.data}" if record.plan else "Run",
@@ -80,13 +80,13 @@ def write_runs_page(
     `folder`; None: nowhere.
     """
     text = (
-        _environment()
+        environment()
         .get_template("runs.html.j2")
         .render(
             title=title,
             lead=lead,
-            summary=_table(summary, []) if summary else None,
-            table=_table(rows, links),
+            summary=make_table(summary) if summary else None,
+            table=make_table(rows, links),
             plots=plots,
             refresh=None,
         )
@@ -95,7 +95,11 @@ def write_runs_page(
     return folder / PAGE
 
 
-def _table(rows: Sequence[dict[str, Any]], links: Sequence[str | None]) -> Table:
+def make_table(rows: Sequence[dict[str, Any]], links: Sequence[str | None] = ()) -> Table:
+    """A sortable table of `rows` of equal keys, without the columns that no row has a value for.
+
+    `links`: where the first cell of each row leads to; None: nowhere.
+    """
     columns = [column for column in (rows[0] if rows else []) if any(row[column] not in ("", None) for row in rows)]
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     for row, link in zip(cells, links, strict=False):
@@ -136,16 +140,17 @@ def _command(record: RunRecord) -> str | None:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The pages' templates, with what they all use."""
+    templates = Environment(
         loader=PackageLoader("partrain", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(colours=COLOURS, plotly=_plotly, figure_json=_figure_json)
-    return environment
+    templates.globals.update(colours=COLOURS, plotly=_plotly, figure_json=_figure_json)
+    return templates
 
 
 @cache

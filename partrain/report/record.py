@@ -47,9 +47,9 @@ class Process:
         timeline = result.get("timeline") or _checkpoint(folder).get("timeline", [])
         return cls(
             name=name,
-            task=_json(folder / "task.json"),
+            task=read_found(folder / "task.json"),
             rows=_rows(folder / "metrics.csv"),
-            progress=_json(folder / "progress.json"),
+            progress=read_found(folder / "progress.json"),
             result=result,
             timeline=[(start, end) for start, end in timeline],
         )
@@ -105,14 +105,14 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path, dataset: Dataset | None = None) -> "RunRecord":
         config = folder / "config.yaml"
-        results = _json(folder / "results.json")
+        results = read_found(folder / "results.json")
         return cls(
             folder=folder,
             provenance=results.get("data") or (dataset.provenance() if dataset else {}),
             config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {},
-            plan=_plan(_json(folder / "plan.json")),
+            plan=_plan(read_found(folder / "plan.json")),
             results=results,
-            evaluation=_json(folder / "evaluation.json"),
+            evaluation=read_found(folder / "evaluation.json"),
             processes=_processes(folder, results.get("segments", [])),
         )
 
@@ -203,9 +203,10 @@ def _processes(folder: Path, results: list[dict[str, Any]]) -> list[Process]:
     return processes
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_found(path: Path) -> Any:
+    """What a JSON file says; empty where there is none yet, or a damaged one."""
     try:
-        return dict(checkpoint.read_json(path))
+        return checkpoint.read_json(path)
     except (FileNotFoundError, checkpoint.DamagedFile):
         return {}
 

@@ -63,7 +63,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
         assert not pack.run()
     assert make_pack(tmp_path / "pack b", disturbed, capacity=capacity).run()
     assert files(disturbed) == files(undisturbed)
-    metrics = [[(folder / "metrics.csv").read_text().count("\n") for folder in each] for each in (disturbed, undisturbed)]
+    metrics = [
+        [(folder / "metrics.csv").read_text().count("\n") for folder in each] for each in (disturbed, undisturbed)
+    ]
     assert metrics[0] == metrics[1] == [4, 2, 3, 3, 4]
 
 
@@ -146,7 +148,9 @@ def test_a_damaged_checkpoint_does_not_stop_the_others(small: Dataset, tmp_path:
     assert weights(packed[1])
 
 
-@pytest.mark.parametrize("network", [MLPSettings(depth=3, width=16), CNNSettings(channels=[4], strides=[2], hidden=[8])])
+@pytest.mark.parametrize(
+    "network", [MLPSettings(depth=3, width=16), CNNSettings(channels=[4], strides=[2], hidden=[8])]
+)
 def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
     small: Dataset, tmp_path: Path, network: MLPSettings | CNNSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

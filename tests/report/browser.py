@@ -49,6 +49,7 @@ def open_page(page: Path, script: str, folder: Path, dark: bool = False, width: 
             program,
             *("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"),
             *("--virtual-time-budget=10000", f"--window-size={width},2000", f"--user-data-dir={folder}"),
+            "--enable-unsafe-swiftshader",  # WebGL without a GPU
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             copy.as_uri(),

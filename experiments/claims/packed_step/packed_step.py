@@ -1,0 +1,232 @@
+"""Time of a step of M models packed, against the same M one after another, and as torch.func.vmap: table and plot.
+
+    python experiments/claims/packed_step/packed_step.py
+    python experiments/claims/packed_step/packed_step.py --repetitions 3 --sizes 2 8 --networks mlp64
+
+Every model has a seed, data order, learning rate and weight decay of its own. Both sides are partrain's own loops, vmap is
+a bare loop. Sides take turns, in one process on all cores.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from partrain import checkpoint
+from partrain.compare.claim import parser, save
+from partrain.compare.machine import described, machine
+from partrain.config import clear_errors
+from partrain.data import Dataset, DataSettings, prepare
+from partrain.multi.advice import WORTH_IT, copies, stepping
+from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
+from partrain.optimization import TrainSettings, autocast
+from partrain.partition import PartitionSettings
+from partrain.prepared import prepare_run
+from partrain.report.plots import COLOURS
+from partrain.report.rows import markdown, write_csv
+from partrain.report.tables import data_label
+from partrain.segment import SegmentTraining
+from partrain.settings import RunSettings
+from partrain.task import SegmentTask
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its batch size, and the gains that are aimed at, by M."""
+
+    label: str
+    network: NetworkSettings
+    batch: int
+    targets: dict[int, float]
+
+
+CASES = {
+    "mlp64": Case("784-64-64-47", MLPSettings(depth=3, width=64), 32, {2: 1.6, 8: 4.0, 16: 5.0}),
+    "mlp128": Case("784-128-128-47", MLPSettings(depth=3, width=128), 128, {2: 1.3, 16: 3.0}),
+    "mlp512": Case("784-512-512-47", MLPSettings(depth=3, width=512), 128, {}),
+    "cnn": Case("CNN 16-32-32, 64", CNNSettings(channels=[16, 32, 32], strides=[2, 2, 2], hidden=[64]), 64, {}),
+}
+
+
+def tasks_of(case: Case, precision: str, count: int, dataset: Dataset) -> list[SegmentTask]:
+    """`count` trainings, no two with the same settings."""
+    tasks = []
+    for number in range(count):
+        train = TrainSettings(
+            batch_size=case.batch, precision=precision, lr=1e-3 * 1.05**number, weight_decay=0.01 * (1 + number)
+        )
+        settings = RunSettings(network=case.network, partition=PartitionSettings(segments=1), train=train, seed=number)
+        tasks.append(prepare_run(settings, Path(), dataset).tasks["segments/0"])
+    return tasks
+
+
+def one_after_another(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
+    """A step of each, by its own loop."""
+    return partial(_all, [stepping([training]) for training in trainings])
+
+
+def _all(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()
+
+
+def as_vmap(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
+    """A step of all by torch.func's transforms, with torch's fused optimiser over the stacked parameters.
+
+    It has one learning rate for all, which is a little less work than a rate for each.
+    """
+    models = [training.model for training in trainings]
+    weights, kept_with = ([state(model) for model in models] for state in (_parameters, _buffers))
+    values = {name: torch.stack([own[name] for own in weights]).requires_grad_() for name in weights[0]}
+    buffers = {name: torch.stack([own[name] for own in kept_with]) for name in kept_with[0]}
+    optimizer = torch.optim.AdamW(list(values.values()), lr=1e-3, fused=True)
+    precision, device = trainings[0].precision, trainings[0].device
+    model = models[0]
+
+    def loss(own: dict[str, Tensor], kept: dict[str, Tensor], features: Tensor, targets: Tensor) -> Tensor:
+        with autocast(precision, device):
+            output = functional_call(model, (own, kept), (features,))
+        return F.cross_entropy(output.float(), targets)
+
+    gradients = vmap(grad_and_value(loss), randomness="different")
+    batches = [training.steps() for training in trainings]
+
+    def step() -> None:
+        pairs = [training.input.sample(next(each).batch) for training, each in zip(trainings, batches, strict=True)]
+        features, targets = (torch.stack(part) for part in zip(*pairs, strict=True))
+        found, _ = gradients({name: value.detach() for name, value in values.items()}, buffers, features, targets)
+        for name, value in values.items():
+            value.grad = found[name]
+        optimizer.step()
+
+    return step
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_buffers())
+
+
+def measure(
+    case: Case, precision: str, count: int, dataset: Dataset, repetitions: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of a step of all `count` models, by side, one value per repetition."""
+    tasks = tasks_of(case, precision, count, dataset)
+    makers = {"packed": stepping, "alone": one_after_another, "vmap": as_vmap}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {name: make(copies(tasks, Path(folder) / name)) for name, make in makers.items()}
+        for step in sides.values():
+            step()
+            step()
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for repetition in range(repetitions):
+            for name in reversed(sides) if repetition % 2 else sides:
+                found[name].append(_seconds(sides[name], seconds))
+    return found
+
+
+def _seconds(step: Callable[[], None], least: float) -> float:
+    """The median of as many steps as take `least` seconds."""
+    spent: list[float] = []
+    while sum(spent) < least or len(spent) < 3:
+        started = time.perf_counter()
+        step()
+        spent.append(time.perf_counter() - started)
+    return median(spent)
+
+
+def row(case: Case, precision: str, count: int, found: dict[str, list[float]]) -> dict[str, Any]:
+    """The table's row. Ratios are taken within a repetition, then their median."""
+    gains = [alone / packed for alone, packed in zip(found["alone"], found["packed"], strict=True)]
+    gain, target = median(gains), case.targets.get(count)
+    return {
+        "network": case.label,
+        "batch": case.batch,
+        "precision": precision,
+        "M": count,
+        "one after another, ms": _digits(1000 * median(found["alone"])),
+        "packed, ms": _digits(1000 * median(found["packed"])),
+        "packed is × faster": _digits(gain),
+        "least": _digits(min(gains)),
+        "most": _digits(max(gains)),
+        "vmap is × faster": _digits(
+            median(alone / other for alone, other in zip(found["alone"], found["vmap"], strict=True))
+        ),
+        "auto would pack": "yes" if gain >= WORTH_IT else "no",
+        "target": target,
+        "met": "" if target is None else "yes" if gain >= target else "NO",
+    }
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Gains against M, a panel per network."""
+    names = list(dict.fromkeys((each["network"], each["batch"]) for each in rows))
+    figure = Figure(figsize=(3.4 * len(names), 3.6))
+    for axes, (network, batch) in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        shown = [each for each in rows if (each["network"], each["batch"]) == (network, batch)]
+        for colour, precision in zip(COLOURS, dict.fromkeys(each["precision"] for each in shown), strict=False):
+            own = [each for each in shown if each["precision"] == precision]
+            sizes = [each["M"] for each in own]
+            axes.plot(
+                sizes, [each["packed is × faster"] for each in own], "o-", color=colour, label=f"packed, {precision}"
+            )
+            axes.plot(sizes, [each["vmap is × faster"] for each in own], "x:", color=colour, label=f"vmap, {precision}")
+        targets = {each["M"]: each["target"] for each in shown if each["target"]}
+        axes.plot(list(targets), list(targets.values()), "_", color="black", markersize=14, label="aimed at")
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        sizes = sorted({each["M"] for each in shown})
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set(title=f"{network}, batch {batch}", xlabel="models M", ylabel="× as fast as one after another")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    save(figure, path)
+
+
+def main() -> None:
+    options = parser(__doc__, HERE)
+    options.add_argument("--repetitions", type=int, default=7)
+    options.add_argument("--seconds", type=float, default=0.4, help="of either side in every repetition")
+    options.add_argument("--networks", nargs="+", default=list(CASES), choices=CASES)
+    options.add_argument("--sizes", type=int, nargs="+", default=[2, 4, 8, 16])
+    options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    given = options.parse_args()
+    with clear_errors():
+        data = DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
+        dataset = prepare(data if given.root else DataSettings())
+        rows = []
+        for name in given.networks:
+            for precision in given.precisions:
+                for count in given.sizes:
+                    found = measure(CASES[name], precision, count, dataset, given.repetitions, given.seconds)
+                    rows.append(row(CASES[name], precision, count, found))
+                    print(rows[-1], flush=True)
+        write_csv(given.out / "table.csv", rows)
+        on = f"{data_label(dataset.provenance())}; {described(machine())}; torch {torch.__version__}."
+        notes = f"{given.repetitions} repetitions in turn, medians; ratios within a repetition, then their median."
+        checkpoint.write_text(given.out / "table.md", "\n\n".join([markdown(rows).rstrip(), notes, on]) + "\n")
+        plot(rows, given.out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()

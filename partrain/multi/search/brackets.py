@@ -1,0 +1,88 @@
+"""The arithmetic of budgets: how many configurations train until which epoch, and which of them go on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rung:
+    """So many configurations train until `epochs` epochs are done."""
+
+    configurations: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A successive halving: the configurations of its first rung are its own. `number`: how many times it halves."""
+
+    number: int
+    rungs: tuple[Rung, ...]
+
+    def steps(self) -> list[int]:
+        """Epochs that all configurations of a rung together train in it, rung by rung."""
+        befores = [0, *(rung.epochs for rung in self.rungs)]
+        return [rung.configurations * (rung.epochs - before) for rung, before in zip(self.rungs, befores, strict=False)]
+
+
+def hyperband(max_epochs: int, eta: int, min_epochs: int) -> list[Bracket]:
+    """Hyperband's brackets (Li et al., JMLR 2018), the one that halves most first.
+
+    Raises:
+        ValueError: `max_epochs` are too few to halve once.
+    """
+    halvings = _halvings("hyperband", max_epochs, eta, min_epochs)
+    return [
+        _halving(-(-(halvings + 1) * eta**number // (number + 1)), number, max_epochs, eta)
+        for number in range(halvings, -1, -1)
+    ]
+
+
+def successive_halving(configurations: int, max_epochs: int, eta: int, min_epochs: int) -> list[Bracket]:
+    """One bracket, which halves as often as the epochs and the configurations allow.
+
+    Raises:
+        ValueError: either are too few to halve once.
+    """
+    halvings = _halvings("successive_halving", max_epochs, eta, min_epochs)
+    if configurations < eta:
+        raise ValueError(
+            f"search.configurations={configurations} is too small for a bracket of successive_halving with "
+            f"search.eta={eta}; the smallest that works is {eta}"
+        )
+    return [_halving(configurations, min(halvings, _power(configurations, eta)), max_epochs, eta)]
+
+
+def one_rung(configurations: int, max_epochs: int) -> list[Bracket]:
+    """All train in full: random search and grid."""
+    return [Bracket(0, (Rung(configurations, max_epochs),))]
+
+
+def promoted(scores: Mapping[int, float | None], count: int, higher_is_better: bool) -> list[int]:
+    """The `count` best by score, best first; of equal ones the lower index. Those without a score are never among them."""
+    sign = -1 if higher_is_better else 1
+    ranked = sorted((sign * score, index) for index, score in scores.items() if score is not None)
+    return [index for _, index in ranked[:count]]
+
+
+def _halvings(method: str, max_epochs: int, eta: int, min_epochs: int) -> int:
+    """How many times the epochs can be divided by `eta` and still be `min_epochs`."""
+    if max_epochs < eta * min_epochs:
+        raise ValueError(
+            f"train.epochs={max_epochs} is too small for a bracket of {method} with search.eta={eta} and "
+            f"search.min_epochs={min_epochs}; the smallest that works is {eta * min_epochs}"
+        )
+    return _power(max_epochs // min_epochs, eta)
+
+
+def _power(number: int, base: int) -> int:
+    """The largest p with `base` ** p <= `number`; logarithms would round."""
+    power = 0
+    while base ** (power + 1) <= number:
+        power += 1
+    return power
+
+
+def _halving(configurations: int, number: int, max_epochs: int, eta: int) -> Bracket:
+    rungs = (Rung(configurations // eta**step, max_epochs // eta ** (number - step)) for step in range(number + 1))
+    return Bracket(number, tuple(rungs))

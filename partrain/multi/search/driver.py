@@ -1,0 +1,225 @@
+"""A search from settings to results: configurations are drawn and checked, then trained and promoted rung by rung.
+
+Brackets do not depend on one another, so they advance together: wave j trains rung j of all of them at once. Every step
+leaves files in the search's folder and is passed over where they are there: killed at any moment and called again, the
+search goes on with the same promotions and comes to the same results.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from partrain.claimed import claim, deciding, resumable
+from partrain.compare.machine import machine
+from partrain.console import console
+from partrain.data import Dataset, prepare
+from partrain.launch import LaunchSettings
+from partrain.launch.placement import place
+from partrain.multi.search.brackets import Bracket, promoted
+from partrain.multi.search.configurations import Configuration, brackets_of, check_configurations, draw
+from partrain.multi.search.leaderboard import print_results, write_leaderboard
+from partrain.multi.search.settings import SearchSettings
+from partrain.multi.search.space import Space
+from partrain.multi.search.state import RungResult, SearchFolder
+from partrain.multi.search.trainer import Trainer, Trial
+from partrain.multi.search.values import check_names, settings_with
+from partrain.multi.search.view import View
+from partrain.report.command import command
+from partrain.report.search_record import SearchRecord
+from partrain.results import versions
+from partrain.settings import RunSettings
+
+
+def search(
+    shared: RunSettings,
+    settings: SearchSettings,
+    folder: str | Path,
+    dataset: Dataset | None = None,
+    show: bool = True,
+    arguments: Sequence[str] = (),
+    trainer: Trainer | None = None,
+) -> dict[str, Any]:
+    """Do the search that `settings` describe in `folder`, or go on with it; returns what results.json says.
+
+    Configurations have all of `shared` in common but what the space sets. With `partition.dry_run` they are drawn,
+    checked and listed, no more. `dataset`: instead of the one that `shared.data` names. `show`: how far it is and what
+    came out; failures are told anyway. `arguments`: of experiments/search.py, to be said after Ctrl-C. `trainer`: who
+    trains, instead of partrain's own.
+
+    Raises:
+        ValueError: a setting is wrong, a configuration cannot be trained, or the folder holds another search, and nothing
+            has begun; or all configurations have failed.
+    """
+    folder = Path(folder).absolute()
+    space = Space.parse(settings.space)
+    check_names(shared, space.names)
+    brackets = brackets_of(settings, space, shared.train.epochs)
+    place(shared.launch.device, 1)  # so that a device that is not there is said before data are prepared
+    dataset = dataset or prepare(shared.data)
+    configurations = draw(settings, space, brackets, shared.seed)
+    images = len(dataset.train)
+    check_configurations(configurations, shared, dataset, images - settings.held_out(images))
+    if show:
+        console.print(_described(settings, brackets, configurations), markup=False)
+    if shared.partition.dry_run:
+        console.print("\n".join(f"bracket {each.bracket}  {each}" for each in configurations), markup=False)
+        return {}
+    about = {"search": asdict(settings), "settings": deciding(shared), "machine": machine()}
+    claim(folder / "search.json", about, "search", following={"brackets": list(map(asdict, brackets))})
+    if trainer is None:
+        from partrain.multi.rungs import RungTrainer
+
+        trainer = RungTrainer(dataset, shared, settings, show)
+    with resumable(folder, "search", arguments):
+        results = _Search(shared, settings, SearchFolder(folder), brackets, configurations, trainer).run(dataset, show)
+    if show:
+        print_results(folder)
+    return results
+
+
+class _Search:
+    """A search under way."""
+
+    def __init__(
+        self,
+        shared: RunSettings,
+        settings: SearchSettings,
+        folder: SearchFolder,
+        brackets: Sequence[Bracket],
+        drawn: Sequence[Configuration],
+        trainer: Trainer,
+    ) -> None:
+        self.shared, self.settings, self.folder, self.trainer = shared, settings, folder, trainer
+        self.brackets = brackets
+        self.configurations = folder.configurations(drawn)
+
+    def run(self, dataset: Dataset, show: bool) -> dict[str, Any]:
+        """Do the waves that are left, then finish the winner."""
+        waves = range(max(len(bracket.rungs) for bracket in self.brackets))
+        done = next((wave for wave in waves if not self.is_done(wave)), len(waves))
+        if done and show:
+            console.print(f"{done} of {len(waves)} waves are done already")
+        metric, seconds = self.settings.metric, self.folder.seconds()
+        try:
+            with View(self.brackets, self.configurations, metric, done, seconds, show) as view:
+                for wave in waves[done:]:
+                    if self.entrants(wave):
+                        self.do_wave(wave, view)
+                        self.publish(self.shared.report.refresh or None)
+            return self.folder.results() or self.conclude(dataset)
+        finally:
+            self.publish()  # or the page would say for ever that the search goes on
+
+    def entrants(self, wave: int) -> dict[int, list[int]]:
+        """The configurations that a wave trains, by their bracket's number; of no bracket that has none left."""
+        found = {}
+        for bracket in self.brackets:
+            if wave == 0:
+                found[bracket.number] = [each.index for each in self.configurations if each.bracket == bracket.number]
+            elif wave < len(bracket.rungs) and (before := self.folder.rung(bracket.number, wave - 1)):
+                found[bracket.number] = sorted(before.promoted)
+        return {number: indices for number, indices in found.items() if indices}
+
+    def is_done(self, wave: int) -> bool:
+        """Whether all its rungs are, where those before it are done."""
+        return all(self.folder.rung(number, wave) for number in self.entrants(wave))
+
+    def do_wave(self, wave: int, view: View) -> None:
+        """Train, score and promote. All entrants train even where some rungs are done: what trains together decides bits."""
+        entrants = self.entrants(wave)
+        rungs = {bracket.number: bracket.rungs[wave:] for bracket in self.brackets}
+        trials = [self.trial(index, rungs[number][0].epochs) for number in entrants for index in entrants[number]]
+        view.begin(trials)
+        with self.folder.timed(wave) as seconds:
+            failed, scores = self.train_and_score(trials, view)
+        results = []
+        for number, indices in entrants.items():
+            own: dict[int, float | None] = {index: scores.get(index) for index in indices}
+            following = rungs[number][1].configurations if len(rungs[number]) > 1 else 0
+            result = self.folder.rung(number, wave) or RungResult(
+                bracket=number,
+                rung=wave,
+                epochs=rungs[number][0].epochs,
+                scores=own,
+                failed={index: failed[index] for index in indices if index in failed},
+                promoted=promoted(own, following, self.settings.higher_is_better),
+                seconds=seconds(),
+            )
+            self.folder.write_rung(result)
+            results.append(result)
+        view.end(results)
+
+    def train_and_score(self, trials: Sequence[Trial], view: View) -> tuple[dict[int, str], dict[int, float]]:
+        """Why those failed that did, and the scores of the others, by index."""
+        failed = {index: self.told(reason) for index, reason in self.trainer.train(trials).items()}
+        for index, reason in failed.items():
+            view.failed(index, reason)
+        trained = [trial for trial in trials if trial.index not in failed]
+        scores = self.trainer.score(trained, self.settings.metric) if trained else {}
+        for index, score in scores.items():
+            if not math.isfinite(score):
+                failed[index] = f"its {self.settings.metric} is {score}"
+                view.failed(index, failed[index])
+        return failed, {index: score for index, score in scores.items() if index not in failed}
+
+    def trial(self, index: int, epochs: int) -> Trial:
+        settings = settings_with(self.shared, self.configurations[index].values)
+        return Trial(index=index, settings=settings, folder=self.folder.configuration(index), epochs=epochs)
+
+    def told(self, reason: str) -> str:
+        """In one line, without where the search lies."""
+        return reason.splitlines()[0].replace(f"{self.folder.path}/", "")
+
+    def publish(self, refresh: float | None = None) -> None:
+        """Write the leaderboard and the page, from what is there so far, which `refresh` seconds later may be more."""
+        write_leaderboard(self.folder.path)
+        if self.shared.report.page:
+            from partrain.report.search_page import write_search_page  # plotly, which training need not wait for
+
+            write_search_page(self.folder.path, refresh)
+
+    def conclude(self, dataset: Dataset) -> dict[str, Any]:
+        """Finish the best of those trained for the most epochs, and write results.json.
+
+        Raises:
+            ValueError: all have failed.
+        """
+        record = SearchRecord.read(self.folder.path)
+        winner = record.winner
+        if winner is None:
+            first = next(each for each in record.configurations.values() if each.failure)
+            raise ValueError(
+                f"all {len(self.configurations)} configurations failed; {self.configurations[first.index]}: {first.failure}"
+            )
+        trial = self.trial(winner.index, winner.epochs)
+        finished = self.trainer.finish(trial)
+        alone = replace(trial.settings, launch=replace(trial.settings.launch, pack=LaunchSettings.pack))
+        named = dataset.name == self.shared.data.name  # not arrays given from Python
+        results = {
+            "method": self.settings.method,
+            "metric": self.settings.metric,
+            "best": {
+                "index": winner.index,
+                "values": winner.values,
+                "score": winner.score,
+                "epochs": winner.epochs,
+                "test_accuracy": finished["test_accuracy"],
+                "command": command(alone.to_json()) if named else None,
+            },
+            "configurations": len(self.configurations),
+            "epochs_trained": sum(each.epochs for each in record.configurations.values()),
+            "seconds": self.folder.seconds(),
+            "packed": self.shared.launch.pack != "never",
+            "data": dataset.provenance(),
+            "versions": versions(),
+        }
+        self.folder.write_results(results)
+        return results
+
+
+def _described(settings: SearchSettings, brackets: Sequence[Bracket], configurations: Sequence[Configuration]) -> str:
+    epochs = sum(sum(bracket.steps()) for bracket in brackets)
+    count = f"{len(brackets)} bracket{'s' * (len(brackets) != 1)}"
+    return f"{settings.method}: {len(configurations)} configurations in {count}, {epochs} epochs in all"
