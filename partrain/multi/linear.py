@@ -30,11 +30,15 @@ class StackedLinear(StackedLayer):
 
     def forward(self, values: Tensor) -> Tensor:
         flat = values.flatten(1, -2) if values.ndim > 3 else values
-        output: Tensor = _Product.apply(self.weight.anchor, flat, self.weight, self.bias)
+        shared = flat.stride(0) == 0 and not flat.requires_grad
+        product = _SharedProduct if shared else _Product
+        output: Tensor = product.apply(self.weight.anchor, flat[0] if shared else flat, self.weight, self.bias)
         return output.unflatten(1, values.shape[1:-1]) if values.ndim > 3 else output
 
 
 class _Product(torch.autograd.Function):
+    """values [M, batch, in] -> [M, batch, out]"""
+
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
         ctx.weight, ctx.bias, ctx.came_as = weight, bias, values.dtype
@@ -47,8 +51,44 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = gradients
         (values,) = ctx.saved_tensors
-        ctx.weight.gradients.copy_(torch.bmm(output.transpose(1, 2), values))
-        if ctx.bias is not None:
-            torch.sum(output, 1, dtype=ctx.bias.gradients.dtype, out=ctx.bias.gradients)
+        kept, across = ctx.weight.gradients, output.transpose(1, 2)
+        if kept.is_contiguous() and kept.dtype == values.dtype:
+            torch.bmm(across, values, out=kept)
+        else:
+            kept.copy_(torch.bmm(across, values))
+        _keep_bias(ctx.bias, output)
         back = torch.bmm(output, ctx.weight.computed).to(ctx.came_as) if ctx.needs_input_grad[1] else None
         return None, back, None, None
+
+
+class _SharedProduct(torch.autograd.Function):
+    """values [batch, in] that all M have in common -> [M, batch, out]: one product with all weights at once."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
+        ctx.weight, ctx.bias = weight, bias
+        values = values.to(weight.computed.dtype)
+        ctx.save_for_backward(values)
+        count, size, _ = weight.computed.shape
+        output = torch.mm(weight.computed.flatten(0, 1), values.t()).view(count, size, len(values)).transpose(1, 2)
+        if bias is None:
+            return output.contiguous()
+        return torch.add(output, bias.computed.unsqueeze(1), out=output.new_empty(output.shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = gradients
+        (values,) = ctx.saved_tensors
+        kept, across = ctx.weight.gradients, output.transpose(1, 2).flatten(0, 1)
+        if kept.is_contiguous() and kept.dtype == values.dtype:
+            torch.mm(across, values, out=kept.flatten(0, 1))
+        else:
+            kept.copy_(torch.mm(across, values).view(kept.shape))
+        _keep_bias(ctx.bias, output)
+        return None, None, None, None
+
+
+def _keep_bias(bias: Stacked | None, output: Tensor) -> None:
+    """Leave the gradients of biases, from those of the outputs, where the optimiser reads them."""
+    if bias is not None:
+        torch.sum(output, 1, dtype=bias.gradients.dtype, out=bias.gradients)

@@ -1,12 +1,13 @@
-"""The weights of several trainings side by side in one tensor, a row each, and the optimiser step over rows.
+"""The weights of several trainings side by side in the same tensors, and the optimiser step over all of them.
 
 A training keeps its own modules, parameters and optimiser; what changes is where they lie. Its parameters, gradients and
-optimiser state become views into its row, so that whoever looks at the training alone sees it as it always was, while
+optimiser state become views into its rows, so that whoever looks at the training alone sees it as it always was, while
 `Rows.stacked` shows one parameter of all trainings as a single tensor, for layers that compute them at once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,56 +16,82 @@ from torch import Tensor, nn
 from partrain.segment import SegmentTraining
 
 _ALIGNED = 16  # numbers; every parameter begins at a multiple of it, for whole vector registers
+_LARGE = 16_384  # numbers of a parameter that gets a block of its own
+
+
+class Block:
+    """Rows [M, numbers] of the same parameters of M trainings: their `values`, `gradients`, and, in the precision of
+    products, `computed`.
+
+    A large parameter has a block of its own, where products find and leave it without a copy; small ones share one, for
+    an optimiser's step has a cost per tensor too.
+    """
+
+    def __init__(self, count: int, size: int, like: Tensor, precision: torch.dtype) -> None:
+        self.values = torch.zeros(count, size, dtype=like.dtype, device=like.device)
+        self.gradients = torch.zeros_like(self.values)
+        self.computed = self.values if precision == like.dtype else torch.zeros_like(self.values, dtype=precision)
 
 
 class Rows:
-    """`values` and `gradients` [M, numbers in a row] of M `trainings` whose parameters have the same shapes.
-
-    `computed` are the values in the precision of products, made anew by `refresh`; frozen parameters stay where they are.
-    """
+    """The rows of M `trainings` whose parameters have the same shapes; frozen ones stay where they are."""
 
     def __init__(self, trainings: Sequence[SegmentTraining], precision: torch.dtype) -> None:
-        first = trained(trainings[0].model)
-        self._places: dict[int, tuple[int, Tensor]] = {}  # offset in the row, and the shape and strides there
-        size = 0
+        first, count = trained(trainings[0].model), len(trainings)
+        small = [parameter for parameter in first if parameter.numel() < _LARGE]
+        shared = Block(count, sum(map(_room, small)), first[0], precision)
+        self.blocks = [shared] if small else []
+        self._places: dict[int, tuple[Block, int]] = {}  # of a parameter: its block, and where its row begins there
+        offset = 0
         for parameter in first:
-            self._places[id(parameter)] = size, parameter.detach()
-            size += -(-parameter.numel() // _ALIGNED) * _ALIGNED
-        self.values = torch.zeros(len(trainings), size, dtype=first[0].dtype, device=first[0].device)
-        self.gradients = torch.zeros_like(self.values)
-        self.computed = self.values if precision == first[0].dtype else torch.zeros_like(self.values, dtype=precision)
+            if parameter.numel() < _LARGE:
+                self._places[id(parameter)] = shared, offset
+                offset += _room(parameter)
+            else:
+                self.blocks.append(Block(count, parameter.numel(), parameter, precision))
+                self._places[id(parameter)] = self.blocks[-1], 0
         # of steps: torch's optimisers have a count for every parameter
-        self._counts = torch.zeros(len(trainings), len(first), device=first[0].device)
+        self._counts = torch.zeros(count, max(len(first), len(self.blocks)), device=first[0].device)
+        self._likes = {id(parameter): parameter.detach() for parameter in first}
         places = list(self._places.values())
-        self._rows = [
-            _Row(training, values, gradients, counts, places)
-            for training, values, gradients, counts in zip(
-                trainings, self.values, self.gradients, self._counts, strict=True
-            )
-        ]
-
-    def refresh(self) -> None:
-        """Before a step: bring `computed` up to the values."""
-        if self.computed is not self.values:
-            self.computed.copy_(self.values)
+        self._rows = [_Row(training, number, self.blocks, self._counts[number]) for number, training in enumerate(trainings)]
+        for row, training in zip(self._rows, trainings, strict=True):
+            row.take(training, places)
+        alike: dict[Any, list[_Row]] = defaultdict(list)  # rows whose optimisers differ in their rates at most
+        for row in self._rows:
+            alike[row.settings].append(row)
+        self._alike = [(rows, _together(rows)) for rows in alike.values()]
 
     def stacked(self, parameter: nn.Parameter) -> "Stacked":
         """The first training's `parameter` in all of them."""
-        offset, like = self._places[id(parameter)]
-        return Stacked(*(_view(rows, offset, like) for rows in (self.values, self.computed, self.gradients)))
+        (block, offset), like = self._places[id(parameter)], self._likes[id(parameter)]
+        return Stacked(*(_view(rows, offset, like) for rows in (block.values, block.computed, block.gradients)))
+
+    def refresh(self) -> None:
+        """Before a step: bring what products compute with up to the values."""
+        for block in self.blocks:
+            if block.computed is not block.values:
+                block.computed.copy_(block.values)
+
+    def clear(self) -> None:
+        """Zero all gradients."""
+        for block in self.blocks:
+            block.gradients.zero_()
 
     def update(self) -> None:
-        """One optimiser step of every training, each by its own settings; the gradients are left as they are."""
+        """One optimiser step of every training, each at its own rate; the gradients are left as they are."""
         self._counts.add_(1)
-        alike: dict[tuple[Any, ...], list[_Row]] = defaultdict(list)
-        for row in self._rows:
-            alike[row.settings()].append(row)
-        for settings, rows in alike.items():
-            _step(settings, rows)
+        for rows, together in self._alike:
+            rates = {row.group["lr"] for row in rows}
+            if len(rates) == 1:
+                together(lr=rates.pop())
+            else:
+                for row in rows:
+                    row.step(lr=row.group["lr"])
 
 
 class Stacked:
-    """One parameter of M trainings: `values`, `computed` and `gradients` [M, *shape], parts of the rows.
+    """One parameter of M trainings: `values`, `computed` and `gradients` [M, *shape], parts of a block.
 
     `anchor` makes autograd ask for gradients; it is no weight and gets none.
     """
@@ -104,6 +131,10 @@ def leave_rows(training: SegmentTraining) -> None:
         training.optimizer.state[parameter] = {name: value.clone() for name, value in state.items()}
 
 
+def _room(parameter: Tensor) -> int:
+    return -(-parameter.numel() // _ALIGNED) * _ALIGNED
+
+
 def _view(rows: Tensor, offset: int, like: Tensor) -> Tensor:
     """What lies at `offset` of a row, or of all `rows`, laid out as `like` is."""
     shape, stride = (*rows.shape[:-1], *like.shape), (*rows.stride()[:-1], *like.stride())
@@ -111,66 +142,61 @@ def _view(rows: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 class _Row:
-    """One training's numbers, as vectors: all that its optimiser reads and writes."""
+    """One training's numbers, a vector per block: all that its optimiser reads and writes.
 
-    def __init__(
-        self,
-        training: SegmentTraining,
-        values: Tensor,
-        gradients: Tensor,
-        counts: Tensor,
-        places: list[tuple[int, Tensor]],
-    ) -> None:
-        self.optimizer, self.parameters = training.optimizer, trained(training.model)
-        self.values, self.gradients = values, gradients
-        self.group = self.optimizer.param_groups[0]
+    `settings`: what its step depends on besides tensors and the learning rate.
+    """
+
+    def __init__(self, training: SegmentTraining, number: int, blocks: Sequence[Block], counts: Tensor) -> None:
+        self.blocks = blocks
+        self.optimizer, self.group = training.optimizer, training.optimizer.param_groups[0]
+        self.values = [block.values[number] for block in blocks]
+        self.gradients = [block.gradients[number] for block in blocks]
+        self.counts = counts
         self.is_sgd = isinstance(self.optimizer, torch.optim.SGD)
-        held = self.optimizer.state[self.parameters[0]]
+        names = ("exp_avg", "exp_avg_sq")
         if self.is_sgd:
-            names: tuple[str, ...] = ("momentum_buffer",) if self.group["momentum"] else ()
-        else:
-            names = ("exp_avg", "exp_avg_sq")
-        self.state = [torch.zeros_like(values) for _ in names]
-        counts += held.get("step", 0)
-        self.count = counts[0]
-        for count, parameter, (offset, like) in zip(counts, self.parameters, places, strict=True):
-            before = self.optimizer.state[parameter]
-            views = {name: _view(row, offset, like) for name, row in zip(names, self.state, strict=True)}
-            for name, view in views.items():
+            names = ("momentum_buffer",) if self.group["momentum"] else ()  # type: ignore[assignment]
+        self.state = {name: [torch.zeros_like(values) for values in self.values] for name in names}
+        keys = ("weight_decay", "momentum") if self.is_sgd else ("weight_decay", "betas", "eps")
+        self.settings = type(self.optimizer), *(self.group[key] for key in keys)
+        self.step = _together([self])
+
+    def take(self, training: SegmentTraining, places: Sequence[tuple[Block, int]]) -> None:
+        """Move the training's parameters and their optimiser state here."""
+        for parameter, (block, offset), count in zip(trained(training.model), places, self.counts, strict=False):
+            place, before = self.blocks.index(block), self.optimizer.state[parameter]
+            like = parameter.detach()
+            state = {name: _view(rows[place], offset, like) for name, rows in self.state.items()}
+            for name, view in state.items():
                 if before.get(name) is not None:
                     view.copy_(before[name])
-            own: dict[str, Tensor] = views if self.is_sgd else {"step": count, **views}
-            self.optimizer.state[parameter] = own
-            place = _view(values, offset, like)
-            place.copy_(parameter.detach())
-            parameter.data = place
-            parameter.grad = _view(gradients, offset, like)
-
-    def settings(self) -> tuple[Any, ...]:
-        """What a step depends on besides tensors; rows with equal ones are updated in one call."""
-        group = self.group
-        kind = type(self.optimizer)
-        if self.is_sgd:
-            return kind, group["lr"], group["weight_decay"], group["momentum"]
-        return kind, group["lr"], group["weight_decay"], group["eps"], *group["betas"]
+            if not self.is_sgd:
+                count.copy_(torch.as_tensor(before.get("step", 0)))
+                state["step"] = count
+            self.optimizer.state[parameter] = state
+            values = _view(self.values[place], offset, like)
+            values.copy_(like)
+            parameter.data, parameter.grad = values, _view(self.gradients[place], offset, like)
 
 
-def _step(settings: tuple[Any, ...], rows: Sequence[_Row]) -> None:
-    """What `torch.optim` does in its fused step, for rows of equal `settings`: one pass over them, no temporaries."""
-    kind, lr, weight_decay, *rest = settings
-    values, gradients = [row.values for row in rows], [row.gradients for row in rows]
+def _together(rows: Sequence[_Row]) -> Callable[..., object]:
+    """What `torch.optim` does in its fused step, for rows of equal settings: one pass over them, no temporaries.
+
+    It is to be called with the learning rate.
+    """
+    kind, group = type(rows[0].optimizer), rows[0].group
+    lists: list[list[Tensor]] = [
+        [tensor for row in rows for tensor in row.values],
+        [tensor for row in rows for tensor in row.gradients],
+        *([tensor for row in rows for tensor in row.state[name]] for name in rows[0].state),
+    ]
     if kind is torch.optim.SGD:
-        buffers = [row.state[0] for row in rows if row.state]
-        torch._fused_sgd_(
-            values, gradients, buffers, lr=lr, weight_decay=weight_decay, momentum=rest[0],
-            dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-        )  # fmt: skip
-        return
-    eps, beta1, beta2 = rest
-    averages, squares = ([row.state[place] for row in rows] for place in (0, 1))
-    steps = [row.count for row in rows]
-    update = torch._fused_adamw_ if kind is torch.optim.AdamW else torch._fused_adam_
-    update(
-        values, gradients, averages, squares, [], steps, lr=lr, weight_decay=weight_decay, eps=eps,
-        beta1=beta1, beta2=beta2, amsgrad=False, maximize=False,
-    )  # fmt: skip
+        lists += [[]] * (3 - len(lists))
+        own = {"momentum": group["momentum"], "dampening": 0.0, "nesterov": False, "is_first_step": False}
+        return partial(torch._fused_sgd_, *lists, weight_decay=group["weight_decay"], maximize=False, **own)
+    counts = [row.counts[0] for row in rows for _ in row.values]
+    function = torch._fused_adamw_ if kind is torch.optim.AdamW else torch._fused_adam_
+    beta1, beta2 = group["betas"]
+    own = {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "amsgrad": False}
+    return partial(function, *lists, [], counts, weight_decay=group["weight_decay"], maximize=False, **own)

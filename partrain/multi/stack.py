@@ -8,6 +8,7 @@ from torch import Tensor
 from partrain.loop import Step
 from partrain.multi.boundaries import sample, stacked_output
 from partrain.multi.graph import stacked, structure
+from partrain.multi.layers import Each, StackedDropout
 from partrain.multi.linear import StackedLinear
 from partrain.multi.rows import Rows, leave_rows, trained
 from partrain.multi.streams import Streams
@@ -48,6 +49,7 @@ class Stack:
         self.model = stacked([training.model for training in trainings], self.rows, self.streams)
         self.output = stacked_output(trainings)
         self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
+        self.draws = any(isinstance(layer, Each | StackedDropout) for layer in self.model.modules())
         products = sum(isinstance(layer, StackedLinear) for layer in self.model.children())
         weighted = sum(1 for _ in first.model.modules() if list(_.parameters(recurse=False)))
         self.must_zero = products < weighted  # all other layers add to the gradients
@@ -65,10 +67,11 @@ class Stack:
         features, targets = sample(self.trainings, [step.batch for step in steps])
         for training, step in zip(self.trainings, steps, strict=True):
             training.set_rate(step.batch.step)
-        self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
+        if self.draws:
+            self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
         self.rows.refresh()
         if self.must_zero:
-            self.rows.gradients.zero_()
+            self.rows.clear()
         before = [buffer.clone() for buffer in self.buffers]
         try:
             with autocast(self.precision, self.device):

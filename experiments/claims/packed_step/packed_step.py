@@ -3,15 +3,15 @@
     python experiments/claims/packed_step/packed_step.py
     python experiments/claims/packed_step/packed_step.py --repetitions 3 --sizes 2 8 --networks mlp64
 
-Every model has a seed, data order, learning rate and weight decay of its own. Both sides are partrain's own loops, vmap is
-a bare loop. Sides take turns, in one process on all cores.
+Every model has a learning rate and weight decay of its own; they visit the images in one order, as in a search, or each in
+its own. Both sides are partrain's own loops, vmap is a bare one. Sides take turns, in one process on all cores.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,26 +60,17 @@ CASES = {
 }
 
 
-def tasks_of(case: Case, precision: str, count: int, dataset: Dataset) -> list[SegmentTask]:
-    """`count` trainings, no two with the same settings."""
+def tasks_of(case: Case, precision: str, count: int, dataset: Dataset, own_order: bool) -> list[SegmentTask]:
+    """`count` trainings, no two with the same settings; with `own_order` each visits the images in another order."""
     tasks = []
     for number in range(count):
         train = TrainSettings(
             batch_size=case.batch, precision=precision, lr=1e-3 * 1.05**number, weight_decay=0.01 * (1 + number)
         )
-        settings = RunSettings(network=case.network, partition=PartitionSettings(segments=1), train=train, seed=number)
+        seed = number if own_order else 0
+        settings = RunSettings(network=case.network, partition=PartitionSettings(segments=1), train=train, seed=seed)
         tasks.append(prepare_run(settings, Path(), dataset).tasks["segments/0"])
     return tasks
-
-
-def one_after_another(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
-    """A step of each, by its own loop."""
-    return partial(_all, [stepping([training]) for training in trainings])
-
-
-def _all(steps: Sequence[Callable[[], None]]) -> None:
-    for step in steps:
-        step()
 
 
 def as_vmap(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
@@ -123,25 +114,30 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def measure(
-    case: Case, precision: str, count: int, dataset: Dataset, repetitions: int, seconds: float
+    case: Case, precision: str, count: int, dataset: Dataset, own_order: bool, repetitions: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds of a step of all `count` models, by side, one value per repetition."""
-    tasks = tasks_of(case, precision, count, dataset)
-    makers = {"packed": stepping, "alone": one_after_another, "vmap": as_vmap}
+    """Seconds of a step of all `count` models, by side, one value per repetition.
+
+    One after another a model has the caches to itself for a whole training, so one at a time is stepped, another in every
+    repetition, and its step counted `count` times.
+    """
+    tasks = tasks_of(case, precision, count, dataset, own_order)
+    found: dict[str, list[float]] = {"packed": [], "alone": [], "vmap": []}
     with tempfile.TemporaryDirectory() as folder:
-        sides = {name: make(copies(tasks, Path(folder) / name)) for name, make in makers.items()}
-        for step in sides.values():
-            step()
-            step()
-        found: dict[str, list[float]] = {name: [] for name in sides}
+        packed, as_one = (make(copies(tasks, Path(folder) / make.__name__)) for make in (stepping, as_vmap))
+        alone = [stepping([training]) for training in copies(tasks, Path(folder) / "alone")]
         for repetition in range(repetitions):
+            sides = {"packed": packed, "alone": alone[repetition % count], "vmap": as_one}
             for name in reversed(sides) if repetition % 2 else sides:
-                found[name].append(_seconds(sides[name], seconds))
+                times = count if name == "alone" else 1
+                found[name].append(times * _seconds(sides[name], seconds))
     return found
 
 
 def _seconds(step: Callable[[], None], least: float) -> float:
-    """The median of as many steps as take `least` seconds."""
+    """The median of as many steps as take `least` seconds, after two that warm up."""
+    step()
+    step()
     spent: list[float] = []
     while sum(spent) < least or len(spent) < 3:
         started = time.perf_counter()
@@ -150,14 +146,15 @@ def _seconds(step: Callable[[], None], least: float) -> float:
     return median(spent)
 
 
-def row(case: Case, precision: str, count: int, found: dict[str, list[float]]) -> dict[str, Any]:
+def row(case: Case, precision: str, count: int, own_order: bool, found: dict[str, list[float]]) -> dict[str, Any]:
     """The table's row. Ratios are taken within a repetition, then their median."""
     gains = [alone / packed for alone, packed in zip(found["alone"], found["packed"], strict=True)]
-    gain, target = median(gains), case.targets.get(count)
+    gain, target = median(gains), None if own_order else case.targets.get(count)
     return {
         "network": case.label,
         "batch": case.batch,
         "precision": precision,
+        "data order": "own" if own_order else "shared",
         "M": count,
         "one after another, ms": _digits(1000 * median(found["alone"])),
         "packed, ms": _digits(1000 * median(found["packed"])),
@@ -184,10 +181,19 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axes, (network, batch) in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         shown = [each for each in rows if (each["network"], each["batch"]) == (network, batch)]
         for colour, precision in zip(COLOURS, dict.fromkeys(each["precision"] for each in shown), strict=False):
-            own = [each for each in shown if each["precision"] == precision]
+            own = [each for each in shown if each["precision"] == precision and each["data order"] == "shared"]
+            apart = [each for each in shown if each["precision"] == precision and each["data order"] == "own"]
             sizes = [each["M"] for each in own]
             axes.plot(
                 sizes, [each["packed is × faster"] for each in own], "o-", color=colour, label=f"packed, {precision}"
+            )
+            axes.plot(
+                [each["M"] for each in apart],
+                [each["packed is × faster"] for each in apart],
+                "o--",
+                color=colour,
+                markersize=3,
+                label="data orders of their own",
             )
             axes.plot(sizes, [each["vmap is × faster"] for each in own], "x:", color=colour, label=f"vmap, {precision}")
         targets = {each["M"]: each["target"] for each in shown if each["target"]}
@@ -215,12 +221,11 @@ def main() -> None:
         data = DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
         dataset = prepare(data if given.root else DataSettings())
         rows = []
-        for name in given.networks:
-            for precision in given.precisions:
-                for count in given.sizes:
-                    found = measure(CASES[name], precision, count, dataset, given.repetitions, given.seconds)
-                    rows.append(row(CASES[name], precision, count, found))
-                    print(rows[-1], flush=True)
+        for name, precision, own_order, count in product(given.networks, given.precisions, (False, True), given.sizes):
+            case = CASES[name]
+            found = measure(case, precision, count, dataset, own_order, given.repetitions, given.seconds)
+            rows.append(row(case, precision, count, own_order, found))
+            print(rows[-1], flush=True)
         write_csv(given.out / "table.csv", rows)
         on = f"{data_label(dataset.provenance())}; {described(machine())}; torch {torch.__version__}."
         notes = f"{given.repetitions} repetitions in turn, medians; ratios within a repetition, then their median."
