@@ -25,9 +25,8 @@ from partrain.progress import timed
 from partrain.report.live import LivePage
 from partrain.report.tables import print_plan, print_results
 from partrain.results import Outcome, gather_results
-from partrain.schedule import projections
 from partrain.settings import RunSettings
-from partrain.stitch import MODEL_FOLDER, ModelCard, stitch
+from partrain.stitch import MODEL_FOLDER, stitch
 from partrain.task import SegmentTask
 
 

@@ -8,7 +8,6 @@ from partrain import checkpoint
 from partrain.labels import LabelSettings
 from partrain.optimization import TrainSettings
 
-
 TASK_FILE = "task.json"
 
 

@@ -123,6 +123,7 @@ def _layer(modules: Sequence[nn.Module], once: bool, rows: Rows, streams: Stream
     if once and _own_key(modules[0]) is not None:
         layer: Any = LAYERS[kind](Parts(modules, rows, streams))
         return layer
+    rows.link_gradients(modules)
     return Each(modules, streams)
 
 

@@ -51,12 +51,8 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = gradients
         (values,) = ctx.saved_tensors
-        kept, across = ctx.weight.gradients, output.transpose(1, 2)
-        if kept.is_contiguous() and kept.dtype == values.dtype:
-            torch.bmm(across, values, out=kept)
-        else:
-            kept.copy_(torch.bmm(across, values))
-        _keep_bias(ctx.bias, output)
+        _put(torch.bmm, output.transpose(1, 2), values, ctx.weight.gradients)
+        _put_bias(ctx.bias, output)
         back = torch.bmm(output, ctx.weight.computed).to(ctx.came_as) if ctx.needs_input_grad[1] else None
         return None, back, None, None
 
@@ -79,16 +75,21 @@ class _SharedProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = gradients
         (values,) = ctx.saved_tensors
-        kept, across = ctx.weight.gradients, output.transpose(1, 2).flatten(0, 1)
-        if kept.is_contiguous() and kept.dtype == values.dtype:
-            torch.mm(across, values, out=kept.flatten(0, 1))
-        else:
-            kept.copy_(torch.mm(across, values).view(kept.shape))
-        _keep_bias(ctx.bias, output)
+        _put(torch.mm, output.transpose(1, 2).flatten(0, 1), values, ctx.weight.gradients)
+        _put_bias(ctx.bias, output)
         return None, None, None, None
 
 
-def _keep_bias(bias: Stacked | None, output: Tensor) -> None:
-    """Leave the gradients of biases, from those of the outputs, where the optimiser reads them."""
+def _put(product: Any, left: Tensor, right: Tensor, kept: Tensor) -> None:
+    """The product of `left` and `right`, into `kept`, where the optimiser reads it, of another shape or type perhaps."""
+    shape = (*left.shape[:-1], right.shape[-1])
+    if kept.is_contiguous() and kept.dtype == left.dtype:
+        product(left, right, out=kept.view(shape))
+    else:
+        kept.copy_(product(left, right).view(kept.shape))
+
+
+def _put_bias(bias: Stacked | None, output: Tensor) -> None:
+    """The gradients of biases, from those of the outputs."""
     if bias is not None:
         torch.sum(output, 1, dtype=bias.gradients.dtype, out=bias.gradients)

@@ -11,6 +11,7 @@ from partrain.multi.graph import stacked, structure
 from partrain.multi.layers import Each, StackedDropout
 from partrain.multi.linear import StackedLinear
 from partrain.multi.rows import Rows, leave_rows, trained
+from partrain.multi.steps import Steps
 from partrain.multi.streams import Streams
 from partrain.optimization import autocast, weight_type
 from partrain.segment import SegmentTraining
@@ -47,6 +48,7 @@ class Stack:
         self.rows = Rows(trainings, torch.bfloat16 if self.precision == "bf16" else weight_type(self.precision))
         self.streams = Streams(len(trainings), self.device)
         self.model = stacked([training.model for training in trainings], self.rows, self.streams)
+        self.steps = Steps(self.rows, trainings)
         self.output = stacked_output(trainings)
         self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
         self.draws = any(isinstance(layer, Each | StackedDropout) for layer in self.model.modules())
@@ -69,7 +71,6 @@ class Stack:
             training.set_rate(step.batch.step)
         if self.draws:
             self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
-        self.rows.refresh()
         if self.must_zero:
             self.rows.clear()
         before = [buffer.clone() for buffer in self.buffers]
@@ -84,7 +85,7 @@ class Stack:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             raise
-        self.rows.update()
+        self.steps.step()
         self._losses.append(losses.detach())
         for training, step in zip(self.trainings, steps, strict=True):
             training.progress.step = step.batch.step + 1
