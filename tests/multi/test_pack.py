@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from packing import difference, make_pack, weights, write_tasks
-from test_exactness import TRAIN, settings_of
+from test_pack_exactness import TRAIN, settings_of
 
 import partrain
 from partrain import checkpoint
@@ -192,11 +192,11 @@ def test_models_are_ordinary_modules_and_checkpoints(small: Dataset, tmp_path: P
 
 def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [settings_of()])
-    with pytest.raises(ValueError, match="^a pack needs at least one task, there is none$"):
+    with pytest.raises(ValueError, match=r"^a pack needs at least one task, there is none$"):
         partrain.unify([], tmp_path / "unified")
-    with pytest.raises(ValueError, match="is named twice; a task can be in a pack once$"):
+    with pytest.raises(ValueError, match=r"is named twice; a task can be in a pack once$"):
         partrain.unify([folders[0], folders[0]], tmp_path / "unified")
-    with pytest.raises(ValueError, match="is no segment's folder: it has no task.json$"):
+    with pytest.raises(ValueError, match=r"is no segment's folder: it has no task.json$"):
         partrain.unify([folders[0], tmp_path], tmp_path / "unified")
     task = checkpoint.read_json(folders[0] / "task.json")
     checkpoint.write_json(tmp_path / "gpu/task.json", task | {"device": "cuda:0"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_exactness import TRAIN, settings_of
+from test_pack_exactness import TRAIN, settings_of
 
 import partrain
 from partrain import checkpoint

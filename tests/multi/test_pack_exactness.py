@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from packing import difference, make_pack, write_tasks
-from torch import nn
 
 from partrain.data import Dataset
 from partrain.labels import LabelSettings

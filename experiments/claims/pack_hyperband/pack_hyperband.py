@@ -1,0 +1,142 @@
+"""A whole search by Hyperband, packed, against the same search not packed: seconds, winners, table and plot.
+
+    python experiments/claims/pack_hyperband/pack_hyperband.py --root <folder with EMNIST/raw>
+
+Three sides take turns: configurations packed (launch.pack=auto), one after another on all cores (launch.threads=<cores>),
+and side by side with one core each (launch.threads=1). Runs are kept in --runs; those that are done are not done again.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from partrain import checkpoint
+from partrain.compare.claim import parser, save
+from partrain.compare.machine import described, machine
+from partrain.config import clear_errors
+from partrain.data import DataSettings, prepare
+from partrain.launch import LaunchSettings
+from partrain.launch.placement import num_cores
+from partrain.multi.search import SearchSettings, search
+from partrain.networks import MLPSettings
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+from partrain.report.plots import COLOURS
+from partrain.report.rows import markdown, write_csv
+from partrain.report.settings import ReportSettings
+from partrain.report.tables import data_label
+from partrain.settings import RunSettings
+
+HERE = Path(__file__).resolve().parent
+
+SPACE = [
+    "train.lr=loguniform(1e-4,3e-2)",
+    "train.weight_decay=loguniform(1e-4,1)",
+    "train.optimizer=choice(adamw,adam)",
+    "network.width=choice(32,64)",
+]
+SIDES = {
+    "packed": LaunchSettings(device="cpu", pack="auto"),
+    "one after another": LaunchSettings(device="cpu", threads=num_cores()),
+    "side by side": LaunchSettings(device="cpu", threads=1),
+}
+
+
+def settings_of(launch: LaunchSettings, epochs: int, images: int | None, root: str | None) -> RunSettings:
+    """Small networks on real data, or on the built-in ones without a `root`."""
+    data = DataSettings(name="emnist", split="bymerge", root=root, download=False) if root else DataSettings()
+    return RunSettings(
+        data=replace(data, limit_train=images),
+        network=MLPSettings(depth=3, width=64),
+        partition=PartitionSettings(segments=1),
+        train=TrainSettings(epochs=epochs, batch_size=32, precision="fp32"),
+        launch=launch,
+        report=ReportSettings(refresh=0),
+    )
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per side; ratios are taken within a repetition, then their median."""
+    rows = []
+    for side, runs in found.items():
+        ratios = [run["seconds"] / packed["seconds"] for run, packed in zip(runs, found["packed"], strict=True)]
+        rows.append(
+            {
+                "side": side,
+                "runs": len(runs),
+                "seconds": round(median(run["seconds"] for run in runs), 1),
+                "packed is × faster": float(f"{median(ratios):.3g}"),
+                "least": float(f"{min(ratios):.3g}"),
+                "most": float(f"{max(ratios):.3g}"),
+                "winner": " ".join(str(run["best"]["index"]) for run in runs),
+                "its validation accuracy, %": round(100 * median(run["best"]["score"] for run in runs), 2),
+                "its test accuracy, %": round(100 * median(run["best"]["test_accuracy"] for run in runs), 2),
+            }
+        )
+    return rows
+
+
+def same_promotions(folders: list[Path]) -> tuple[int, int]:
+    """How many of the rungs of all searches promoted the same configurations, and how many rungs there are."""
+    names = sorted(path.name for path in (folders[0] / "rungs").iterdir())
+    promoted = [
+        [set(checkpoint.read_json(folder / "rungs" / name)["promoted"]) for name in names] for folder in folders
+    ]
+    return sum(all(one == rung[0] for one in rung) for rung in zip(*promoted, strict=True)), len(names)
+
+
+def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Seconds of every search."""
+    figure = Figure(figsize=(8, 2.6))
+    axes = figure.subplots()
+    for place, (side, runs) in enumerate(found.items()):
+        colour, values = COLOURS[1] if side == "packed" else COLOURS[0], [run["seconds"] for run in runs]
+        bars = axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
+        axes.bar_label(bars, fmt="{:,.0f} s", padding=8)
+        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.15 * max(run["seconds"] for runs in found.values() for run in runs))
+    axes.set_xlabel("seconds of the whole search (dot: a run, bar: median)")
+    save(figure, path)
+
+
+def main() -> None:
+    options = parser(__doc__, HERE)
+    options.add_argument("--epochs", type=int, default=27)
+    options.add_argument("--images", type=int, default=20_000)
+    options.add_argument("--repetitions", type=int, default=2)
+    given = options.parse_args()
+    with clear_errors():
+        found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        folders = []
+        for repetition in range(given.repetitions):
+            for side in reversed(SIDES) if repetition % 2 else SIDES:
+                folder = given.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"
+                settings = settings_of(SIDES[side], given.epochs, given.images, given.root)
+                search_settings = SearchSettings(method="hyperband", space=SPACE, eta=3)
+                found[side].append(search(settings, search_settings, folder))
+                folders.append(folder)
+                print(side, repetition, round(found[side][-1]["seconds"], 1), flush=True)
+        rows = table(found)
+        write_csv(given.out / "table.csv", rows)
+        same, rungs = same_promotions(folders)
+        first = found["packed"][0]
+        notes = (
+            f"{first['configurations']} configurations, {first['epochs_trained']} epochs in all, of {given.images:,} "
+        )
+        notes += (
+            f"images less a tenth held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are of the waves, start-up of "
+        )
+        notes += f"their processes and scoring included. {same} of {rungs} rungs promoted the same in all searches."
+        label = data_label(prepare(settings.data).provenance())
+        on = f"{label}; {described(machine())}; torch {first['versions']['torch']}."
+        checkpoint.write_text(given.out / "table.md", "\n\n".join([markdown(rows).rstrip(), notes, on]) + "\n")
+        plot(found, given.out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()
