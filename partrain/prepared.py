@@ -71,7 +71,7 @@ class PreparedRun:
 
 
 def prepare_run(
-    settings: RunSettings, folder: Path, dataset: Dataset | None = None, num_images: int | None = None
+    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, num_images: int | None = None
 ) -> PreparedRun:
     """What the run that `settings` describe is made of; nothing is written. `num_images`: of the training images, the
     first so many (None: all).
@@ -88,7 +88,7 @@ def prepare_run(
     tasks = (make_rank_tasks if settings.strategy.is_group else make_tasks)(settings, plan, dataset)
     if num_images is not None:
         tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
-    return PreparedRun(settings=settings, folder=folder, dataset=dataset, plan=plan, tasks=tasks)
+    return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
 
 
 def check_strategy(settings: RunSettings) -> None:

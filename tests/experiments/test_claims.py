@@ -140,3 +140,49 @@ def test_flops_to_the_same_accuracy(tmp_path: Path) -> None:
     assert cheapest["synthetic", 3] == 6
     claim.plot(rows, bar, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").exists()
+
+
+def test_packed_steps_against_targets(tmp_path: Path) -> None:
+    claim = script("packed_step")
+    run = {2: {"packed": 1.0, "alone": 2.0, "vmap": 4.0}, 8: {"packed": 1.0, "alone": 3.0, "vmap": 1.5}}
+    rows = [claim.row("mlp64", "fp32", own, count, [run, run, run]) for own in (False, True) for count in run]
+    assert [(row["M"], row["packed is × faster"], row["vmap is × faster"], row["met"]) for row in rows] == [
+        (2, 2.0, 0.5, "yes"),
+        (8, 3.0, 2.0, "NO"),
+        (2, 2.0, 0.5, ""),
+        (8, 3.0, 2.0, ""),
+    ]
+    claim.plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_what_the_unified_model_saves(tmp_path: Path) -> None:
+    claim = script("unified")
+    seconds = {"unified": 10.0, "at once": 40.0, "one after another": 50.0}
+    found = {
+        way: [{"way": way, "seconds": spent, "bytes": int(spent * 2**20), "accuracies": [0.8] * 8}] * 2
+        for way, spent in seconds.items()
+    }
+    rows = claim.table(found)
+    assert [row["unified takes, time"] for row in rows] == ["", "-75 %", "-80 %"]
+    assert [row["unified takes, memory"] for row in rows] == ["", "-75 %", "-80 %"]
+    assert len({str(model) for model in claim.MODELS}) == 8
+    claim.plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_a_packed_search_against_others(tmp_path: Path) -> None:
+    claim = script("pack_hyperband")
+    best = {"index": 7, "score": 0.8, "test_accuracy": 0.79}
+    found = {
+        side: [{"seconds": seconds * factor, "best": best} for factor in (1, 2)]
+        for side, seconds in (("packed", 10.0), ("one after another", 30.0), ("side by side", 20.0))
+    }
+    rows = claim.table(found)
+    assert [(row["side"], row["packed is × faster"], row["winner"]) for row in rows] == [
+        ("packed", 1.0, "7 7"),
+        ("one after another", 3.0, "7 7"),
+        ("side by side", 2.0, "7 7"),
+    ]
+    claim.plot(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()
