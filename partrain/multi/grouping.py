@@ -28,6 +28,10 @@ class Group:
     stack_size: int
     advice: Advice | None = None
 
+    def seconds(self, size: int) -> float | None:
+        """Of a step of one of them in a stack of `size`, where a trial has told."""
+        return None if self.advice is None else self.advice.seconds[size]
+
 
 def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings) -> list[Group]:
     """Put `tasks` into groups, and see for each whether stacking pays, as far as `settings.pack` asks for it.
@@ -84,4 +88,6 @@ def write_pack(folder: Path, groups: Sequence[Group], pauses: Mapping[Path, int 
         pauses=[pauses.get(path) for path, _ in members],
         stack_sizes=[size for _, size in members],
         capacity=max(size for _, size in members),
+        alone_seconds=[each.seconds(1) for each in groups for _ in each.tasks],
+        stacked_seconds=[each.seconds(each.stack_size) for each in groups for _ in each.tasks],
     ).write(folder)

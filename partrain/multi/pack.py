@@ -19,6 +19,7 @@ from partrain import checkpoint
 from partrain.control import Control
 from partrain.loop import CHECKPOINT, Step
 from partrain.memory import PeakMemory
+from partrain.multi.gain import Gain
 from partrain.multi.stack import Stack, shape_of
 from partrain.multi.task import PackTask, check_members
 from partrain.segment import SegmentTraining
@@ -70,6 +71,7 @@ class Pack:
         self.waiting: list[int] = list(range(len(task.members)))
         self.changed = True
         self.failures: dict[str, str] = {}
+        self.gain = Gain(task)
         self.restore()
 
     # ---- from beginning to end
@@ -85,14 +87,18 @@ class Pack:
                 self.changed = False
             if not self.members:
                 break
+            started = time.perf_counter()
             for stack, members in list(self.stacks):
+                self.gain.count([member.name for member in members])
                 self.step(stack, members)
+            self.gain.seconds += time.perf_counter() - started
             self.control.look()
             if time.monotonic() - saved > _SAVED_EVERY:
                 self.save()
                 saved = time.monotonic()
         if self.members:
             self.save()
+        self.gain.write(self.folder)
         return not (self.members or self.waiting)
 
     def admit(self) -> None:

@@ -12,6 +12,7 @@ from partrain import checkpoint
 from partrain.console import console
 from partrain.launch.local import Job, LaunchSettings
 from partrain.launch.placement import num_cores
+from partrain.multi.gain import GAIN_FILE
 from partrain.multi.grouping import Group, group, write_pack
 from partrain.multi.task import PackTask
 from partrain.task import SegmentTask
@@ -19,8 +20,8 @@ from partrain.task import SegmentTask
 _MODULE = "partrain.multi.worker"
 _PACKS = "packs.json"
 
-# as for one training (`launch.local`), but a stack's temporaries are M times as large
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+# as for one training (`launch.local`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 
 
 class Work:
@@ -48,6 +49,8 @@ def processes(work: Work, settings: LaunchSettings, folder: Path, show: bool, qu
     plan = folder / _PACKS
     if plan.exists():
         packs = [folder / name for name in checkpoint.read_json(plan)]
+    elif settings.pack == "never" and not queue:
+        packs = []
     else:
         packs = _write_packs(work, settings, folder, show, queue)
         checkpoint.write_json(plan, [pack.name for pack in packs])
@@ -89,6 +92,19 @@ def _write_packs(work: Work, settings: LaunchSettings, folder: Path, show: bool,
     for name, groups in packs.items():
         write_pack(folder / name, groups, work.pauses)
     return [folder / name for name in packs]
+
+
+def tell_gains(folder: Path) -> None:
+    """Say of every pack in `folder` how much faster it was than its trainings one after another would have been."""
+    for name in checkpoint.read_json(folder / _PACKS):
+        path = folder / name / GAIN_FILE
+        if path.exists():
+            gain = checkpoint.read_json(path)
+            console.print(
+                f"pack {folder / name}: {gain['measured']:.2f} times as fast as one after another, "
+                f"{gain['predicted']:.2f} predicted by the trial",
+                soft_wrap=True,
+            )
 
 
 def at_once(device: str, settings: LaunchSettings) -> int:

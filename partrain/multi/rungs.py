@@ -15,7 +15,7 @@ from partrain.data.batches import training_images
 from partrain.launch import SegmentFailed, launch
 from partrain.launch.placement import place
 from partrain.loop import CHECKPOINT, EPOCHS_FOLDER
-from partrain.multi.planning import Work, processes
+from partrain.multi.planning import Work, processes, tell_gains
 from partrain.multi.search.settings import SearchSettings
 from partrain.multi.search.trainer import Trial
 from partrain.prepared import PreparedRun, is_finished, prepare_run
@@ -65,6 +65,8 @@ class RungTrainer:
             except SegmentFailed:
                 if not any((folder / ERROR_FILE).exists() for folder in work.tasks):
                     raise  # of a process, not of a configuration
+            if self.show and self.launch.pack == "auto":
+                tell_gains(packs)
         return {trial.index: reason for trial in trials if (reason := self.failure(trial))}
 
     def failure(self, trial: Trial) -> str | None:

@@ -16,13 +16,15 @@ class PackTask:
     """`members`: the task folders, relative to the pack's. `pauses`: after which epoch each pauses (None: it does not).
 
     `stack_sizes`: how many of each one's shape are stacked at most, 1 where stacking does not pay. `capacity`: how many
-    trainings are under way at once.
+    trainings are under way at once. `alone_seconds`, `stacked_seconds`: of a step of each, where a trial has told.
     """
 
     members: list[str]
     pauses: list[int | None]
     stack_sizes: list[int]
     capacity: int
+    alone_seconds: list[float | None] | None = None
+    stacked_seconds: list[float | None] | None = None
 
     def write(self, folder: Path) -> None:
         checkpoint.write_json(folder / FILE, asdict(self))

@@ -7,7 +7,7 @@ from typing import Any
 
 from partrain.data import Dataset
 from partrain.launch import LaunchSettings, SegmentFailed, launch
-from partrain.multi.planning import Work, processes
+from partrain.multi.planning import Work, processes, tell_gains
 from partrain.prepared import PreparedRun, is_finished, prepare_run
 from partrain.progress import timed
 from partrain.settings import RunSettings
@@ -54,7 +54,10 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs:
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
     for number, work in enumerate(stages(runs)):
-        launch(processes(work, settings, packs / str(number), show), settings, show)
+        folder = packs / str(number)
+        launch(processes(work, settings, folder, show), settings, show)
+        if show and settings.pack == "auto":
+            tell_gains(folder)
 
 
 def stages(runs: Sequence[PreparedRun]) -> list[Work]:

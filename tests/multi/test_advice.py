@@ -115,6 +115,8 @@ def test_what_is_packed_is_written_down_and_kept(small: Dataset, tmp_path: Path)
         pauses=[2] * 4,
         stack_sizes=[4] * 4,
         capacity=4,
+        alone_seconds=[None] * 4,
+        stacked_seconds=[None] * 4,
     )
     assert jobs[0].trainings() == {folder: f"training {n}" for n, folder in enumerate(folders[:4])}
     # two are done: the pack is the same, whatever is asked for now

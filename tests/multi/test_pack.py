@@ -203,3 +203,12 @@ def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is on cpu, .*gpu on cuda:0: a pack is on one device; make a pack for each$"):
         partrain.unify([folders[0], tmp_path / "gpu"], tmp_path / "unified")
     assert not (tmp_path / "unified").exists()
+
+
+def test_a_pack_tells_how_much_it_gained(small: Dataset, tmp_path: Path) -> None:
+    packed = write_tasks(tmp_path / "tasks", small, [settings_of(seed=n) for n in range(2)])
+    pack = make_pack(tmp_path / "pack", packed, alone_seconds=[0.75, 0.25], stacked_seconds=[0.25, 0.25])
+    assert pack.run()
+    gain = checkpoint.read_json(tmp_path / "pack/gain.json")
+    assert gain["predicted"] == 2.0
+    assert gain["measured"] == pytest.approx(30 * (0.75 + 0.25) / pack.gain.seconds)  # 30 steps of each
