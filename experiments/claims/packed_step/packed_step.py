@@ -203,7 +203,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 "o--",
                 color=colour,
                 markersize=3,
-                label="data orders of their own",
+                label=f"packed, {precision}, data orders of their own",
             )
             axes.plot(sizes, [each["vmap is × faster"] for each in own], "x:", color=colour, label=f"vmap, {precision}")
         targets = {each["M"]: each["target"] for each in shown if each["target"]}
@@ -215,7 +215,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set(title=f"{network}, batch {batch}", xlabel="models M", ylabel="× as fast as one after another")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncol=len(labels), fontsize=8)
     save(figure, path)
 
 

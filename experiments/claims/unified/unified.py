@@ -188,7 +188,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     options = parser(__doc__, HERE)
-    options.add_argument("--epochs", type=int, default=4)
+    options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     with clear_errors():
