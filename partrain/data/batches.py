@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -91,7 +91,7 @@ class Images:
         return self._labels.index_select(0, indices)
 
 
-@cache
+@lru_cache(maxsize=8)  # a process that goes through many data sets does not keep them all
 def _shared(dataset_folder: Path, device: torch.device) -> Images:
     dataset = Dataset.open(dataset_folder)
     return Images(dataset, dataset.train, device)
