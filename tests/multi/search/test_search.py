@@ -489,13 +489,13 @@ def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path, monkeypatch: pyt
     with View(brackets, drawn, "validation_accuracy", done=0, seconds=0.0, show=True) as view:
         view.begin(trials)
         for trial in trials[:2]:
-            checkpoint.write_text(trial.folder / "segments/0/metrics.csv", "epoch,loss\n1,0.5\n")
+            checkpoint.write_json(trial.folder / "segments/0/progress.json", {"epoch": 1, "epoch_ended": True})
         wait_until(lambda: "2/5" in out.getvalue())
         assert "wave 1/2" in out.getvalue()
         assert re.search(r"epochs  about [\d.]+ s left", out.getvalue())
         view.end([first])
         view.begin([replace(trials[0], epochs=3)])
-        checkpoint.write_text(trials[0].folder / "segments/0/metrics.csv", "epoch,loss\n1,0.5\n2,0.5\n")
+        checkpoint.write_json(trials[0].folder / "segments/0/progress.json", {"epoch": 2, "epoch_ended": True})
         wait_until(lambda: "4/5" in out.getvalue())
         view.end([])
     assert "5/5 epochs  all done" in out.getvalue()
