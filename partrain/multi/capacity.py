@@ -1,5 +1,6 @@
 """How many trainings of a shape fit on a device: bytes of a dry step, against what the device has to give."""
 
+import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,4 @@ def free_bytes(device: torch.device) -> int:
         for line in memory.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(_SAFE * int(line.split()[1]) * 1024)
-    import os
-
     return int(_SAFE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

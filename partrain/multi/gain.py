@@ -19,7 +19,7 @@ class Gain:
         self.seconds = self.alone = self.stacked = 0.0
 
     def count(self, members: Sequence[str]) -> None:
-        """A step of `members`, by name, is about to be done."""
+        """A step of `members`, by name, has been done."""
         for member in members:
             alone, stacked = self._told.get(member, (None, None))
             self.alone += alone or 0.0

@@ -121,8 +121,7 @@ def stacked(segments: Sequence[fx.GraphModule], rows: Rows, streams: Streams) ->
 def _layer(modules: Sequence[nn.Module], once: bool, rows: Rows, streams: Streams) -> nn.Module:
     kind = type(modules[0])
     if once and _own_key(modules[0]) is not None:
-        layer: Any = LAYERS[kind](Parts(modules, rows, streams))
-        return layer
+        return LAYERS[kind](Parts(modules, rows, streams))
     rows.link_gradients(modules)
     return Each(modules, streams)
 

@@ -89,7 +89,6 @@ class Pack:
                 break
             started = time.perf_counter()
             for stack, members in list(self.stacks):
-                self.gain.count([member.name for member in members])
                 self.step(stack, members)
             self.gain.seconds += time.perf_counter() - started
             self.control.look()
@@ -133,6 +132,7 @@ class Pack:
         except torch.OutOfMemoryError:
             self.make_room(stack, members)
             return
+        self.gain.count([member.name for member in members])
         for member, step in zip(members, steps, strict=True):
             if not step.look:
                 member.advance()
@@ -210,10 +210,6 @@ class Pack:
 
     def make_room(self, stack: Stack, members: Sequence[Member]) -> None:
         """The device's memory is full: half of `members` wait on disk until others have ended. No step is lost."""
-        if len(self.members) == 1:
-            raise torch.OutOfMemoryError(
-                f"{members[0].training.folder}: one training alone does not fit into the device's memory"
-            )
         stack.hand_on_losses()
         self.put_back(members[(len(members) + 1) // 2 :] or members)
 

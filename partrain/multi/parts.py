@@ -25,7 +25,7 @@ class Parts:
         if parameter is None:
             return lambda: None
         if parameter.requires_grad:
-            return self.rows.stacked(parameter).tensor
+            return self.rows.tensor(parameter)
         frozen = torch.stack([getattr(module, name) for module in self.modules])
         return lambda: frozen
 

@@ -5,7 +5,7 @@ into its rows, so that whoever looks at the training alone sees it as it always 
 parameter of all trainings as a single tensor, for layers that compute them at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class Rows:
             else:
                 self.blocks.append(Block(count, parameter.numel(), parameter, precision))
                 self.places.append((self.blocks[-1], 0))
+        self._adds_up = False  # whether any gradient is added to what is there
         self._numbers = {id(parameter): number for number, parameter in enumerate(first)}
         for row, training in enumerate(trainings):
             for parameter, (block, begin) in zip(trained(training.model), self.places, strict=True):
@@ -68,16 +69,22 @@ class Rows:
         block, begin = self.places[self._numbers[id(parameter)]]
         return Stacked(block, begin, parameter.detach())
 
+    def tensor(self, parameter: nn.Parameter) -> Callable[[], Tensor]:
+        """Gives the first training's `parameter` in all of them, for any computation of autograd's."""
+        self._adds_up = True
+        return self.stacked(parameter).tensor
+
     def link_gradients(self, modules: Sequence[nn.Module]) -> None:
         """Let autograd add up the gradients of `modules`, one of each training, where the optimiser reads them."""
+        self._adds_up = True
         for together in zip(*(trained(module) for module in modules), strict=True):
             block, begin = self.places[self._numbers[id(together[0])]]
             for row, parameter in enumerate(together):
                 parameter.grad = view_of(block.gradients[row], begin, parameter.detach())
 
     def clear(self) -> None:
-        """Zero the gradients that are added up."""
-        for block in self.blocks:
+        """Before a backward pass: zero the gradients, where some are added up."""
+        for block in self.blocks if self._adds_up else ():
             block.gradients.zero_()
 
 

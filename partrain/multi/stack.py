@@ -9,7 +9,6 @@ from partrain.loop import Step
 from partrain.multi.boundaries import sample, stacked_output
 from partrain.multi.graph import stacked, structure
 from partrain.multi.layers import Each, StackedDropout
-from partrain.multi.linear import StackedLinear
 from partrain.multi.rows import Rows, leave_rows, trained
 from partrain.multi.steps import Steps
 from partrain.multi.streams import Streams
@@ -52,9 +51,6 @@ class Stack:
         self.output = stacked_output(trainings)
         self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
         self.draws = any(isinstance(layer, Each | StackedDropout) for layer in self.model.modules())
-        products = sum(isinstance(layer, StackedLinear) for layer in self.model.children())
-        weighted = sum(1 for _ in first.model.modules() if list(_.parameters(recurse=False)))
-        self.must_zero = products < weighted  # all other layers add to the gradients
         self._losses: list[Tensor] = []  # [M, n] of each step since they were last handed on
 
     def step(self, steps: Sequence[Step]) -> None:
@@ -71,8 +67,7 @@ class Stack:
             training.set_rate(step.batch.step)
         if self.draws:
             self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
-        if self.must_zero:
-            self.rows.clear()
+        self.rows.clear()
         before = [buffer.clone() for buffer in self.buffers]
         try:
             with autocast(self.precision, self.device):
