@@ -59,14 +59,15 @@ def advise(tasks: Sequence[SegmentTask], budget: int) -> Advice:
     Raises:
         ValueError: not even one fits.
     """
-    room = capacity(tasks, budget)
-    seconds = {1: _trial(tasks[:1])}
-    for size in SIZES:
-        if size > min(len(tasks), room):
-            break
-        seconds[size] = _trial(tasks[:size]) / size
-        if seconds[size] > 1.05 * min(seconds.values()):
-            break  # larger ones only get worse
+    room = min(len(tasks), capacity(tasks, budget))
+    seconds: dict[int, float] = {}
+    trainings: list[SegmentTraining] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (1, *(size for size in SIZES if size <= room)):
+            trainings += copies(tasks[len(trainings) : size], Path(folder) / str(size))
+            seconds[size] = _trial(trainings) / size
+            if seconds[size] > 1.05 * min(seconds.values()):
+                break  # larger ones only get worse
     return Advice(seconds=seconds)
 
 
@@ -122,18 +123,16 @@ def stepping(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
     return step
 
 
-def _trial(tasks: Sequence[SegmentTask]) -> float:
+def _trial(trainings: Sequence[SegmentTraining]) -> float:
     """Seconds of a step, the least of a few: whatever else the machine does only adds to it."""
-    with tempfile.TemporaryDirectory() as folder:
-        step = stepping(copies(tasks, Path(folder)))
-        for _ in range(_WARM_UP):
-            step()
-        device = torch.device(tasks[0].device)
-        spent: list[float] = []
-        while len(spent) < _LEAST or sum(spent) < _SECONDS:
-            started = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            spent.append(time.perf_counter() - started)
+    step, device = stepping(trainings), trainings[0].device
+    for _ in range(_WARM_UP):
+        step()
+    spent: list[float] = []
+    while len(spent) < _LEAST or sum(spent) < _SECONDS:
+        started = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        spent.append(time.perf_counter() - started)
     return min(spent)

@@ -1,6 +1,7 @@
 """Numbers and lists as people read them: counts, bytes, seconds, shares, layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def count(number: float) -> str:
@@ -43,3 +44,17 @@ def share(fraction: float, digits: int = 2) -> str:
 def layer_names(names: Sequence[str]) -> str:
     """All of a few, the ends of many."""
     return ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})"
+
+
+def setting(value: Any, digits: int = 4) -> str:
+    """The value of a setting as one would set it, floats to so many digits."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(setting(each, digits) for each in value)}]"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """Name and split of a data set, of its provenance or its settings."""
+    return " ".join(str(part) for part in (data.get("name"), data.get("split")) if part)

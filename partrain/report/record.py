@@ -11,6 +11,7 @@ from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.loop import CHECKPOINT
 from partrain.partition import Plan, SegmentPlan
+from partrain.report.quantities import data_name
 from partrain.strategies.settings import PIPELINES
 
 RECOVERY = "recovery"
@@ -134,7 +135,7 @@ class RunRecord:
     def data(self) -> str:
         """The data set's name and split."""
         data = self.provenance or self.config.get("data", {})
-        return " ".join(str(part) for part in (data.get("name"), data.get("split")) if part)
+        return data_name(data)
 
     @property
     def strategy(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from partrain.report.quantities import setting
 from partrain.report.search_record import Configuration, SearchRecord
 
 _ROUND = (1, 5, 2, 3, 7, 1.5, 4, 2.5)  # digits that ticks begin with, in the order in which they take their places
@@ -72,15 +73,6 @@ def setting_axis(name: str, form: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _short(name: str) -> str:
     return name if len(name) < 18 else f"{name[:16]}…"
-
-
-def setting(value: Any) -> str:
-    """The value of a setting as text, as one would set it, floats to four digits."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(setting, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def describe(configuration: Configuration) -> str:

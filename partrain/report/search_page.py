@@ -9,8 +9,7 @@ import yaml
 from partrain import checkpoint
 from partrain.compare.machine import described
 from partrain.report.page import environment, make_table
-from partrain.report.quantities import duration, share
-from partrain.report.search_axes import setting
+from partrain.report.quantities import duration, setting, share
 from partrain.report.search_figures import figures
 from partrain.report.search_record import Bracket, SearchRecord
 from partrain.report.sections import Stat

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.report.quantities import share
+from partrain.report.quantities import data_name, share
 from partrain.report.record import Point, Process, read_found
 
 _METHODS = {
@@ -160,7 +160,7 @@ class SearchRecord:
     def data(self) -> str:
         """The data set's name and split."""
         data = self.provenance or self.settings.get("data", {})
-        return " ".join(str(part) for part in (data.get("name"), data.get("split")) if part)
+        return data_name(data)
 
     @property
     def forms(self) -> dict[str, str]:

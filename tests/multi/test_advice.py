@@ -18,6 +18,7 @@ from partrain.multi.grouping import group
 from partrain.multi.planning import Work, processes
 from partrain.multi.task import PackTask
 from partrain.networks import CustomSettings, MLPSettings
+from partrain.segment import SegmentTraining
 from partrain.task import SegmentTask
 
 
@@ -61,9 +62,9 @@ def test_the_fastest_size_is_taken_if_it_is_worth_it(
     spent = {1: 10.0, 2: 12.0, 4: 18.0, 8: 33.0, 16: 80.0}  # milliseconds of a step of all
     tried: list[int] = []
 
-    def trial(tasks: list[SegmentTask]) -> float:
-        tried.append(len(tasks))
-        return spent[len(tasks)]
+    def trial(trainings: list[SegmentTraining]) -> float:
+        tried.append(len(trainings))
+        return spent[len(trainings)]
 
     monkeypatch.setattr(advice, "_trial", trial)
     tasks = tasks_of(tmp_path, small, 3) * 6

@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from partrain import checks
 from partrain.networks import NETWORKS
+from partrain.report.quantities import setting
 from partrain.settings import GROUPS, RunSettings
 
 # settings that are the same in all configurations, by name or group
@@ -59,15 +60,7 @@ def check_names(settings: RunSettings, names: Iterable[str]) -> None:
 
 def described(values: Mapping[str, Any]) -> str:
     """{"train.lr": 0.0031623, "partition.at": [2, 4]} -> "train.lr=0.00316, partition.at=[2,4]"."""
-    return ", ".join(f"{name}={_text(value)}" for name, value in values.items())
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name}={setting(value, digits=3)}" for name, value in values.items())
 
 
 def _place(name: str) -> tuple[str, str]:
