@@ -10,7 +10,7 @@ from partrain import checkpoint
 from partrain.boundaries import make_codes_at
 from partrain.data import Dataset, prepare
 from partrain.data.batches import check_batch_size
-from partrain.launch.local import Job
+from partrain.launch.job import Job
 from partrain.launch.placement import place
 from partrain.loop import CHECKPOINT
 from partrain.partition import PartitionSettings, Plan, make_plan

@@ -16,7 +16,7 @@ from partrain.data import Dataset
 from partrain.evaluate import Evaluation, evaluate
 from partrain.launch import launch
 from partrain.launch.group import launch_group
-from partrain.launch.local import Job
+from partrain.launch.job import Job
 from partrain.launch.placement import place
 from partrain.multi.together import train_together
 from partrain.partition import Plan

@@ -9,7 +9,8 @@ from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-de
 
 from partrain.console import console
 from partrain.launch.display import Display
-from partrain.launch.local import Job, LaunchSettings, SegmentFailed, interruptible
+from partrain.launch.job import Job, SegmentFailed
+from partrain.launch.local import LaunchSettings, interruptible
 from partrain.launch.placement import divide, num_cores
 from partrain.worker import DONE
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from partrain import checkpoint
 from partrain.console import console
-from partrain.launch.local import Job, LaunchSettings
+from partrain.launch.job import Job
+from partrain.launch.local import LaunchSettings
 from partrain.launch.placement import num_cores
 from partrain.multi.gain import GAIN_FILE
 from partrain.multi.grouping import Group, group, write_pack

@@ -26,6 +26,12 @@ class PackTask:
     alone_seconds: list[float | None] | None = None
     stacked_seconds: list[float | None] | None = None
 
+    def check_folder(self, folder: Path) -> None:
+        """Raise `ValueError` where `folder` holds a pack of other members."""
+        path = folder / FILE
+        if path.exists() and self.read(folder).members != self.members:
+            raise ValueError(f"{path} is of a pack of other tasks; give the same ones, or take a new folder")
+
     def write(self, folder: Path) -> None:
         checkpoint.write_json(folder / FILE, asdict(self))
 

@@ -17,7 +17,8 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
     trains to the end and leaves in every task's folder what training it alone would; `partrain.load` reads that.
 
     Raises:
-        ValueError: there is no task, one is named twice, one is none, or they are on different devices.
+        ValueError: there is no task, one is named twice, one is none, they are on different devices, or `folder` holds
+            another pack.
     """
     folder = Path(folder).absolute()
     folders = [Path(task).absolute() for task in tasks]
@@ -29,5 +30,6 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         stack_sizes=[count] * count,
         capacity=count,
     )
+    task.check_folder(folder)
     task.write(folder)
     return Pack(folder, task)

@@ -203,6 +203,12 @@ def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is on cpu, .*gpu on cuda:0: a pack is on one device; make a pack for each$"):
         partrain.unify([folders[0], tmp_path / "gpu"], tmp_path / "unified")
     assert not (tmp_path / "unified").exists()
+    partrain.unify(folders, tmp_path / "unified")
+    other = write_tasks(tmp_path / "other", small, [settings_of()])
+    with pytest.raises(
+        ValueError, match=r"pack.json is of a pack of other tasks; give the same ones, or take a new folder$"
+    ):
+        partrain.unify(other, tmp_path / "unified")
 
 
 def test_a_pack_tells_how_much_it_gained(small: Dataset, tmp_path: Path) -> None:

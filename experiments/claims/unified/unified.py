@@ -26,7 +26,7 @@ from partrain.compare.machine import described, machine
 from partrain.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare
 from partrain.data.batches import Images
-from partrain.launch.local import Job
+from partrain.launch.job import Job
 from partrain.launch.placement import num_cores
 from partrain.multi.grouping import Group, write_pack
 from partrain.multi.planning import pack_job
