@@ -12,7 +12,7 @@ from partrain.launch.placement import available_devices, divide, num_cores, plac
 
 def test_launching_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
-    monkeypatch.setattr(local.subprocess, "Popen", started.append)
+    monkeypatch.setattr("subprocess.Popen", started.append)
     launch([], LaunchSettings())
     assert started == []
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from partrain.compare.machine import described, machine
 from partrain.compare.table import Run
 from partrain.config import clear_errors, composed, grid_settings, run_settings
 from partrain.console import console
+from partrain.data import Dataset, DataSettings
 from partrain.report.rows import markdown, write_csv
 from partrain.report.tables import data_label
 
@@ -72,6 +74,21 @@ def main_of(
         rows = table(runs)
         write(given.out, rows, runs)
         plot(rows, given.out / "plot.png")
+
+
+def claim_data(given: argparse.Namespace) -> DataSettings:
+    """EMNIST ByMerge in `--root`, or the built-in data without one."""
+    if given.root:
+        return DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
+    return DataSettings()
+
+
+def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], dataset: Dataset) -> None:
+    """Write table.csv and table.md, with `notes` and what was measured on what, of claims that do not compare runs."""
+    about = f"{data_label(dataset.provenance())}, {len(dataset.train):,} training images; {described(machine())}; "
+    about += f"torch {torch.__version__}."
+    write_csv(folder / "table.csv", rows)
+    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about]) + "\n")
 
 
 def precision(runs: Sequence[Run]) -> str:

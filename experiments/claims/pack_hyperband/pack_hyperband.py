@@ -14,8 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from partrain import checkpoint
-from partrain.compare.claim import parser, save
-from partrain.compare.machine import described, machine
+from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
 from partrain.data import DataSettings, prepare
 from partrain.launch import LaunchSettings
@@ -25,9 +24,7 @@ from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 from partrain.report.plots import COLOURS
-from partrain.report.rows import markdown, write_csv
 from partrain.report.settings import ReportSettings
-from partrain.report.tables import data_label
 from partrain.settings import RunSettings
 
 HERE = Path(__file__).resolve().parent
@@ -45,11 +42,10 @@ SIDES = {
 }
 
 
-def settings_of(launch: LaunchSettings, epochs: int, images: int | None, root: str | None) -> RunSettings:
-    """Small networks on real data, or on the built-in ones without a `root`."""
-    data = DataSettings(name="emnist", split="bymerge", root=root, download=False) if root else DataSettings()
+def settings_of(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunSettings:
+    """Small networks, each of which trains for seconds."""
     return RunSettings(
-        data=replace(data, limit_train=images),
+        data=data,
         network=MLPSettings(depth=3, width=64),
         partition=PartitionSettings(segments=1),
         train=TrainSettings(epochs=epochs, batch_size=32, precision="fp32"),
@@ -113,28 +109,26 @@ def main() -> None:
     with clear_errors():
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         folders = []
+        data = replace(claim_data(given), limit_train=given.images)
         for repetition in range(given.repetitions):
             for side in reversed(SIDES) if repetition % 2 else SIDES:
                 folder = given.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"
-                settings = settings_of(SIDES[side], given.epochs, given.images, given.root)
+                settings = settings_of(SIDES[side], given.epochs, data)
                 search_settings = SearchSettings(method="hyperband", space=SPACE, eta=3)
                 found[side].append(search(settings, search_settings, folder))
                 folders.append(folder)
                 print(side, repetition, round(found[side][-1]["seconds"], 1), flush=True)
         rows = table(found)
-        write_csv(given.out / "table.csv", rows)
         same, rungs = same_promotions(folders)
         first = found["packed"][0]
         notes = (
-            f"{first['configurations']} configurations, {first['epochs_trained']} epochs in all, of {given.images:,} "
+            f"{first['configurations']} configurations, {first['epochs_trained']} epochs in all, a tenth of the images "
         )
         notes += (
-            f"images less a tenth held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are of the waves, start-up of "
+            f"held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are of the waves, start-up of their processes and "
         )
-        notes += f"their processes and scoring included. {same} of {rungs} rungs promoted the same in all searches."
-        label = data_label(prepare(settings.data).provenance())
-        on = f"{label}; {described(machine())}; torch {first['versions']['torch']}."
-        checkpoint.write_text(given.out / "table.md", "\n\n".join([markdown(rows).rstrip(), notes, on]) + "\n")
+        notes += f"scoring included. {same} of {rungs} rungs promoted the same in all searches."
+        write_table(given.out, rows, [notes], prepare(data))
         plot(found, given.out / "plot.png")
 
 

@@ -23,9 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from partrain import checkpoint
-from partrain.compare.claim import parser, save
-from partrain.compare.machine import described, machine
+from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare
 from partrain.multi.advice import copies, stepping
@@ -34,8 +32,6 @@ from partrain.optimization import TrainSettings, autocast
 from partrain.partition import PartitionSettings
 from partrain.prepared import prepare_run
 from partrain.report.plots import COLOURS
-from partrain.report.rows import markdown, write_csv
-from partrain.report.tables import data_label
 from partrain.segment import SegmentTraining
 from partrain.settings import RunSettings
 from partrain.task import SegmentTask
@@ -229,9 +225,7 @@ def main() -> None:
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     given = options.parse_args()
     with clear_errors():
-        data = DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
-        data = data if given.root else DataSettings()
-        dataset = prepare(data)
+        data = claim_data(given)
         cases = list(product(given.networks, given.precisions, (False, True)))
         found: dict[Any, list[dict[int, dict[str, float]]]] = {case: [] for case in cases}
         for turn, case in product(range(given.repetitions), cases):
@@ -240,11 +234,9 @@ def main() -> None:
                 found[case].append(process.apply(measure, (*case, given.sizes, data, given.seconds, turn)))
             print(turn, case, found[case][-1], flush=True)
         rows = [row(*case, count, found[case]) for case in cases for count in given.sizes]
-        write_csv(given.out / "table.csv", rows)
-        on = f"{data_label(dataset.provenance())}; {described(machine())}; torch {torch.__version__}."
         notes = f"{given.repetitions} repetitions, each in a process of its own; medians; ratios are taken within a "
         notes += "repetition, then their median. torch.func.vmap refuses batch normalisation under autocast."
-        checkpoint.write_text(given.out / "table.md", "\n\n".join([markdown(rows).rstrip(), notes, on]) + "\n")
+        write_table(given.out, rows, [notes], prepare(data))
         plot(rows, given.out / "plot.png")
 
 

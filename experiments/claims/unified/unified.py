@@ -20,11 +20,9 @@ import torch
 from matplotlib.figure import Figure
 
 import partrain
-from partrain import checkpoint
-from partrain.compare.claim import parser, save
-from partrain.compare.machine import described, machine
+from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
-from partrain.data import Dataset, DataSettings, prepare
+from partrain.data import Dataset, prepare
 from partrain.data.batches import Images
 from partrain.launch.job import Job
 from partrain.launch.placement import num_cores
@@ -35,8 +33,6 @@ from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
 from partrain.prepared import prepare_run
 from partrain.report.plots import COLOURS
-from partrain.report.rows import markdown, write_csv
-from partrain.report.tables import data_label
 from partrain.settings import RunSettings
 from partrain.task import SegmentTask
 
@@ -192,19 +188,16 @@ def main() -> None:
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     with clear_errors():
-        data = DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
-        dataset = prepare(data if given.root else DataSettings())
+        dataset = prepare(claim_data(given))
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
         for repetition in range(given.repetitions):
             for way in reversed(WAYS) if repetition % 2 else WAYS:
                 found[way].append(do(way, given.runs.absolute() / way.replace(" ", "-"), given.epochs, dataset))
                 print({name: value for name, value in found[way][-1].items() if name != "accuracies"}, flush=True)
         rows = table(found)
-        write_csv(given.out / "table.csv", rows)
-        on = f"{data_label(dataset.provenance())}, {len(dataset.train):,} training images, {given.epochs} epochs; "
-        on += f"{described(machine())}; torch {torch.__version__}."
-        notes = f"{given.repetitions} repetitions in turn, medians; ratios within a repetition, then their median."
-        checkpoint.write_text(given.out / "table.md", "\n\n".join([markdown(rows).rstrip(), notes, on]) + "\n")
+        notes = f"{given.epochs} epochs; {given.repetitions} repetitions in turn, medians; ratios are taken within a "
+        notes += "repetition, then their median."
+        write_table(given.out, rows, [notes], dataset)
         plot(rows, given.out / "plot.png")
 
 
