@@ -43,6 +43,17 @@ class Advice:
         """How many times as fast stacks of `size` are as the same trainings one after another."""
         return self.seconds[1] / self.seconds[size]
 
+    def among(self, count: int) -> "Advice | None":
+        """What it says of `count` trainings of the shape; None where larger stacks than were tried would have to be."""
+        largest = max(self.seconds)
+        if count >= 2 * largest and largest < SIZES[-1] and not self.is_past_best(largest):
+            return None
+        return Advice(seconds={size: spent for size, spent in self.seconds.items() if size <= count})
+
+    def is_past_best(self, size: int) -> bool:
+        """Whether stacks of `size`, and so larger ones, are slower than smaller ones."""
+        return self.seconds[size] > 1.05 * min(self.seconds.values())
+
     def sentence(self) -> str:
         """What is advised, and why."""
         size = self.stack_size
@@ -60,15 +71,15 @@ def advise(tasks: Sequence[SegmentTask], budget: int) -> Advice:
         ValueError: not even one fits.
     """
     room = min(len(tasks), capacity(tasks, budget))
-    seconds: dict[int, float] = {}
+    advice = Advice(seconds={})
     trainings: list[SegmentTraining] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, *(size for size in SIZES if size <= room)):
             trainings += copies(tasks[len(trainings) : size], Path(folder) / str(size))
-            seconds[size] = _trial(trainings) / size
-            if seconds[size] > 1.05 * min(seconds.values()):
-                break  # larger ones only get worse
-    return Advice(seconds=seconds)
+            advice.seconds[size] = _trial(trainings) / size
+            if advice.is_past_best(size):
+                break
+    return advice
 
 
 def capacity(tasks: Sequence[SegmentTask], budget: int) -> int:

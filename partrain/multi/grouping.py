@@ -33,8 +33,13 @@ class Group:
         return None if self.advice is None else self.advice.seconds[size]
 
 
-def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings) -> list[Group]:
+Known = dict[Hashable, Advice]  # by shape: what trials have told already
+
+
+def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings, known: Known | None = None) -> list[Group]:
     """Put `tasks` into groups, and see for each whether stacking pays, as far as `settings.pack` asks for it.
+
+    What trials tell is added to `known`, and what is known is not tried again.
 
     Raises:
         ValueError: one training of a group does not fit into the memory that packs may take.
@@ -42,7 +47,8 @@ def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings) -> list[G
     shapes: dict[Hashable, dict[Path, SegmentTask]] = defaultdict(dict)
     for folder, task in tasks.items():
         shapes[_shape(folder, task)][folder] = task
-    return [_sized(same, settings) for same in shapes.values()]
+    known = {} if known is None else known
+    return [_sized(shape, same, settings, known) for shape, same in shapes.items()]
 
 
 def _shape(folder: Path, task: SegmentTask) -> Hashable:
@@ -62,7 +68,7 @@ def _structure(
     return structure(chain.segment(cuts.get(start or ""), cuts.get(stop or "")))
 
 
-def _sized(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings) -> Group:
+def _sized(shape: Hashable, tasks: Mapping[Path, SegmentTask], settings: LaunchSettings, known: Known) -> Group:
     if settings.pack == "never" or len(tasks) == 1:
         return Group(tasks, 1)
     first = next(iter(tasks.values()))
@@ -74,7 +80,9 @@ def _sized(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings) -> Group
             torch.set_num_threads(settings.threads)
         if settings.pack == "always":
             return Group(tasks, min(len(tasks), capacity(list(tasks.values()), allowed)))
-        advice = advise(list(tasks.values()), allowed)
+        advice = known[shape].among(len(tasks)) if shape in known else None
+        if advice is None:
+            advice = known[shape] = advise(list(tasks.values()), allowed)
         return Group(tasks, advice.stack_size, advice)
     finally:
         torch.set_num_threads(before)

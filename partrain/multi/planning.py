@@ -14,7 +14,7 @@ from partrain.launch.job import Job
 from partrain.launch.local import LaunchSettings
 from partrain.launch.placement import num_cores
 from partrain.multi.gain import GAIN_FILE
-from partrain.multi.grouping import Group, group, write_pack
+from partrain.multi.grouping import Group, Known, group, write_pack
 from partrain.multi.task import PackTask
 from partrain.task import SegmentTask
 
@@ -39,10 +39,17 @@ class Work:
         self.pauses[folder] = pause
 
 
-def processes(work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool = False) -> list[Job]:
+def processes(
+    work: Work,
+    settings: LaunchSettings,
+    folder: Path,
+    show: bool,
+    queue: bool = False,
+    known: Known | None = None,
+) -> list[Job]:
     """A job for every pack, and one for every other training, or with `queue` as many as run at once for all of those.
 
-    `folder`: for the packs. `show`: what is advised.
+    `folder`: for the packs. `show`: what is advised. `known`: see `group`.
 
     Raises:
         ValueError: a training does not fit into the memory that packs may take.
@@ -53,7 +60,7 @@ def processes(work: Work, settings: LaunchSettings, folder: Path, show: bool, qu
     elif settings.pack == "never" and not queue:
         packs = []
     else:
-        packs = _write_packs(work, settings, folder, show, queue)
+        packs = _write_packs(work, settings, folder, show, queue, known)
         checkpoint.write_json(plan, [pack.name for pack in packs])
     jobs, left = [], dict(work.tasks)
     for pack in packs:
@@ -70,11 +77,13 @@ def pack_job(pack: Path, members: dict[Path, str], device: str, cost: float) -> 
     return Job(pack, f"pack of {len(members)}", device, cost, _MODULE, _ALLOCATOR, members)
 
 
-def _write_packs(work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool) -> list[Path]:
+def _write_packs(
+    work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool, known: Known | None
+) -> list[Path]:
     """The folders of the packs that are made of `work`."""
     stacked: dict[str, list[Group]] = defaultdict(list)
     single: dict[str, dict[Path, SegmentTask]] = defaultdict(dict)
-    for found in group(work.tasks, settings):
+    for found in group(work.tasks, settings, known):
         first, task = next(iter(found.tasks.items()))
         if show and found.advice is not None:
             others = len(found.tasks) - 1

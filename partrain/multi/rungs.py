@@ -15,6 +15,7 @@ from partrain.data.batches import training_images
 from partrain.launch import SegmentFailed, launch
 from partrain.launch.placement import place
 from partrain.loop import CHECKPOINT, EPOCHS_FOLDER
+from partrain.multi.grouping import Known
 from partrain.multi.planning import Work, processes, tell_gains
 from partrain.multi.search.settings import SearchSettings
 from partrain.multi.search.trainer import Trial
@@ -41,6 +42,7 @@ class RungTrainer:
         self.num_images = count - settings.held_out(count)
         self.device = torch.device(place(shared.launch.device, 1)[0])
         self._prepared: dict[int, PreparedRun] = {}
+        self._known: Known = {}  # what was tried in one wave is not tried again in the next
 
     def prepared(self, trial: Trial) -> PreparedRun:
         if trial.index not in self._prepared:
@@ -61,7 +63,8 @@ class RungTrainer:
         if work.tasks:
             packs = trials[0].folder.parents[1] / "packs" / _name(trials)
             try:
-                launch(processes(work, self.launch, packs, self.show, queue=True), self.launch, show=False)
+                jobs = processes(work, self.launch, packs, self.show, queue=True, known=self._known)
+                launch(jobs, self.launch, show=False)
             except SegmentFailed:
                 if not any((folder / ERROR_FILE).exists() for folder in work.tasks):
                     raise  # of a process, not of a configuration

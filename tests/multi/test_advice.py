@@ -14,7 +14,7 @@ from partrain.launch.placement import num_cores
 from partrain.multi import advice
 from partrain.multi.advice import Advice, advise, capacity, dry_run
 from partrain.multi.capacity import LiveBytes, Need
-from partrain.multi.grouping import group
+from partrain.multi.grouping import Known, group
 from partrain.multi.planning import Work, processes
 from partrain.multi.task import PackTask
 from partrain.networks import CustomSettings, MLPSettings
@@ -74,6 +74,13 @@ def test_the_fastest_size_is_taken_if_it_is_worth_it(
     assert found.sentence() == "stacks of 8, 2.42 times as fast as one after another in a trial"
     need = dry_run(tasks)
     assert max(advise(tasks, need.fixed + 5 * need.each).seconds) == 4  # what fits
+    assert found.among(16) == found
+    assert found.among(99) == found  # larger stacks than 16 are slower
+    fewer = found.among(5)
+    assert fewer is not None
+    assert list(fewer.seconds) == [1, 2, 4]
+    assert fewer.among(7) == fewer
+    assert fewer.among(8) is None  # stacks of 8 have to be tried
     slower = Advice(seconds={1: 10.0, 2: 9.5, 4: 11.0})
     assert slower.stack_size == 1
     assert slower.sentence() == "not stacked: in a trial stacks of 2 were 1.05 times as fast as one after another"
@@ -95,6 +102,22 @@ def test_tasks_are_grouped_by_shape(small: Dataset, tmp_path: Path) -> None:
     assert [[folders.index(path) for path in each.tasks] for each in found] == [[0, 1], [2], [3], [4], [5], [6]]
     assert [each.stack_size for each in found] == [2, 1, 1, 1, 1, 1]
     assert all(each.stack_size == 1 for each in group(tasks, LaunchSettings(device="cpu")))
+
+
+def test_what_is_known_is_not_tried_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(advice, "_trial", lambda trainings: tried.append(len(trainings)) or 1.0)
+    folders = write_tasks(tmp_path, small, [settings_of(seed=number) for number in range(6)])
+    tasks = {folder: SegmentTask.read(folder) for folder in folders}
+    known: Known = {}
+    settings = LaunchSettings(device="cpu", pack="auto")
+    assert [each.stack_size for each in group(tasks, settings, known)] == [4]
+    assert tried == [1, 2, 4]
+    some = {folder: tasks[folder] for folder in folders[:3]}
+    assert [each.stack_size for each in group(some, settings, known)] == [2]
+    assert tried == [1, 2, 4]
+    group(some, settings)
+    assert tried == [1, 2, 4, 1, 2]
 
 
 def work_of(tasks: dict[Path, SegmentTask]) -> Work:
