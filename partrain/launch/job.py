@@ -14,7 +14,7 @@ from partrain.worker import ERROR_FILE, UNWRITABLE
 
 # glibc's allocator for training: it would give memory back to the system and fetch it again at every step, which can
 # double a step's time, and keep large blocks that are no longer needed. Other allocators pass these over.
-_ALLOCATOR = {
+ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "32000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000",
     "THP_MEM_ALLOC_ENABLE": "1",  # torch: large tensors in huge pages
@@ -58,7 +58,7 @@ class Job:
             for member in self.members:
                 (member / ERROR_FILE).unlink(missing_ok=True)
         modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = _ALLOCATOR | os.environ | {"PYTHONPATH": modules} | self.environment
+        environment = ALLOCATOR | os.environ | {"PYTHONPATH": modules} | self.environment
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.folder), str(os.getpid())],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from partrain import checkpoint
 from partrain.console import console
+from partrain.launch.job import ALLOCATOR as LAUNCH_ALLOCATOR
 from partrain.launch.job import Job
 from partrain.launch.local import LaunchSettings
 from partrain.launch.placement import num_cores
@@ -22,7 +23,7 @@ _MODULE = "partrain.multi.worker"
 _PACKS = "packs.json"
 
 # as for one training (`launch.local`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+ALLOCATOR = LAUNCH_ALLOCATOR | {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 
 
 class Work:
@@ -74,7 +75,7 @@ def processes(
 
 def pack_job(pack: Path, members: dict[Path, str], device: str, cost: float) -> Job:
     """The process that trains `members`, folders and names, as the task in the folder `pack` says."""
-    return Job(pack, f"pack of {len(members)}", device, cost, _MODULE, _ALLOCATOR, members)
+    return Job(pack, f"pack of {len(members)}", device, cost, _MODULE, ALLOCATOR, members)
 
 
 def _write_packs(

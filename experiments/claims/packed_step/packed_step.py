@@ -7,6 +7,7 @@ Every model has a learning rate and weight decay of its own; they visit the imag
 its own. Both sides are partrain's own loops, vmap is a bare one. Sides take turns, in the same process, on all cores.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare
 from partrain.multi.advice import copies, stepping
+from partrain.multi.planning import ALLOCATOR
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.optimization import TrainSettings, autocast
 from partrain.partition import PartitionSettings
@@ -224,6 +226,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[2, 8, 16])
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     given = options.parse_args()
+    os.environ.update(ALLOCATOR)  # of the processes below: packs have it, and an allocator decides a lot here
     with clear_errors():
         data = claim_data(given)
         cases = list(product(given.networks, given.precisions, (False, True)))
