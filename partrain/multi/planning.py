@@ -10,7 +10,6 @@ from pathlib import Path
 
 from partrain import checkpoint
 from partrain.console import console
-from partrain.launch.job import ALLOCATOR as LAUNCH_ALLOCATOR
 from partrain.launch.job import Job
 from partrain.launch.local import LaunchSettings
 from partrain.launch.placement import num_cores
@@ -22,8 +21,8 @@ from partrain.task import SegmentTask
 _MODULE = "partrain.multi.worker"
 _PACKS = "packs.json"
 
-# as for one training (`launch.local`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
-ALLOCATOR = LAUNCH_ALLOCATOR | {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+# as for one training (`launch.job`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 
 
 class Work:

@@ -27,8 +27,9 @@ from torch.func import functional_call, grad_and_value, vmap
 from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare
+from partrain.launch import job
+from partrain.multi import planning
 from partrain.multi.advice import copies, stepping
-from partrain.multi.planning import ALLOCATOR
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.optimization import TrainSettings, autocast
 from partrain.partition import PartitionSettings
@@ -226,7 +227,9 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[2, 8, 16])
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     given = options.parse_args()
-    os.environ.update(ALLOCATOR)  # of the processes below: packs have it, and an allocator decides a lot here
+    os.environ.update(
+        job.ALLOCATOR | planning.ALLOCATOR
+    )  # of the processes below: packs have it, and an allocator decides a lot here
     with clear_errors():
         data = claim_data(given)
         cases = list(product(given.networks, given.precisions, (False, True)))
