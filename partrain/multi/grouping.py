@@ -88,14 +88,21 @@ def _sized(shape: Hashable, tasks: Mapping[Path, SegmentTask], settings: LaunchS
         torch.set_num_threads(before)
 
 
+def _even(count: int, size: int) -> int:
+    """Of stacks of `count` trainings, none larger than `size`, none much smaller than another."""
+    return -(-count // -(-count // size))
+
+
 def write_pack(folder: Path, groups: Sequence[Group], pauses: Mapping[Path, int | None]) -> None:
     """Write the task of a pack of `groups`: one shape after another, as many trainings at once as are stacked."""
-    members = [(path, group.stack_size) for group in groups for path in group.tasks]
+    paths = [path for each in groups for path in each.tasks]
+    sizes = [_even(len(each.tasks), each.stack_size) for each in groups]
     PackTask(
-        members=[os.path.relpath(path, folder) for path, _ in members],
-        pauses=[pauses.get(path) for path, _ in members],
-        stack_sizes=[size for _, size in members],
-        capacity=max(size for _, size in members),
+        members=[os.path.relpath(path, folder) for path in paths],
+        pauses=[pauses.get(path) for path in paths],
+        stack_sizes=[size for each, size in zip(groups, sizes, strict=True) for _ in each.tasks],
+        room=[room for each, size in zip(groups, sizes, strict=True) for room in (size, *[1] * (len(each.tasks) - 1))],
+        capacity=max(sizes),
         alone_seconds=[each.seconds(1) for each in groups for _ in each.tasks],
         stacked_seconds=[each.seconds(each.stack_size) for each in groups for _ in each.tasks],
     ).write(folder)

@@ -102,7 +102,7 @@ class Pack:
 
     def admit(self) -> None:
         """Let trainings that wait begin, as many as there is room for."""
-        while self.waiting and len(self.members) < self.capacity:
+        while self.waiting and self.capacity - len(self.members) >= min(self.task.room[self.waiting[0]], self.capacity):
             self.begin(self.waiting.pop(0))
 
     def begin(self, place: int) -> None:
@@ -167,6 +167,7 @@ class Pack:
             members=[*self.task.members, os.path.relpath(folder, self.folder)],
             pauses=[*self.task.pauses, pause],
             stack_sizes=[*self.task.stack_sizes, max(self.task.stack_sizes)],
+            room=[*self.task.room, 1],
         )
         self.task.write(self.folder)
         self.waiting.append(len(self.task.members) - 1)

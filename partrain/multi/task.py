@@ -16,12 +16,14 @@ class PackTask:
     """`members`: the task folders, relative to the pack's. `pauses`: after which epoch each pauses (None: it does not).
 
     `stack_sizes`: how many of each one's shape are stacked at most, 1 where stacking does not pay. `capacity`: how many
-    trainings are under way at once. `alone_seconds`, `stacked_seconds`: of a step of each, where a trial has told.
+    trainings are under way at once. `room`: how many more there must be room for when each begins, so that a shape begins
+    as a whole stack and not one by one. `alone_seconds`, `stacked_seconds`: of a step of each, where a trial has told.
     """
 
     members: list[str]
     pauses: list[int | None]
     stack_sizes: list[int]
+    room: list[int]
     capacity: int
     alone_seconds: list[float | None] | None = None
     stacked_seconds: list[float | None] | None = None

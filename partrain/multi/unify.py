@@ -28,6 +28,7 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         members=[os.path.relpath(each, folder) for each in folders],
         pauses=[None] * count,
         stack_sizes=[count] * count,
+        room=[1] * count,
         capacity=count,
     )
     task.check_folder(folder)

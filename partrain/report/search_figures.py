@@ -96,9 +96,9 @@ def _line(index: int, best: bool) -> dict[str, Any]:
 def best_against_time(record: SearchRecord) -> list[Plot]:
     """The best score of all rungs so far, by the end of each wave."""
     seconds, scored, points = 0.0, [], []
-    for wave, spent in enumerate(record.waves):
+    for stop, spent in zip(record.stops, record.waves, strict=False):
         seconds += spent
-        for rung in (rung for bracket in record.brackets for rung in bracket.rungs if rung.number == wave):
+        for rung in (rung for bracket in record.brackets for rung in bracket.rungs if rung.epochs == stop):
             scored += [(record.order(score), index, score) for index, score in rung.scores.items() if score is not None]
         if scored:
             _, index, score = min(scored)

@@ -184,6 +184,11 @@ class SearchRecord:
         return found or sum(epochs for rung, epochs in self.steps() if rung.done)
 
     @property
+    def stops(self) -> list[int]:
+        """The epochs until which waves train, wave by wave: where some rung ends."""
+        return sorted({rung.epochs for bracket in self.brackets for rung in bracket.rungs})
+
+    @property
     def last_epoch(self) -> int:
         """Until which the last rungs train."""
         return max((rung.epochs for bracket in self.brackets for rung in bracket.rungs), default=0)

@@ -30,7 +30,12 @@ def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings])
 def make_pack(folder: Path, members: Sequence[Path], stack_size: int = 99, **changed: Any) -> Pack:
     folder.mkdir(exist_ok=True)
     count = len(members)
-    values: dict[str, Any] = {"pauses": [None] * count, "stack_sizes": [stack_size] * count, "capacity": count}
+    values: dict[str, Any] = {
+        "pauses": [None] * count,
+        "stack_sizes": [stack_size] * count,
+        "room": [1] * count,
+        "capacity": count,
+    }
     return Pack(folder, PackTask(members=[str(member) for member in members], **values | changed))
 
 

@@ -138,6 +138,7 @@ def test_what_is_packed_is_written_down_and_kept(small: Dataset, tmp_path: Path)
         members=[f"../../tasks/{number}/segments/0" for number in range(4)],
         pauses=[2] * 4,
         stack_sizes=[4] * 4,
+        room=[4, 1, 1, 1],
         capacity=4,
         alone_seconds=[None] * 4,
         stacked_seconds=[None] * 4,

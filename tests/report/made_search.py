@@ -84,11 +84,12 @@ def make_search(
     alive = {
         plan["number"]: [each["index"] for each in drawn if each["bracket"] == plan["number"]] for plan in brackets
     }
-    depth = max(len(bracket["rungs"]) for bracket in brackets)
-    for wave in range(depth if waves is None else waves):
+    stops = sorted({rung["epochs"] for bracket in brackets for rung in bracket["rungs"]})
+    for wave, stop in enumerate(stops[:waves]):
         for bracket in brackets:
-            if wave < len(bracket["rungs"]):
-                alive[bracket["number"]] = made.rung(bracket, wave, alive[bracket["number"]])
+            for number, rung in enumerate(bracket["rungs"]):
+                if rung["epochs"] == stop:
+                    alive[bracket["number"]] = made.rung(bracket, number, alive[bracket["number"]])
         checkpoint.write_json(folder / f"waves/{wave}.json", {"wave": wave, "seconds": 40.0 / 2**wave})
     if waves is None:
         made.results()

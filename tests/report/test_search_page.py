@@ -74,7 +74,7 @@ def test_equal_scores_are_ranked_by_index(tmp_path: Path) -> None:
 
 def test_a_search_under_way(tmp_path: Path) -> None:
     search = make_search(tmp_path, waves=2)
-    (search / "rungs/2-1.json").unlink()  # killed between two rungs of the wave
+    (search / "rungs/3-1.json").unlink()  # killed between two rungs of the wave
     text = write_search_page(search, refresh=5).read_text()
     assert '<meta http-equiv="refresh" content="5">' in text
     assert re.search(r"under way, updated \d\d:\d\d:\d\d", text)
@@ -82,15 +82,15 @@ def test_a_search_under_way(tmp_path: Path) -> None:
     assert "of 356, all configurations together" in text
     states = [plain(each) for each in re.findall(r'<span class="state muted">(.*?)</span>', text)]
     assert states == [
-        "rung 2: 3 configurations until epoch 9",
+        "rung 1: 9 configurations until epoch 3",
         "rung 1: 4 configurations until epoch 9",
-        "done",
-        "done",
+        "rung 0: 6 configurations until epoch 9",
+        "rung 0: 4 configurations until epoch 27",
     ]
-    assert re.findall(r'aria-valuenow="(\d+)"', text) == ["55", "46", "100", "100"]  # 44 of 80 epochs, 36 of 78
+    assert re.findall(r'aria-valuenow="(\d+)"', text) == ["32", "46", "0", "0"]  # 26 of 80 epochs, 36 of 78
     rows = table(search / "report.html", "Leaderboard")[1:]
-    assert rows[0][5] == "best so far"
-    assert [row[5] for row in rows].count("goes on") == 7
+    assert rows[0][5] == "goes on"  # the best so far
+    assert [row[5] for row in rows].count("goes on") == 13
     ended = write_search_page(search).read_text()
     assert "http-equiv" not in ended
     assert "not finished" in ended

@@ -1,6 +1,6 @@
 """The arithmetic of budgets: how many configurations train until which epoch, and which of them go on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -19,10 +19,29 @@ class Bracket:
     number: int
     rungs: tuple[Rung, ...]
 
-    def steps(self) -> list[int]:
-        """Epochs that all configurations of a rung together train in it, rung by rung."""
-        befores = [0, *(rung.epochs for rung in self.rungs)]
-        return [rung.configurations * (rung.epochs - before) for rung, before in zip(self.rungs, befores, strict=False)]
+    def on_the_way(self, epochs: int) -> int | None:
+        """The number of the rung that its configurations are in while they train until `epochs`; None: beyond its last."""
+        return next((number for number, rung in enumerate(self.rungs) if rung.epochs >= epochs), None)
+
+
+@dataclass(frozen=True)
+class Wave:
+    """All brackets at once, from epoch `start` until `stop`, where at least one of them has a rung's end."""
+
+    start: int
+    stop: int
+
+    def epochs(self, brackets: Sequence[Bracket]) -> int:
+        """That all configurations of `brackets` together train in it."""
+        rungs = ((bracket, bracket.on_the_way(self.stop)) for bracket in brackets)
+        count = sum(bracket.rungs[number].configurations for bracket, number in rungs if number is not None)
+        return count * (self.stop - self.start)
+
+
+def waves(brackets: Sequence[Bracket]) -> list[Wave]:
+    """From the first epoch to the last, as few as let every rung of `brackets` end with one."""
+    stops = sorted({rung.epochs for bracket in brackets for rung in bracket.rungs})
+    return [Wave(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def hyperband(max_epochs: int, eta: int, min_epochs: int) -> list[Bracket]:

@@ -1,12 +1,13 @@
 """A search from settings to results: configurations are drawn and checked, then trained and promoted rung by rung.
 
-Brackets do not depend on one another, so they advance together: wave j trains rung j of all of them at once. Every step
-leaves files in the search's folder and is passed over where they are there: killed at any moment and called again, the
-search goes on with the same promotions and comes to the same results.
+Brackets do not depend on one another, so they advance together: a wave trains all configurations that are left, of all
+brackets, until the next epoch at which some rung ends; those in longer rungs pause there. So as many as can be train at
+once. Every step leaves files in the search's folder and is passed over where they are there: killed at any moment and
+called again, the search goes on with the same promotions and comes to the same results.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from partrain.console import console
 from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
 from partrain.launch.placement import place
-from partrain.multi.search.brackets import Bracket, promoted
+from partrain.multi.search.brackets import Bracket, Wave, promoted, waves
 from partrain.multi.search.configurations import Configuration, brackets_of, check_configurations, draw
 from partrain.multi.search.leaderboard import print_results, write_leaderboard
 from partrain.multi.search.settings import SearchSettings
@@ -92,56 +93,57 @@ class _Search:
         trainer: Trainer,
     ) -> None:
         self.shared, self.settings, self.folder, self.trainer = shared, settings, folder, trainer
-        self.brackets = brackets
+        self.brackets, self.waves = brackets, waves(brackets)
         self.configurations = folder.configurations(drawn)
 
     def run(self, dataset: Dataset, show: bool) -> dict[str, Any]:
         """Do the waves that are left, then finish the winner."""
-        waves = range(max(len(bracket.rungs) for bracket in self.brackets))
-        done = next((wave for wave in waves if not self.is_done(wave)), len(waves))
+        done = next((number for number in range(len(self.waves)) if not self.folder.is_done(number)), len(self.waves))
         if done and show:
-            console.print(f"{done} of {len(waves)} waves are done already")
+            console.print(f"{done} of {len(self.waves)} waves are done already")
         metric, seconds = self.settings.metric, self.folder.seconds()
         try:
             with View(self.brackets, self.configurations, metric, done, seconds, show) as view:
-                for wave in waves[done:]:
-                    if self.entrants(wave):
-                        self.do_wave(wave, view)
-                        self.publish(self.shared.report.refresh or None)
+                for number in range(done, len(self.waves)):
+                    self.do_wave(number, view)
+                    self.publish(self.shared.report.refresh or None)
             return self.folder.results() or self.conclude(dataset)
         finally:
             self.publish()  # or the page would say for ever that the search goes on
 
-    def entrants(self, wave: int) -> dict[int, list[int]]:
-        """The configurations that a wave trains, by their bracket's number; of no bracket that has none left."""
+    def entrants(self, wave: Wave) -> dict[Bracket, tuple[int, list[int]]]:
+        """The rung that each bracket is in, and its configurations; no bracket that has none left."""
         found = {}
         for bracket in self.brackets:
-            if wave == 0:
-                found[bracket.number] = [each.index for each in self.configurations if each.bracket == bracket.number]
-            elif wave < len(bracket.rungs) and (before := self.folder.rung(bracket.number, wave - 1)):
-                found[bracket.number] = sorted(before.promoted)
-        return {number: indices for number, indices in found.items() if indices}
+            rung = bracket.on_the_way(wave.stop)
+            if rung == 0:
+                own = [each.index for each in self.configurations if each.bracket == bracket.number]
+                found[bracket] = (rung, own)
+            elif rung and (before := self.folder.rung(bracket.number, rung - 1)) and before.promoted:
+                found[bracket] = (rung, sorted(before.promoted))
+        return found
 
-    def is_done(self, wave: int) -> bool:
-        """Whether all its rungs are, where those before it are done."""
-        return all(self.folder.rung(number, wave) for number in self.entrants(wave))
-
-    def do_wave(self, wave: int, view: View) -> None:
-        """Train, score and promote. All entrants train even where some rungs are done: what trains together decides bits."""
-        entrants = self.entrants(wave)
-        rungs = {bracket.number: bracket.rungs[wave:] for bracket in self.brackets}
-        trials = [self.trial(index, rungs[number][0].epochs) for number in entrants for index in entrants[number]]
+    def do_wave(self, number: int, view: View) -> None:
+        """Train, score and promote. All train even where some rungs are done: what trains together decides bits."""
+        wave = self.waves[number]
+        entrants, failed = self.entrants(wave), self.folder.failed(range(number))
+        left = [index for _, indices in entrants.values() for index in indices if index not in failed]
+        trials = [self.trial(index, wave.stop) for index in left]
+        ending = {bracket: rung for bracket, (rung, _) in entrants.items() if bracket.rungs[rung].epochs == wave.stop}
         view.begin(trials)
-        with self.folder.timed(wave) as seconds:
-            failed, scores = self.train_and_score(trials, view)
+        with self.folder.timed(number) as seconds:
+            scored = {index for bracket in ending for index in entrants[bracket][1]}
+            newly, scores = self.train_and_score(trials, scored, view)
+        failed |= newly
         results = []
-        for number, indices in entrants.items():
+        for bracket, rung in ending.items():
+            indices = entrants[bracket][1]
             own: dict[int, float | None] = {index: scores.get(index) for index in indices}
-            following = rungs[number][1].configurations if len(rungs[number]) > 1 else 0
-            result = self.folder.rung(number, wave) or RungResult(
-                bracket=number,
-                rung=wave,
-                epochs=rungs[number][0].epochs,
+            following = bracket.rungs[rung + 1].configurations if rung + 1 < len(bracket.rungs) else 0
+            result = self.folder.rung(bracket.number, rung) or RungResult(
+                bracket=bracket.number,
+                rung=rung,
+                epochs=wave.stop,
                 scores=own,
                 failed={index: failed[index] for index in indices if index in failed},
                 promoted=promoted(own, following, self.settings.higher_is_better),
@@ -149,14 +151,18 @@ class _Search:
             )
             self.folder.write_rung(result)
             results.append(result)
+        self.folder.end_wave(number, newly)
         view.end(results)
 
-    def train_and_score(self, trials: Sequence[Trial], view: View) -> tuple[dict[int, str], dict[int, float]]:
-        """Why those failed that did, and the scores of the others, by index."""
-        failed = {index: self.told(reason) for index, reason in self.trainer.train(trials).items()}
+    def train_and_score(
+        self, trials: Sequence[Trial], scored: Set[int], view: View
+    ) -> tuple[dict[int, str], dict[int, float]]:
+        """Why those failed that did, and the scores of the others that are to be `scored`, by index."""
+        reasons = self.trainer.train(trials) if trials else {}
+        failed = {index: self.told(reason) for index, reason in reasons.items()}
         for index, reason in failed.items():
             view.failed(index, reason)
-        trained = [trial for trial in trials if trial.index not in failed]
+        trained = [trial for trial in trials if trial.index in scored and trial.index not in failed]
         scores = self.trainer.score(trained, self.settings.metric) if trained else {}
         for index, score in scores.items():
             if not math.isfinite(score):
@@ -220,6 +226,6 @@ class _Search:
 
 
 def _described(settings: SearchSettings, brackets: Sequence[Bracket], configurations: Sequence[Configuration]) -> str:
-    epochs = sum(sum(bracket.steps()) for bracket in brackets)
+    epochs = sum(wave.epochs(brackets) for wave in waves(brackets))
     count = f"{len(brackets)} bracket{'s' * (len(brackets) != 1)}"
     return f"{settings.method}: {len(configurations)} configurations in {count}, {epochs} epochs in all"

@@ -1,7 +1,7 @@
 """A search's folder: what is written there as it goes on, and what a search that was killed goes on from."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,17 +61,34 @@ class SearchFolder:
     def _rung(self, bracket: int, rung: int) -> Path:
         return self.path / "rungs" / f"{bracket}-{rung}.json"
 
+    def _wave(self, wave: int) -> Path:
+        return self.path / "waves" / f"{wave}.json"
+
     @contextmanager
     def timed(self, wave: int) -> Iterator[Callable[[], float]]:
         """Adds the time until its end to the wave's seconds; gives a function that reads them."""
-        path = self.path / "waves" / f"{wave}.json"
+        path = self._wave(wave)
         started = time.perf_counter()
         try:
             yield lambda: _seconds(path)
         finally:
             with suppress(OSError):  # on a full disk another error says so, and names what could not be saved
                 spent = _seconds(path) + time.perf_counter() - started
-                checkpoint.write_json(path, {"wave": wave, "seconds": spent})
+                checkpoint.write_json(path, {"wave": wave, "seconds": spent, "failed": None})
+
+    def end_wave(self, wave: int, failed: dict[int, str]) -> None:
+        """Note that all its rungs are written, and why those failed that did in it."""
+        path = self._wave(wave)
+        checkpoint.write_json(path, checkpoint.read_json(path) | {"failed": failed})
+
+    def is_done(self, wave: int) -> bool:
+        path = self._wave(wave)
+        return path.exists() and checkpoint.read_json(path)["failed"] is not None
+
+    def failed(self, waves: Iterable[int]) -> dict[int, str]:
+        """Why those failed that did in `waves`, which are done, by index."""
+        reasons = (checkpoint.read_json(self._wave(wave))["failed"] for wave in waves)
+        return {int(index): reason for found in reasons for index, reason in found.items()}
 
     def seconds(self) -> float:
         """Of all waves so far."""

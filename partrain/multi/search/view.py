@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from partrain import checkpoint
 from partrain.console import console
-from partrain.multi.search.brackets import Bracket, promoted
+from partrain.multi.search.brackets import Bracket, promoted, waves
 from partrain.multi.search.configurations import Configuration
 from partrain.multi.search.settings import METRICS, shown
 from partrain.multi.search.state import RungResult
@@ -33,9 +33,9 @@ class View:
         seconds: float,
         show: bool,
     ) -> None:
-        steps = [bracket.steps() for bracket in brackets]
-        self._waves = [sum(each[wave] for each in steps if wave < len(each)) for wave in range(max(map(len, steps)))]
-        self._brackets, self._configurations = brackets, configurations
+        self._starts = [wave.start for wave in waves(brackets)]
+        self._waves = [wave.epochs(brackets) for wave in waves(brackets)]
+        self._configurations = configurations
         self._metric, self._show = metric, show
         self._wave, self._done = done, sum(self._waves[:done])
         self._spent, self._started = seconds, time.monotonic()
@@ -110,10 +110,7 @@ class View:
 
     def _trained(self, trial: Trial) -> int:
         """Epochs in this wave."""
-        number = self._configurations[trial.index].bracket
-        rungs = next(bracket.rungs for bracket in self._brackets if bracket.number == number)
-        before = rungs[self._wave - 1].epochs if self._wave else 0
-        return max(0, epochs_seen(trial.folder) - before)
+        return max(0, epochs_seen(trial.folder) - self._starts[self._wave])
 
 
 def epochs_seen(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from partrain.multi.search.brackets import Bracket, Rung, hyperband, one_rung, promoted, successive_halving
+from partrain.multi.search.brackets import Bracket, Rung, Wave, hyperband, one_rung, promoted, successive_halving, waves
 
 
 def pairs(brackets: list[Bracket]) -> dict[int, list[tuple[int, int]]]:
@@ -48,8 +48,15 @@ def test_methods_without_rungs() -> None:
     assert pairs(one_rung(20, 9)) == {0: [(20, 9)]}
 
 
-def test_epochs_of_a_bracket() -> None:
-    assert Bracket(2, (Rung(9, 1), Rung(3, 3), Rung(1, 9))).steps() == [9, 6, 6]
+def test_waves_end_where_rungs_of_any_bracket_do() -> None:
+    brackets = [Bracket(1, (Rung(4, 2), Rung(2, 6))), Bracket(0, (Rung(3, 5),))]
+    assert waves(brackets) == [Wave(0, 2), Wave(2, 5), Wave(5, 6)]
+    assert [wave.epochs(brackets) for wave in waves(brackets)] == [7 * 2, 5 * 3, 2 * 1]
+    assert [brackets[0].on_the_way(epochs) for epochs in (1, 2, 3, 6, 7)] == [0, 0, 1, 1, None]
+    # Hyperband's brackets end rungs at the same epochs: all configurations of all of them train together
+    together = waves(hyperband(27, 3, 1))
+    assert [(wave.start, wave.stop) for wave in together] == [(0, 1), (1, 3), (3, 9), (9, 27)]
+    assert [wave.epochs(hyperband(27, 3, 1)) for wave in together] == [49, 31 * 2, 17 * 6, 8 * 18]
 
 
 @pytest.mark.parametrize(("epochs", "eta", "least"), [(2, 3, 1), (5, 3, 2), (1, 2, 1), (11, 4, 3)])

@@ -75,9 +75,10 @@ def test_brackets_advance_together(searches: Searches) -> None:
     rungs = {path.stem: checkpoint.read_json(path) for path in (searches.folder / "rungs").iterdir()}
     assert sorted(rungs) == ["0-0", "1-0", "1-1", "2-0", "2-1", "2-2"]
     first, second, third = trainer.calls
-    assert first == [*((i, 1) for i in range(9)), *((i, 3) for i in range(9, 14)), *((i, 9) for i in range(14, 17))]
-    assert second == [*((i, 3) for i in sorted(rungs["2-0"]["promoted"])), (rungs["1-0"]["promoted"][0], 9)]
-    assert third == [(rungs["2-1"]["promoted"][0], 9)]
+    # bracket 2 has the first nine, bracket 1 five, bracket 0 three
+    assert first == [(i, 1) for i in range(17)]
+    assert second == [(i, 3) for i in (*sorted(rungs["2-0"]["promoted"]), *range(9, 17))]
+    assert third == [(i, 9) for i in (*rungs["2-1"]["promoted"], *rungs["1-0"]["promoted"], 14, 15, 16)]
     assert [len(rungs[name]["promoted"]) for name in sorted(rungs)] == [0, 1, 0, 3, 1, 0]
     assert [rungs[name]["epochs"] for name in sorted(rungs)] == [9, 3, 9, 1, 3, 9]
     for rung in rungs.values():
@@ -85,7 +86,7 @@ def test_brackets_advance_together(searches: Searches) -> None:
         assert rung["promoted"] == [int(index) for index in best[: len(rung["promoted"])]]
         assert rung["failed"] == {}
     assert [searches.json(f"waves/{wave}.json")["wave"] for wave in range(3)] == [0, 1, 2]
-    assert rungs["2-0"]["seconds"] == rungs["0-0"]["seconds"] == searches.json("waves/0.json")["seconds"]
+    assert rungs["2-1"]["seconds"] == rungs["1-0"]["seconds"] == searches.json("waves/1.json")["seconds"]
 
 
 def test_the_other_methods(small: Dataset, tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(
 ) -> None:
     sound = FakeTrainer()
     Searches(small, tmp_path / "sound").do(sound)
-    [(last, _)] = sound.calls[2]  # which is to fail in the last rung now
+    last, _ = sound.calls[2][0]  # which is to fail in the last rung now
     capsys.readouterr()
     searches, trainer = Searches(small, tmp_path / "search"), FakeTrainer(failing={4: 0, last: 3})
     results = searches.do(trainer)
@@ -203,6 +204,24 @@ def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(
         r"see configurations/4/log\.txt",
         lines[0],
     )
+
+
+def test_one_that_fails_on_the_way_to_a_rung_is_left_out_of_the_waves_before_it(searches: Searches) -> None:
+    reason = "segment 0: the loss is nan; see configurations/15/log.txt"
+    trainer = FakeTrainer(failing={15: 2})  # of bracket 0, which is scored after 9 epochs
+    searches.do(trainer)
+    assert [any(index == 15 for index, _ in call) for call in trainer.calls] == [True, True, False]
+    assert [searches.json(f"waves/{wave}.json")["failed"] for wave in range(3)] == [{}, {"15": reason}, {}]
+    rung = searches.json("rungs/0-0.json")
+    assert (rung["scores"]["15"], rung["failed"]) == (None, {"15": reason})
+
+
+def test_a_bracket_all_of_which_fail_on_the_way(searches: Searches) -> None:
+    trainer = FakeTrainer(failing=dict.fromkeys((14, 15, 16), 2))
+    results = searches.do(trainer)
+    rung = searches.json("rungs/0-0.json")
+    assert (rung["scores"], sorted(rung["failed"])) == (dict.fromkeys(("14", "15", "16")), ["14", "15", "16"])
+    assert results["best"]["index"] < 14
 
 
 def test_a_score_that_is_no_number_is_a_failure(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
