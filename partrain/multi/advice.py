@@ -29,15 +29,21 @@ _WARM_UP, _LEAST, _SECONDS = 2, 3, 0.25  # steps, steps, seconds of each trial
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """`seconds`: of a step of one training, by the size of the stack it is in (1: alone)."""
+    """Of trainings of which `room` can be under way at once; `seconds` of a step of one, by its stack's size (1: alone)."""
 
     seconds: dict[int, float]
+    room: int
 
     @property
-    def stack_size(self) -> int:
-        """The size at which a training is fastest; 1 where no stack is faster by much."""
+    def best(self) -> int:
+        """The size at which a training is fastest, of those tried; 1 where no stack is faster by much."""
         best = min(self.seconds, key=self.seconds.__getitem__)
         return best if self.gain(best) >= WORTH_IT else 1
+
+    def stack_size(self, count: int) -> int:
+        """How many of `count` to stack: as many as were best, or all of them where twice as many were not tried."""
+        most = min(count, self.room)
+        return most if 1 < self.best == max(self.seconds) and most < 2 * self.best else min(self.best, most)
 
     def gain(self, size: int) -> float:
         """How many times as fast stacks of `size` are as the same trainings one after another."""
@@ -46,19 +52,22 @@ class Advice:
     def among(self, count: int) -> "Advice | None":
         """What it says of `count` trainings of the shape; None where larger stacks than were tried would have to be."""
         largest = max(self.seconds)
-        if count >= 2 * largest and largest < SIZES[-1] and not self.is_past_best(largest):
+        more = min(count, self.room) >= 2 * largest and largest < SIZES[-1]
+        if more and not self.is_past_best(largest):
             return None
-        return Advice(seconds={size: spent for size, spent in self.seconds.items() if size <= count})
+        return replace(self, seconds={size: spent for size, spent in self.seconds.items() if size <= count})
 
     def is_past_best(self, size: int) -> bool:
         """Whether stacks of `size`, and so larger ones, are slower than smaller ones."""
         return self.seconds[size] > 1.05 * min(self.seconds.values())
 
-    def sentence(self) -> str:
-        """What is advised, and why."""
-        size = self.stack_size
-        if size > 1:
-            return f"stacks of {size}, {self.gain(size):.2f} times as fast as one after another in a trial"
+    def sentence(self, count: int) -> str:
+        """What is advised for `count` trainings, and why."""
+        if self.best > 1:
+            size = self.stack_size(count)
+            tried = f" of {self.best}" if size != self.best else ""
+            gain = f"{self.gain(self.best):.2f} times as fast as one after another"
+            return f"stacks of {size}, {gain} in a trial{tried}"
         others = [other for other in self.seconds if other > 1]
         best = max(others, key=self.gain, default=1)
         return f"not stacked: in a trial stacks of {best} were {self.gain(best):.2f} times as fast as one after another"
@@ -70,11 +79,11 @@ def advise(tasks: Sequence[SegmentTask], budget: int) -> Advice:
     Raises:
         ValueError: not even one fits.
     """
-    room = min(len(tasks), capacity(tasks, budget))
-    advice = Advice(seconds={})
+    room = capacity(tasks, budget)
+    advice = Advice(seconds={}, room=room)
     trainings: list[SegmentTraining] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in (1, *(size for size in SIZES if size <= room)):
+        for size in (1, *(size for size in SIZES if size <= min(len(tasks), room))):
             trainings += copies(tasks[len(trainings) : size], Path(folder) / str(size))
             advice.seconds[size] = _trial(trainings) / size
             if advice.is_past_best(size):

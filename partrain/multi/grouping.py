@@ -28,9 +28,9 @@ class Group:
     stack_size: int
     advice: Advice | None = None
 
-    def seconds(self, size: int) -> float | None:
-        """Of a step of one of them in a stack of `size`, where a trial has told."""
-        return None if self.advice is None else self.advice.seconds[size]
+    def seconds(self, stacked: bool) -> float | None:
+        """Of a step of one of them, alone or in the best stack, where a trial has told."""
+        return None if self.advice is None else self.advice.seconds[self.advice.best if stacked else 1]
 
 
 Known = dict[Hashable, Advice]  # by shape: what trials have told already
@@ -83,7 +83,7 @@ def _sized(shape: Hashable, tasks: Mapping[Path, SegmentTask], settings: LaunchS
         advice = known[shape].among(len(tasks)) if shape in known else None
         if advice is None:
             advice = known[shape] = advise(list(tasks.values()), allowed)
-        return Group(tasks, advice.stack_size, advice)
+        return Group(tasks, advice.stack_size(len(tasks)), advice)
     finally:
         torch.set_num_threads(before)
 
@@ -103,6 +103,6 @@ def write_pack(folder: Path, groups: Sequence[Group], pauses: Mapping[Path, int 
         stack_sizes=[size for each, size in zip(groups, sizes, strict=True) for _ in each.tasks],
         room=[room for each, size in zip(groups, sizes, strict=True) for room in (size, *[1] * (len(each.tasks) - 1))],
         capacity=max(sizes),
-        alone_seconds=[each.seconds(1) for each in groups for _ in each.tasks],
-        stacked_seconds=[each.seconds(each.stack_size) for each in groups for _ in each.tasks],
+        alone_seconds=[each.seconds(stacked=False) for each in groups for _ in each.tasks],
+        stacked_seconds=[each.seconds(stacked=True) for each in groups for _ in each.tasks],
     ).write(folder)

@@ -88,7 +88,8 @@ def _write_packs(
         if show and found.advice is not None:
             others = len(found.tasks) - 1
             console.print(
-                f"{work.names[first]} and {others} more of its shape: {found.advice.sentence()}", markup=False
+                f"{work.names[first]} and {others} more of its shape: {found.advice.sentence(len(found.tasks))}",
+                markup=False,
             )
         if found.stack_size > 1:
             stacked[task.device].append(found)

@@ -70,20 +70,24 @@ def test_the_fastest_size_is_taken_if_it_is_worth_it(
     tasks = tasks_of(tmp_path, small, 3) * 6
     found = advise(tasks, 10**9)
     assert tried == [1, 2, 4, 8, 16]
-    assert found.stack_size == 8
-    assert found.sentence() == "stacks of 8, 2.42 times as fast as one after another in a trial"
+    assert [found.stack_size(count) for count in (18, 8, 5)] == [8, 8, 5]
+    assert found.sentence(18) == "stacks of 8, 2.42 times as fast as one after another in a trial"
     need = dry_run(tasks)
-    assert max(advise(tasks, need.fixed + 5 * need.each).seconds) == 4  # what fits
+    narrow = advise(tasks, need.fixed + 5 * need.each)
+    assert max(narrow.seconds) == 4  # what fits
+    # stacks of 8 were not tried, so as many as fit
+    assert narrow.sentence(18) == "stacks of 5, 2.22 times as fast as one after another in a trial of 4"
     assert found.among(16) == found
     assert found.among(99) == found  # larger stacks than 16 are slower
     fewer = found.among(5)
     assert fewer is not None
     assert list(fewer.seconds) == [1, 2, 4]
     assert fewer.among(7) == fewer
+    assert fewer.stack_size(7) == 7
     assert fewer.among(8) is None  # stacks of 8 have to be tried
-    slower = Advice(seconds={1: 10.0, 2: 9.5, 4: 11.0})
-    assert slower.stack_size == 1
-    assert slower.sentence() == "not stacked: in a trial stacks of 2 were 1.05 times as fast as one after another"
+    slower = Advice(seconds={1: 10.0, 2: 9.5, 4: 11.0}, room=9)
+    assert slower.stack_size(5) == 1
+    assert slower.sentence(5) == "not stacked: in a trial stacks of 2 were 1.05 times as fast as one after another"
 
 
 def test_tasks_are_grouped_by_shape(small: Dataset, tmp_path: Path) -> None:
@@ -111,10 +115,10 @@ def test_what_is_known_is_not_tried_again(small: Dataset, tmp_path: Path, monkey
     tasks = {folder: SegmentTask.read(folder) for folder in folders}
     known: Known = {}
     settings = LaunchSettings(device="cpu", pack="auto")
-    assert [each.stack_size for each in group(tasks, settings, known)] == [4]
+    assert [each.stack_size for each in group(tasks, settings, known)] == [6]
     assert tried == [1, 2, 4]
     some = {folder: tasks[folder] for folder in folders[:3]}
-    assert [each.stack_size for each in group(some, settings, known)] == [2]
+    assert [each.stack_size for each in group(some, settings, known)] == [3]
     assert tried == [1, 2, 4]
     group(some, settings)
     assert tried == [1, 2, 4, 1, 2]
