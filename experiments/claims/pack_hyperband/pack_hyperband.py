@@ -90,8 +90,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes = figure.subplots()
     for place, (side, runs) in enumerate(found.items()):
         colour, values = COLOURS[1] if side == "packed" else COLOURS[0], [run["seconds"] for run in runs]
-        bars = axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
-        axes.bar_label(bars, fmt="{:,.0f} s", padding=8)
+        axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
+        axes.annotate(f"{median(values):,.0f} s", (max(values), place), (8, 0), textcoords="offset points", va="center")
         axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
