@@ -82,6 +82,13 @@ def make_optimizer(
     return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, fused=fused, **options)
 
 
+def moments(settings: TrainSettings) -> tuple[str, ...]:
+    """What the optimiser keeps of each parameter from step to step, in the parameter's shape."""
+    if settings.optimizer == "sgd":
+        return ("momentum_buffer",) if settings.momentum else ()
+    return ("exp_avg", "exp_avg_sq")
+
+
 def learning_rate(settings: TrainSettings, step: int, end: int, full: int) -> float:
     """The rate of `step` (from 0) of a training that ends after `end` steps and was planned to take `full`.
 

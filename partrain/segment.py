@@ -6,6 +6,7 @@ sample and dropout mask comes from (seed, step).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,12 @@ class SegmentTraining(Loop):
 
     model: fx.GraphModule
 
-    def __init__(self, folder: Path, control: Control, memory: PeakMemory, resume: bool = True) -> None:
+    def __init__(
+        self, folder: Path, control: Control, memory: PeakMemory, resume: bool = True, device: str | None = None
+    ) -> None:
+        """`device`: instead of the task's own."""
         task = SegmentTask.read(folder)
+        task = task if device is None else replace(task, device=device)
         super().__init__(folder, task, control, memory)
         self.model = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)

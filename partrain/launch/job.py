@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,13 @@ class Job:
         if self.restarts == 0:
             for member in self.members:
                 (member / ERROR_FILE).unlink(missing_ok=True)
-        modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = ALLOCATOR | os.environ | {"PYTHONPATH": modules} | self.environment
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=environment(self.environment),
                 start_new_session=True,
             )
 
@@ -109,6 +108,12 @@ class Job:
             often = f", after {self.restarts} restarts" if self.restarts else ""
             return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
         return _failure(self.name, report)
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """A training process's: its launcher's modules and settings, and its `own`."""
+    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return {**ALLOCATOR, **os.environ, "PYTHONPATH": modules, **own}
 
 
 def _report(folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from partrain.multi.rows import Rows, trained, view_of
+from partrain.optimization import moments
 from partrain.segment import SegmentTraining
 
 
@@ -58,9 +59,7 @@ class _Row:
         self.gradients = [block.gradients[number] for block in rows.blocks]
         self.counts = counts
         is_sgd = isinstance(self.optimizer, torch.optim.SGD)
-        names = ["exp_avg", "exp_avg_sq"]
-        if is_sgd:
-            names = ["momentum_buffer"] if self.group["momentum"] else []
+        names = moments(training.task.train)
         self.state = {name: [torch.zeros_like(values) for values in self.values] for name in names}
         keys = ("weight_decay", "momentum") if is_sgd else ("weight_decay", "betas", "eps")
         self.settings = type(self.optimizer), *(self.group[key] for key in keys)

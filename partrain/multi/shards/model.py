@@ -1,0 +1,203 @@
+"""A model in a worker: its shards computed one at a time, forward and backward, exactly as the whole would be."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from partrain.boundaries import make_input, make_output, make_projections
+from partrain.data.batches import Batch
+from partrain.health import collapse_warning
+from partrain.multi.shards.kept import Kept
+from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
+from partrain.networks import Chain, network_settings
+from partrain.networks.deferred import materialise
+from partrain.optimization import autocast, make_optimizer, resolve_precision, weight_type
+from partrain.progress import EpochMeter
+from partrain.seeds import seed_forward
+
+
+class ShardedModel:
+    """The model that `spec` describes, on `device`. `moves`: a shard may lie elsewhere from one unit to the next."""
+
+    def __init__(self, spec: ModelSpec, device: torch.device, moves: bool) -> None:
+        self.spec, self.device, self.moves = spec, device, moves
+        task = spec.task
+        self.precision = resolve_precision(task.train.precision, device)
+        self.chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
+        self.between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
+        self.input = make_input(task, spec.folder, device)
+        self.output = make_output(task, device)
+        self.shards = [Shard(self, each) for each in spec.shards]
+
+    def compute(
+        self, visit: Visit, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+    ) -> tuple[Outcome, Tensor | None, Tensor | None]:
+        """Do the unit with the shard's bytes in `buffer`. `features`, `gradient`: what its neighbours have left it.
+
+        Returns besides the outcome what it leaves them: its output, and the gradient of its features.
+        """
+        unit, shard = visit.unit, self.shards[visit.unit.shard]
+        shard.bind(buffer)
+        outcome, output = Outcome(unit=unit), None
+        if unit.forward or not self.spec.keep:
+            self.draw_from(visit.random)
+            targets = None if visit.targets is None else torch.from_numpy(visit.targets)
+            if features is None:
+                indices = torch.from_numpy(visit.indices).to(self.device)
+                features, targets = self.input.sample(Batch(unit.step, indices))
+                features = features.to(weight_type(self.precision))
+            if not unit.forward:
+                shard.forward_again(features)
+            elif unit.backward:
+                assert targets is not None
+                self.forward_backward(shard, features, targets.to(self.device), visit, outcome)
+            else:
+                output = shard.forward(features, self.spec.keep)
+                outcome.targets = None if targets is None else targets.cpu().numpy()
+                outcome.random = self.generator_state().numpy()
+        if not unit.forward:
+            assert gradient is not None
+            shard.backward(gradient)
+        if not unit.backward:
+            return outcome, output, None
+        shard.step(visit.rate)
+        return outcome, None, shard.features_gradient()
+
+    def forward_backward(
+        self, shard: "Shard", features: Tensor, targets: Tensor, visit: Visit, outcome: Outcome
+    ) -> None:
+        """Of the last shard."""
+        output = shard.forward_for_loss(features)
+        loss = self.output.loss(output, targets)
+        self.observe(output, targets, visit, outcome)
+        del output  # or the backward pass could not free it
+        loss.backward()
+        outcome.loss = loss.item()
+
+    def observe(self, output: Tensor, targets: Tensor, visit: Visit, outcome: Outcome) -> None:
+        """As `Loop.observe` does."""
+        right, looked_at = visit.decoded
+        if visit.look:
+            meter = EpochMeter(1, self.device)
+            with torch.no_grad():
+                meter.add_scores(self.output.scores(output.detach()), targets)
+            newly = meter.decoded.tolist()
+            outcome.decoded = right, looked_at = right + newly[0], looked_at + newly[1]
+        if visit.last:
+            accuracy = right / looked_at if looked_at else 0.0
+            classes = self.spec.task.num_classes
+            outcome.warning = collapse_warning(output, self.output, accuracy, classes, visit.unit.step + 1) or ""
+
+    def draw_from(self, random: NDArray[np.uint8] | int) -> None:
+        """What dropout and the like draw from."""
+        if isinstance(random, int):
+            seed_forward(random, self.device)
+        elif self.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(random), self.device)
+        else:
+            torch.set_rng_state(torch.from_numpy(random))
+
+    def generator_state(self) -> Tensor:
+        return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
+
+
+class Shard:
+    """A part of a model: its module and its optimiser, over tensors in whatever bytes are bound to it."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, model: ShardedModel, spec: ShardSpec) -> None:
+        self.model, self.spec = model, spec
+        cuts = {cut.name: cut for cut in model.chain.cuts}
+        start, stop = (None if name is None else cuts[name] for name in (spec.start, spec.stop))
+        self.is_first = spec.start == model.spec.task.start
+        self.module: fx.GraphModule = model.chain.segment(start, stop, model.between)
+        self.buffer: Tensor | None = None
+        self._features: Tensor | None = None
+        self._output: Tensor | None = None
+
+    def bind(self, buffer: Tensor) -> None:
+        """Let all its tensors be those in `buffer`."""
+        if self.buffer is buffer:
+            return
+        views = {name: place.view(buffer) for name, place in self.spec.layout.weights.items()}
+        if self.buffer is None:
+            self.build(views)
+        self.buffer = buffer
+        parameters = dict(self.module.named_parameters())
+        for name, parameter in parameters.items():
+            parameter.data = views[name]
+        for prefix, owner in self.module.named_modules():
+            for name in owner._buffers:
+                owner._buffers[name] = views.get(f"{prefix}.{name}" if prefix else name, owner._buffers[name])
+        for path, place in self.spec.layout.state.items():
+            name, _, key = path.rpartition("/")
+            self.optimizer.state[parameters[name]][key] = place.view(buffer)
+
+    @property
+    def bound(self) -> Tensor:
+        """The bytes that its tensors are in."""
+        assert self.buffer is not None
+        return self.buffer
+
+    def build(self, views: dict[str, Tensor]) -> None:
+        """Its module's tensors begin as `views`; those that no checkpoint has are made anew."""
+        task, chain = self.model.spec.task, self.model.chain
+        self.module.load_state_dict(views, assign=True)
+        materialise(self.module, chain.tape, task.seed, self.model.device)
+        self.module.train()
+        self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.decay)
+
+    # ---- forward
+
+    def forward(self, features: Tensor, keep: bool) -> Tensor:
+        """Its output [batch, *shape]. `keep`: what the backward pass will need, in host memory."""
+        if not keep:
+            with torch.no_grad():
+                return self.run(features)
+        kept = Kept(lambda: self.bound) if self.model.moves else None
+        self._features, self._output = self.asking_gradient(features), None
+        with kept.hooks() if kept else torch.enable_grad():
+            self._output = self.run(self._features)
+        return self._output.detach()
+
+    def forward_for_loss(self, features: Tensor) -> Tensor:
+        """Its output, which is let go of as soon as the backward pass allows."""
+        self._features = self.asking_gradient(features)
+        return self.run(self._features)
+
+    def forward_again(self, features: Tensor) -> None:
+        """What the backward pass needs, as the forward pass had it: running statistics count a batch once."""
+        before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        self._features = self.asking_gradient(features)
+        self._output = self.run(self._features)
+        for name, buffer in self.module.named_buffers():
+            buffer.data.copy_(before[name])
+
+    def run(self, features: Tensor) -> Tensor:
+        with autocast(self.model.precision, self.model.device):
+            output: Tensor = self.module(features)
+        return output
+
+    def asking_gradient(self, features: Tensor) -> Tensor:
+        return features if self.is_first else features.requires_grad_()
+
+    # ---- backward
+
+    def backward(self, gradient: Tensor) -> None:
+        """From the `gradient` of its output."""
+        assert self._output is not None
+        output, self._output = self._output, None
+        output.backward(gradient)
+
+    def features_gradient(self) -> Tensor | None:
+        """For the shard to the left."""
+        features, self._features = self._features, None
+        return None if self.is_first or features is None else features.grad
+
+    def step(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()

@@ -1,0 +1,123 @@
+"""Before the first step: every model cut into shards that fit, tried out, and laid into shared host memory."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from json import dumps
+
+import torch
+
+from partrain.multi.shards.host import HostMemory
+from partrain.multi.shards.layout import Layout, aligned
+from partrain.multi.shards.member import Member
+from partrain.multi.shards.messages import CrossingSpec, ModelSpec, ShardSpec
+from partrain.multi.shards.partitioner import Pieces
+from partrain.multi.shards.settings import ShardSettings
+from partrain.multi.shards.trial import Trial, rehearse
+from partrain.task import SegmentTask
+
+_ATTEMPTS = 8  # at cutting more finely than was estimated to do
+_SMALLEST = 1.02  # of an exact need, so that what is said to work does
+
+
+class Preparation:
+    """Prepares models for devices like `device`, each of which may hold `budget` bytes.
+
+    What a trial tells of a model is taken to hold for others of its shape.
+    """
+
+    def __init__(self, settings: ShardSettings, device: torch.device, budget: int) -> None:
+        self.settings, self.device, self.budget = settings, device, budget
+        self._pieces: dict[Hashable, Pieces] = {}
+        self._trials: dict[Hashable, tuple[list[int], Trial]] = {}
+
+    def host_bytes(self, task: SegmentTask) -> int:
+        """About what the task's model takes of host memory."""
+        held = sum(piece.weights + piece.state for piece in self.pieces(task).pieces)
+        kept = sum(piece.activations for piece in self.pieces(task).pieces)
+        return held + (kept if self.settings.activations == "keep" else 0)
+
+    def pieces(self, task: SegmentTask) -> Pieces:
+        key = _shape(task)
+        if key not in self._pieces:
+            self._pieces[key] = Pieces.of(task)
+        return self._pieces[key]
+
+    def prepare(self, member: Member, host: HostMemory) -> Trial:
+        """Cut the member's model, and move its tensors into `host`.
+
+        Raises:
+            ValueError: a layer alone does not fit into the budget.
+        """
+        task = replace(member.training.task, device=str(self.device))
+        key = _shape(task)
+        if key not in self._trials:
+            self._trials[key] = self._find(member, task)
+        firsts, trial = self._trials[key]
+        cuts = self.pieces(task).cut(firsts)
+        layouts = member.layouts(cuts)
+        shards = [
+            ShardSpec(start=start, stop=stop, layout=layout, file=host.make(layout.num_bytes), work_bytes=work)
+            for (start, stop), layout, work in zip(cuts, layouts, trial.work_bytes, strict=True)
+        ]
+        crossings = [
+            CrossingSpec(file=host.make(gradient.begin + aligned(gradient.num_bytes)), output=output, gradient=gradient)
+            for output, gradient in zip(trial.outputs, trial.gradients, strict=True)
+        ]
+        member.move_to(shards)
+        member.spec = ModelSpec(
+            number=member.number,
+            folder=member.folder,
+            task=task,
+            decay=member.training.default_decay(),
+            shards=tuple(shards),
+            crossings=tuple(crossings),
+            keep=self.settings.activations == "keep",
+        )
+        return trial
+
+    def _find(self, member: Member, task: SegmentTask) -> tuple[list[int], Trial]:
+        """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
+        pieces, factor = self.pieces(task), 1.0
+        for _ in range(_ATTEMPTS):
+            firsts = pieces.fewest(self.budget, factor, self.settings.double_buffer)
+            if firsts is None:
+                firsts = list(range(len(pieces.pieces)))
+            trial, layouts = self._try(member, task, firsts)
+            needs = self._needs(trial, layouts)
+            if max(needs) <= self.budget:
+                return firsts, trial
+            if len(firsts) == len(pieces.pieces):
+                worst = max(range(len(needs)), key=needs.__getitem__)
+                raise ValueError(
+                    f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
+                    f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
+                    f"shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
+                    f"{_SMALLEST * max(needs) / 2**30:.4g}"
+                )
+            bounds = [*firsts, len(pieces.pieces)]
+            estimates = [
+                pieces.need(bounds[n], bounds[n + 1], factor, self.settings.double_buffer) for n in range(len(firsts))
+            ]
+            factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
+        raise ValueError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
+
+    def _needs(self, trial: Trial, layouts: Sequence[Layout]) -> list[int]:
+        """Bytes of a device, shard by shard."""
+        copies = 1 + self.settings.double_buffer
+        return [copies * layout.num_bytes + work for layout, work in zip(layouts, trial.work_bytes, strict=True)]
+
+    def _try(self, member: Member, task: SegmentTask, firsts: list[int]) -> tuple[Trial, list[Layout]]:
+        cuts = self.pieces(task).cut(firsts)
+        layouts = member.layouts(cuts)
+        hosts = [member.bytes_of(layout) for layout in layouts]
+        training, keep = member.training, self.settings.activations == "keep"
+        trial = rehearse(task, member.folder, training.default_decay(), cuts, layouts, hosts, self.device, keep)
+        return trial, layouts
+
+
+def _shape(task: SegmentTask) -> Hashable:
+    """What the costs of a task's steps depend on."""
+    train = task.train
+    optimiser = train.optimizer, train.momentum > 0
+    where = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
+    return dumps(task.network, sort_keys=True), where, train.batch_size, train.precision, optimiser, task.index

@@ -1,0 +1,205 @@
+"""The process that computes on one device: units come, their shards are copied in, computed and copied back.
+
+Three threads with a unit in each: one copies in, one computes, one copies back. Without double buffering one does all.
+"""
+
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from partrain.multi.shards.host import map_bytes
+from partrain.multi.shards.memory import DeviceMemory, Resident, copy_bytes
+from partrain.multi.shards.messages import CrossingSpec, Failure, Forget, ModelSpec, Outcome, Visit, WorkerSettings
+from partrain.multi.shards.model import ShardedModel
+
+
+@dataclass
+class _Task:
+    """A visit on its way through the worker: what it has to compute with, and what comes of it."""
+
+    visit: Visit
+    outcome: Outcome
+    resident: Resident | None = None
+    features: Tensor | None = None
+    gradient: Tensor | None = None
+    output: Tensor | None = None
+    error: Exception | None = None
+
+
+class Worker:
+    """Does what comes over `connection`, in order, until it is closed."""
+
+    def __init__(self, connection: Connection, settings: WorkerSettings) -> None:
+        self.connection, self.settings = connection, settings
+        self.device = torch.device(settings.device)
+        self.memory = DeviceMemory(self.device, settings.budget, settings.separate)
+        self.models: dict[int, ShardedModel] = {}
+        self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, by model
+
+    def run(self) -> None:
+        if self.settings.double_buffer:
+            self._run_in_threads()
+            return
+        while (message := self._receive()) is not None:
+            if task := self.load(message):
+                self.compute(task)
+                self.store(task)
+
+    def _run_in_threads(self) -> None:
+        loaded: queue.Queue[_Task | None] = queue.Queue()
+        computed: queue.Queue[_Task | None] = queue.Queue()
+
+        def load_all() -> None:
+            while (message := self._receive()) is not None:
+                if task := self.load(message):
+                    loaded.put(task)
+            loaded.put(None)
+
+        def store_all() -> None:
+            while (task := computed.get()) is not None:
+                self.store(task)
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (load_all, store_all)]
+        for thread in threads:
+            thread.start()
+        while (task := loaded.get()) is not None:
+            self.compute(task)
+            computed.put(task)
+        computed.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _receive(self) -> ModelSpec | Visit | Forget | None:
+        try:
+            message: ModelSpec | Visit | Forget = self.connection.recv()
+        except (EOFError, OSError):  # the scheduler is gone
+            return None
+        return message
+
+    # ---- the three parts of a visit
+
+    def load(self, message: ModelSpec | Visit | Forget) -> _Task | None:
+        """Copy a visit's shard and what its neighbours have left it to the device; take note of anything else."""
+        if isinstance(message, ModelSpec):
+            self.models[message.number] = ShardedModel(message, self.device, self.settings.separate)
+            self.crossings[message.number] = [_views(each.file, each) for each in message.crossings]
+            return None
+        if isinstance(message, Forget):
+            self.models.pop(message.model, None)
+            self.crossings.pop(message.model, None)
+            self.memory.forget(message.model)
+            return None
+        task = _Task(message, Outcome(unit=message.unit))
+        self._attempt(task, self._load)
+        return task
+
+    def _load(self, task: _Task) -> None:
+        unit, visit = task.visit.unit, task.visit
+        spec, crossings = self.models[unit.model].spec, self.crossings[unit.model]
+        shard = spec.shards[unit.shard]
+        task.resident = resident = self.memory.take((unit.model, unit.shard), shard, visit.version)
+        began = time.time()
+        until = shard.layout.num_bytes if unit.backward else shard.layout.forward_bytes
+        if self.settings.separate and resident.loaded < until:
+            part = slice(resident.loaded, until)
+            copy_bytes(resident.host[part], resident.buffer[part])
+            task.outcome.bytes_in, resident.loaded = until - part.start, until
+        if unit.shard > 0 and (unit.forward or not spec.keep):
+            task.features = _copied(crossings[unit.shard - 1][0], self.device)
+        if not unit.forward:
+            task.gradient = _copied(crossings[unit.shard][1], self.device)
+        task.outcome.loaded = began, time.time()
+
+    def compute(self, task: _Task) -> None:
+        self._attempt(task, self._compute)
+
+    def _compute(self, task: _Task) -> None:
+        assert task.resident is not None
+        began, before = time.time(), task.outcome
+        model = self.models[task.visit.unit.model]
+        task.outcome, task.output, gradient = model.compute(
+            task.visit, task.resident.buffer, task.features, task.gradient
+        )
+        task.features, task.gradient = None, gradient
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        task.outcome.loaded, task.outcome.bytes_in = before.loaded, before.bytes_in
+        task.outcome.computed = began, time.time()
+
+    def store(self, task: _Task) -> None:
+        """Copy what has changed back, and say so."""
+        self._attempt(task, self._store)
+        resident, visit = task.resident, task.visit
+        if resident is not None:
+            self.memory.give(resident, visit.version + 1 if task.error is None else -1)
+        task.outcome.peak_bytes = self.memory.peak
+        answer = task.outcome if task.error is None else Failure(unit=visit.unit, error=_portable(task.error))
+        self.connection.send(answer)
+
+    def _store(self, task: _Task) -> None:
+        unit, resident = task.visit.unit, task.resident
+        assert resident is not None
+        began = time.time()
+        layout = self.models[unit.model].spec.shards[unit.shard].layout
+        changed = slice(0, layout.num_bytes) if unit.backward else slice(*layout.buffers)
+        if self.settings.separate and changed.start < changed.stop:
+            copy_bytes(resident.buffer[changed], resident.host[changed])
+            task.outcome.bytes_out = changed.stop - changed.start
+        crossings = self.crossings[unit.model]
+        if task.output is not None:
+            crossings[unit.shard][0].copy_(task.output)
+        if task.gradient is not None:
+            crossings[unit.shard - 1][1].copy_(task.gradient)
+        task.output = task.gradient = None
+        task.outcome.stored = began, time.time()
+
+    def _attempt(self, task: _Task, part: Callable[[_Task], None]) -> None:
+        """Do a part of the visit, unless an earlier one has failed; one model's failure is not the others'."""
+        if task.error is None:
+            try:
+                part(task)
+            except Exception as error:
+                task.error = error
+
+
+def _views(file: Path, crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
+    held = map_bytes(file)
+    return crossing.output.view(held), crossing.gradient.view(held)
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`, and not the host's own."""
+    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+
+
+def _portable(error: Exception) -> Exception:
+    """Such an error as can be sent: errors of users' own modules may not be."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return torch.OutOfMemoryError(str(error))
+    if isinstance(error, ValueError | OSError):
+        return ValueError(str(error))
+    return RuntimeError("".join(traceback.format_exception(error)))
+
+
+def main(descriptor: int) -> None:
+    """A worker process's whole life. Ctrl-C is its launcher's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    settings = connection.recv()
+    assert isinstance(settings, WorkerSettings)
+    torch.set_num_threads(settings.threads)
+    Worker(connection, settings).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
