@@ -4,16 +4,15 @@ This process holds every model in host memory, and the schedule; a worker per de
 crosses between them and a few numbers travel.
 """
 
-import csv
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 import torch
 
@@ -30,25 +29,13 @@ from partrain.multi.shards.process import WorkerProcess
 from partrain.multi.shards.scheduler import Cost, Scheduler
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.simulator import Load, write_loads
+from partrain.multi.shards.timeline import Timeline
 from partrain.multi.task import check_members
 from partrain.report.quantities import duration
 from partrain.worker import ERROR_FILE, write_report
 
-TIMELINE, COSTS = "timeline.csv", "costs.json"
-COLUMNS = (
-    "device",
-    "model",
-    "step",
-    "shard",
-    "kind",
-    "load_begin",
-    "load_end",
-    "begin",
-    "end",
-    "store_begin",
-    "store_end",
-)
-_POLL = 0.5  # seconds
+COSTS = "costs.json"
+_POLL, _SAVED = 0.5, 0.01  # seconds between looks at workers that are silent, and at checkpoints being written
 _TOLD_EVERY = 10.0  # seconds
 
 
@@ -77,7 +64,9 @@ class ShardedTraining:
         self.members: list[Member] = []
         self.costs: list[list[Cost]] = []
         self.workers: list[WorkerProcess] = []
+        self.timeline = Timeline(folder)
         self.to_reload: set[int] = set()
+        self.saving: dict[int, Future[None]] = {}
 
     # ---- from beginning to end
 
@@ -90,8 +79,8 @@ class ShardedTraining:
         try:
             self.prepare(host)
             self.start_workers()
-            with (self.folder / TIMELINE).open("a", newline="") as timeline, _stopping(self.control):
-                self.train(timeline)
+            with _stopping(self.control), ThreadPoolExecutor(1) as self.saver:
+                self.train()
             write_loads(self.folder / COSTS, self.loads())
             if self.control.stop_asked():
                 for member in self.members:
@@ -101,6 +90,7 @@ class ShardedTraining:
         finally:
             for worker in self.workers:
                 worker.stop()
+            self.timeline.close()
             host.close()
 
     def prepare(self, host: HostMemory) -> None:
@@ -112,7 +102,7 @@ class ShardedTraining:
                 member = Member(number, task, self.control, pause)
                 costs: tuple[Cost, ...] = (Cost(seconds=0.0),)
                 if member.next is None:
-                    member.conclude()
+                    member.save()
                 else:
                     costs = self.preparation.prepare(member, host).costs
                 self.members.append(member)
@@ -143,11 +133,8 @@ class ShardedTraining:
                 assert member.spec is not None
                 worker.send(member.spec)
 
-    def train(self, timeline: TextIO) -> None:
+    def train(self) -> None:
         """Deal units out and take what comes of them, until none is left."""
-        writer = csv.DictWriter(timeline, COLUMNS, lineterminator="\n")
-        if timeline.tell() == 0:
-            writer.writeheader()
         told = time.monotonic()
         while True:
             self.scheduler.closing = self.control.stop_asked()
@@ -156,8 +143,9 @@ class ShardedTraining:
             if not self.scheduler.left():
                 return
             connections = {worker.connection: worker for worker in self.workers}
-            for connection in wait(list(connections), _POLL):
-                self.hear(connections[connection], writer)  # type: ignore[index]
+            for connection in wait(list(connections), _SAVED if self.saving else _POLL):
+                self.hear(connections[connection])  # type: ignore[index]
+            self.let_saved_go()
             for worker in self.workers:
                 if worker.is_stalled(self.settings.stall_seconds):
                     self.replace(worker, f"has been at one unit for {self.settings.stall_seconds:g} s")
@@ -165,7 +153,7 @@ class ShardedTraining:
                 told = time.monotonic()
                 self.tell()
 
-    def hear(self, worker: WorkerProcess, writer: "csv.DictWriter[str]") -> None:
+    def hear(self, worker: WorkerProcess) -> None:
         answer = worker.receive()
         if answer is None:
             self.replace(worker, "has died")
@@ -175,7 +163,7 @@ class ShardedTraining:
             self.reload(answer.unit.model)
         else:
             self.done(worker, answer)
-            writer.writerow(_row(worker.number, answer))
+            self.timeline.add(worker.number, answer)
 
     def done(self, worker: WorkerProcess, outcome: Outcome) -> None:
         """Take note of what came of a unit."""
@@ -184,13 +172,25 @@ class ShardedTraining:
         self.scheduler.finish(worker.number, unit, end - begin)
         self.note_costs(outcome)
         try:
-            member.done(outcome)
+            save = member.done(outcome)
         except ValueError as error:
             self.fail(unit.model, error)
             return
         self.scheduler.set_end(unit.model, member.steps_left.stop)
-        if member.next is None:
-            self.forget(unit.model)
+        if save:  # beside the others' units: a checkpoint takes as long as many of them
+            self.scheduler.hold(unit.model)
+            self.saving[unit.model] = self.saver.submit(member.save)
+
+    def let_saved_go(self) -> None:
+        """Models whose checkpoints are written go on."""
+        for model in [model for model, saved in self.saving.items() if saved.done()]:
+            error = self.saving.pop(model).exception()
+            if isinstance(error, Exception):
+                self.fail(model, error)
+                continue
+            self.scheduler.let_go(model)
+            if self.members[model].next is None:
+                self.forget(model)
 
     def note_costs(self, outcome: Outcome) -> None:
         """Keep the latest transfers that were any, and running means of seconds."""
@@ -296,12 +296,3 @@ def _stopping(control: Control) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _row(device: int, outcome: Outcome) -> dict[str, object]:
-    """Of the time line."""
-    unit = outcome.unit
-    kind = "both" if unit.forward and unit.backward else "forward" if unit.forward else "backward"
-    moments = (*outcome.loaded, *outcome.computed, *outcome.stored)
-    row = dict(zip(COLUMNS[5:], (f"{moment:.6f}" for moment in moments), strict=True))
-    return {"device": device, "model": unit.model, "step": unit.step, "shard": unit.shard, "kind": kind, **row}

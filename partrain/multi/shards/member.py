@@ -154,8 +154,10 @@ class Member:
             decoded=(right, looked_at),
         )
 
-    def done(self, outcome: Outcome) -> None:
-        """Take note of what came of a unit; the step's end with the last one.
+    def done(self, outcome: Outcome) -> bool:
+        """Take note of what came of a unit, and of the step's end with the last one.
+
+        Returns whether `save` is to be called before the next unit.
 
         Raises:
             ValueError: training cannot go on.
@@ -173,25 +175,22 @@ class Member:
             if outcome.decoded is not None:
                 training.meter.decoded.copy_(torch.tensor(outcome.decoded))
             training.warning = outcome.warning or training.warning
-        if unit.position + 1 == num_units(len(self.versions)):
-            self.end_step()
+        return unit.position + 1 == num_units(len(self.versions)) and self.end_step()
 
-    def end_step(self) -> None:
+    def end_step(self) -> bool:
         training, step = self.training, self.next
         assert step is not None
         training.progress.step += 1
         training.note(step)
-        if step.look and (step.last or time.monotonic() - self._saved > training.task.train.checkpoint_seconds):
-            self.keep()
         self.advance()
-        if self.next is None:
-            self.conclude()
+        return step.look and (step.last or time.monotonic() - self._saved > training.task.train.checkpoint_seconds)
 
-    def conclude(self) -> None:
-        """At its end or pause."""
+    def save(self) -> None:
+        """Write the checkpoint, and at the training's end or pause all that it leaves."""
         if not self.training.progress.finished:
             self.keep()
-        self.training.conclude()
+        if self.next is None:
+            self.training.conclude()
 
     def keep(self) -> None:
         self.training.keep()

@@ -63,6 +63,7 @@ class Scheduler:
         self._next: list[tuple[int, int]] = []  # step, position
         self._homes: list[list[int]] = []  # the device of each shard's forward pass
         self._seconds: list[NDArray[np.float64]] = []  # of each unit of a step
+        self._held: set[int] = set()
         self.closing = False  # no step is begun any more
         self._clock = 0
         self._ready = np.zeros(0, dtype=bool)
@@ -92,6 +93,7 @@ class Scheduler:
     def drop(self, model: int) -> None:
         """The model leaves; what of it is under way no longer counts."""
         self._ready[model] = False
+        self._held.discard(model)
         self._remaining[model] = 0.0
         self.queued = [[unit for unit in units if unit.model != model] for units in self.queued]
 
@@ -101,6 +103,15 @@ class Scheduler:
         self._next[model], self._tied[model], self._begun[model] = (step, 0), -1, False
         self._remaining[model] = (self._steps[model] - step) * self._step[model]
         self._ready[model] = step < self._steps[model]
+
+    def hold(self, model: int) -> None:
+        """Nothing of the model is dealt until it is let go."""
+        self._held.add(model)
+        self._ready[model] = False
+
+    def let_go(self, model: int) -> None:
+        self._held.discard(model)
+        self._ready[model] = self._next[model][0] < self._steps[model]
 
     def lose(self, device: int) -> list[int]:
         """A device has lost all that it held; returns the models that cannot go on from where they are."""
@@ -194,8 +205,8 @@ class Scheduler:
         self._tied[model] = self._homes[model][following.shard] if self.ties and not following.forward else -1
 
     def left(self) -> bool:
-        """Whether any unit is under way or ready."""
-        return bool(self._open().any()) or any(self.queued)
+        """Whether any unit is under way or ready, or any model held."""
+        return bool(self._open().any()) or any(self.queued) or bool(self._held)
 
     def _tick(self) -> int:
         self._clock += 1

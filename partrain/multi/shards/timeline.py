@@ -1,0 +1,29 @@
+"""When each device did what: timeline.csv, a row for every unit."""
+
+import csv
+from pathlib import Path
+
+from partrain.multi.shards.messages import Outcome
+
+TIMELINE = "timeline.csv"
+COLUMNS = ("device", "model", "step", "shard", "kind")
+MOMENTS = ("load_begin", "load_end", "begin", "end", "store_begin", "store_end")  # seconds since 1970
+
+
+class Timeline:
+    """The file in `folder`, to which rows are added as units are done."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / TIMELINE).open("a", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        if self._file.tell() == 0:
+            self._writer.writerow((*COLUMNS, *MOMENTS))
+
+    def add(self, device: int, outcome: Outcome) -> None:
+        unit = outcome.unit
+        kind = "both" if unit.forward and unit.backward else "forward" if unit.forward else "backward"
+        moments = (*outcome.loaded, *outcome.computed, *outcome.stored)
+        self._writer.writerow((device, unit.model, unit.step, unit.shard, kind, *(f"{each:.6f}" for each in moments)))
+
+    def close(self) -> None:
+        self._file.close()
