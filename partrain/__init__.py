@@ -2,6 +2,8 @@
 
 from partrain.data.batches import normalise
 from partrain.evaluate import Evaluation, evaluate
+from partrain.multi.shards.settings import ShardSettings
+from partrain.multi.shards.train import train_sharded
 from partrain.multi.together import run_together
 from partrain.multi.unify import unify
 from partrain.prepared import prepare_run
@@ -9,4 +11,16 @@ from partrain.run import run
 from partrain.settings import RunSettings
 from partrain.stitch import load
 
-__all__ = ["Evaluation", "RunSettings", "evaluate", "load", "normalise", "prepare_run", "run", "run_together", "unify"]
+__all__ = [
+    "Evaluation",
+    "RunSettings",
+    "ShardSettings",
+    "evaluate",
+    "load",
+    "normalise",
+    "prepare_run",
+    "run",
+    "run_together",
+    "train_sharded",
+    "unify",
+]

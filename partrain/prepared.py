@@ -119,6 +119,8 @@ def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
 
 def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:
     """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
+    if (folder / "search.json").exists():
+        raise ValueError(f"{folder} holds a search; take a new folder, or go on with it by experiments/search.py")
     others = {str(path.parent.relative_to(folder)) for path in folder.glob("*/*/task.json")} - tasks.keys()
     if others:
         raise ValueError(f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder")

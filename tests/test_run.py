@@ -128,6 +128,16 @@ def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
     assert again["accuracy_curve"] == results["accuracy_curve"]  # though the weights it was told from are gone
 
 
+def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None:
+    checkpoint.write_json(tmp_path / "search.json", {})
+    with pytest.raises(ValueError) as caught:
+        partrain.run(small_settings(train=TRAIN), tmp_path, dataset=small, show=False)
+    assert str(caught.value) == (
+        f"{tmp_path} holds a search; take a new folder, or go on with it by experiments/search.py"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
+
+
 def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
     folder, results = in_sequence
     settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))

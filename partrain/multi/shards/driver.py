@@ -64,7 +64,6 @@ class ShardedTraining:
         self.members: list[Member] = []
         self.costs: list[list[Cost]] = []
         self.workers: list[WorkerProcess] = []
-        self.timeline = Timeline(folder)
         self.to_reload: set[int] = set()
         self.saving: dict[int, Future[None]] = {}
 
@@ -79,7 +78,7 @@ class ShardedTraining:
         try:
             self.prepare(host)
             self.start_workers()
-            with _stopping(self.control), ThreadPoolExecutor(1) as self.saver:
+            with _stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
                 self.train()
             write_loads(self.folder / COSTS, self.loads())
             if self.control.stop_asked():
@@ -90,7 +89,6 @@ class ShardedTraining:
         finally:
             for worker in self.workers:
                 worker.stop()
-            self.timeline.close()
             host.close()
 
     def prepare(self, host: HostMemory) -> None:
@@ -169,7 +167,7 @@ class ShardedTraining:
         """Take note of what came of a unit."""
         unit, member = outcome.unit, self.members[outcome.unit.model]
         begin, end = outcome.computed
-        self.scheduler.finish(worker.number, unit, end - begin)
+        self.scheduler.finish(worker.number, unit, None if outcome.cold else end - begin)
         self.note_costs(outcome)
         try:
             save = member.done(outcome)

@@ -83,7 +83,8 @@ class Visit:
 class Outcome:
     """What came of a visit. `random`: the generator's state behind a forward pass. `targets`: of a first shard's.
 
-    `decoded`: as in `Visit`, now. `peak_bytes`: what the worker has held at most.
+    `cold`: the worker had the shard for the first time, so that its seconds tell little. `decoded`: as in `Visit`, now.
+    `peak_bytes`: what the worker has held at most.
 
     `loaded`, `computed`, `stored`: when it began and ended, seconds since 1970. `bytes_in`, `bytes_out`: copied.
     """
@@ -94,6 +95,7 @@ class Outcome:
     loss: float | None = None
     decoded: tuple[float, float] | None = None
     warning: str = ""
+    cold: bool = False
     loaded: tuple[float, float] = (0.0, 0.0)
     computed: tuple[float, float] = (0.0, 0.0)
     stored: tuple[float, float] = (0.0, 0.0)

@@ -38,8 +38,8 @@ class ShardedModel:
         Returns besides the outcome what it leaves them: its output, and the gradient of its features.
         """
         unit, shard = visit.unit, self.shards[visit.unit.shard]
+        outcome, output = Outcome(unit=unit, cold=shard.buffer is None), None
         shard.bind(buffer)
-        outcome, output = Outcome(unit=unit), None
         if unit.forward or not self.spec.keep:
             self.draw_from(visit.random)
             targets = None if visit.targets is None else torch.from_numpy(visit.targets)

@@ -147,31 +147,51 @@ class Scheduler:
     def deal(self) -> list[tuple[int, Unit]]:
         """Devices and what each is to do next, idle ones first.
 
-        A unit waits behind another only where there are as many models ready as devices: it might keep one idle.
+        A unit waits behind another only where there are as many models ready as devices, as it might keep one idle, and
+        only if the policy would not rather have the model go on that is being computed there.
         """
         dealt = []
         for waiting in range(self._at_once):
             if self._open().sum() < (len(self.queued) if waiting else 1):
                 break
             for device, units in enumerate(self.queued):
-                if len(units) == waiting and (unit := self._choose(device)) is not None:
-                    units.append(unit)
-                    dealt.append((device, unit))
+                if len(units) == waiting and (model := self._choose(device)) is not None:
+                    units.append(self._take(model, device))
+                    dealt.append((device, units[-1]))
         return dealt
 
-    def _choose(self, device: int) -> Unit | None:
+    def _choose(self, device: int) -> int | None:
+        """The model that `device` is to take up; None: none, or it is to wait for the one that it computes."""
         numbers = np.flatnonzero(self._open() & ((self._tied == device) | (self._tied < 0)))
         if not len(numbers):
             return None
         latest = self._latest[device]
         near = latest[0] if latest and self.next_unit(latest[0]).shard == latest[1] else -1
-        model = int(
-            numbers[
-                self.policy.choose(
-                    Ready(self._remaining[numbers], self._step[numbers], self._since[numbers], numbers == near)
-                )
-            ]
-        )
+        remaining, since, resident = self._remaining[numbers], self._since[numbers], numbers == near
+        computing = next(iter(self.queued[device]), None)
+        if computing is not None and (following := self._behind(computing, device)):
+            numbers = np.append(numbers, computing.model)
+            left = self._remaining[computing.model] - self._seconds[computing.model][computing.position]
+            remaining, since = np.append(remaining, left), np.append(since, self._clock + 1)
+            resident = np.append(resident, following.shard == computing.shard)
+        chosen = int(numbers[self.policy.choose(Ready(remaining, self._step[numbers], since, resident))])
+        return None if computing is not None and chosen == computing.model else chosen
+
+    def _behind(self, unit: Unit, device: int) -> Unit | None:
+        """What its model does after `unit`, if there is anything, and `device` could do it."""
+        step, position = self._after(unit)
+        if step >= self._steps[unit.model] or (self.closing and position == 0):
+            return None
+        following = unit_at(unit.model, step, position, self._shards[unit.model])
+        elsewhere = self.ties and not following.forward and self._homes[unit.model][following.shard] != device
+        return None if elsewhere else following
+
+    def _after(self, unit: Unit) -> tuple[int, int]:
+        """Step and position of a model's next unit."""
+        last = unit.position + 1 == num_units(self._shards[unit.model])
+        return (unit.step + 1, 0) if last else (unit.step, unit.position + 1)
+
+    def _take(self, model: int, device: int) -> Unit:
         unit = self.next_unit(model)
         self._ready[model] = False
         self._latest[device] = (model, unit.shard)
@@ -193,10 +213,7 @@ class Scheduler:
         if seconds is not None:
             costs[unit.position] += self._average * (seconds - costs[unit.position])
             self._step[model] = costs.sum()
-        step, position = unit.step, unit.position + 1
-        if position == len(costs):
-            step, position = step + 1, 0
-        self._next[model] = step, position
+        self._next[model] = step, position = self._after(unit)
         left = self._steps[model] - step
         self._remaining[model] = left * self._step[model] - costs[:position].sum()
         self._ready[model], self._begun[model] = left > 0, position > 0

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from partrain.multi.shards.policies import Policy
-from partrain.multi.shards.scheduler import Cost, Scheduler, Unit
+from partrain.multi.shards.scheduler import Cost, Scheduler, Unit, unit_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,18 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """Of the whole training, were it alone and no transfer waited for."""
+        """Of all computation."""
         return self.steps * sum(unit.seconds for unit in self.units)
+
+    @property
+    def path(self) -> float:
+        """Seconds of the whole training were it alone: a shard is fetched once the unit before is done, if it is another."""
+        shards = [unit_at(0, 0, position, self.shards).shard for position in range(len(self.units))]
+        fetched = [
+            unit for unit, shard, before in zip(self.units, shards, [0, *shards], strict=False) if shard != before
+        ]
+        copied = sum(unit.load for unit in fetched) + sum(unit.store for unit in self.units)
+        return self.seconds + self.steps * copied + self.units[0].load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +52,8 @@ class Simulation:
 
 
 def lower_bound(loads: Sequence[Load], devices: int) -> float:
-    """The longest model's own time, or an equal share of all work: whichever is more. Seconds."""
-    return max(max(load.seconds for load in loads), sum(load.seconds for load in loads) / devices)
+    """The critical path, which is the longest model's, or an equal share of all computation: whichever is more. Seconds."""
+    return max(max(load.path for load in loads), sum(load.seconds for load in loads) / devices)
 
 
 def simulate(

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Self
 
 from partrain.multi.shards.messages import Outcome
 
@@ -25,5 +26,8 @@ class Timeline:
         moments = (*outcome.loaded, *outcome.computed, *outcome.stored)
         self._writer.writerow((device, unit.model, unit.step, unit.shard, kind, *(f"{each:.6f}" for each in moments)))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -1,0 +1,165 @@
+"""What befalls shards of many models: stops, lost workers, failures, and what cannot be trained at all."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from packing import difference, write_tasks
+from test_sharded_exactness import ROOM, TIGHT, TRAIN, VARIED, settings_of
+
+from partrain import checkpoint
+from partrain.data import Dataset
+from partrain.loop import CHECKPOINT
+from partrain.multi.shards import driver
+from partrain.multi.shards.driver import ShardedTraining
+from partrain.multi.shards.host import HostMemory
+from partrain.multi.shards.settings import ShardSettings
+from partrain.multi.shards.train import train_sharded
+from partrain.networks import MLPSettings
+from partrain.segment import train
+
+HOW = ShardSettings(budget_gib=TIGHT)
+
+
+def trained_alone(small: Dataset, folder: Path, settings: list) -> list[Path]:  # type: ignore[type-arg]
+    folders = write_tasks(folder, small, settings)
+    for each in folders:
+        train(each)
+    return folders
+
+
+def disturb(monkeypatch: pytest.MonkeyPatch, after: int, what: Callable[[ShardedTraining], None]) -> None:
+    """Do `what` once so many units are done."""
+    done, count = ShardedTraining.done, [0]
+
+    def disturbed(self: ShardedTraining, *arguments: object) -> None:
+        done(self, *arguments)  # type: ignore[arg-type]
+        count[0] += 1
+        if count[0] == after:
+            what(self)
+
+    monkeypatch.setattr(ShardedTraining, "done", disturbed)
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+def test_stopped_and_called_again_it_ends_with_the_same_bits(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activations: str
+) -> None:
+    settings = [settings_of(seed=n, network=MLPSettings(depth=4, width=32, dropout=0.3)) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders, how = write_tasks(tmp_path / "sharded", small, settings), replace(HOW, activations=activations)
+    with monkeypatch.context() as patch:
+        disturb(patch, 40, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False)
+    steps = [checkpoint.load_metadata(folder / CHECKPOINT)["step"] for folder in folders]
+    assert all(0 < step < 20 for step in steps), steps
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}  # nothing is left to do
+    assert difference(folders, alone) == 0
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoints(
+    small: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    activations: str,
+) -> None:
+    settings = [settings_of(seed=n) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    disturb(monkeypatch, 70, lambda training: training.workers[0].process.kill())
+    how = replace(HOW, activations=activations)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert "worker 0 has died; " in capsys.readouterr().out
+
+
+def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhere(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [settings_of(seed=n) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    disturb(monkeypatch, 40, lambda training: os.kill(training.workers[1].process.pid, signal.SIGSTOP))
+    how = replace(HOW, stall_seconds=5.0)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert "worker 1 has been at one unit for 5 s; " in capsys.readouterr().out
+
+
+def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
+    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [settings_of(), settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd")), settings_of(seed=2)]
+    alone = trained_alone(small, tmp_path / "alone", [settings[0], settings[2]])
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", HOW, show=False)
+    (failed,) = failures
+    assert failed == folders[1]
+    assert "the loss is nan at epoch 1" in failures[failed] or "the loss is inf at epoch 1" in failures[failed]
+    assert checkpoint.read_json(failed / "error.json")["message"] == failures[failed]
+    assert difference([folders[0], folders[2]], alone) == 0
+    assert "FAILED: segment 0: the loss is " in capsys.readouterr().out
+
+
+def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(small: Dataset, tmp_path: Path) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(
+        ValueError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
+    ) as caught:
+        train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show=False)
+    told = float(str(caught.value).rpartition(" ")[2])
+    settings = ShardSettings(budget_gib=told)
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show=False) == {}
+
+
+def test_host_memory_that_is_too_small_is_said_before_anything_begins(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        HostMemory(tmp_path, 2**60, on_disk=False)
+    assert str(caught.value).startswith("these models need 1073741824.00 GiB of host memory, ")
+    assert str(caught.value).endswith("are free; train fewer models at once, or set shards.spill_to=disk")
+    monkeypatch.setattr(driver, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr("partrain.multi.shards.host.free_bytes", lambda device: 1000)
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError, match=r"^these models need 0.00 GiB of host memory, 0.00 GiB are free; "):
+        train_sharded(folders, ["cpu"], tmp_path / "shards", show=False)
+    assert not list((tmp_path / "shards").glob("workers/*"))
+
+
+def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
+    alone = trained_alone(small, tmp_path / "alone", [settings_of(**VARIED[2])])
+    folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
+    how = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert not list((tmp_path / "shards").glob("partrain-*"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ([], "devices: there is none; give at least one, e.g. cpu or cuda:0"),
+        (["cpu", "tpu:0"], "devices: tpu:0 is not cpu or cuda:<n>"),
+        (["cuda:99"], f"devices: there is no cuda:99; this machine has {torch.cuda.device_count()} GPUs"),
+    ],
+)
+def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: list[str], message: str) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError) as caught:
+        train_sharded(folders, devices, tmp_path / "shards")
+    assert str(caught.value) == message
+
+
+def test_no_task(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^a pack needs at least one task, there is none$"):
+        train_sharded([], ["cpu"], tmp_path / "shards")
