@@ -93,17 +93,17 @@ def load_metadata(path: Path) -> Any:
         FileNotFoundError: there is no such file.
         DamagedFile: there is none in it, or a byte of it has changed.
     """
-    with _opened(path) as (_, header):
+    with _opened(path, "numpy") as (_, header):  # torch would open it once more, and find another one that replaced it
         return json.loads(header["metadata"])
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+def _opened(path: Path, framework: str = "pt") -> Iterator[tuple[Any, dict[str, str]]]:
     """The file and the header that `save` gave it; whatever does not parse is `DamagedFile`."""
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             header = json.loads((file.metadata() or {})[_HEADER])
             if header["metadata_digest"] != _digest({}, header["metadata"]):
                 raise DamagedFile(f"{path} is damaged ({_MISMATCH}); delete it and resume the run")

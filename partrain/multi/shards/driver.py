@@ -4,6 +4,7 @@ This process holds every model in host memory, and the schedule; a worker per de
 crosses between them and a few numbers travel.
 """
 
+import os
 import signal
 import threading
 import time
@@ -22,14 +23,14 @@ from partrain.launch.placement import num_cores
 from partrain.multi.capacity import free_bytes
 from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.messages import Failure, Forget, Outcome, WorkerSettings
+from partrain.multi.shards.messages import Failure, Forget, Outcome, Prefetch, WorkerSettings
 from partrain.multi.shards.policies import Policy
 from partrain.multi.shards.preparation import Preparation
 from partrain.multi.shards.process import WorkerProcess
 from partrain.multi.shards.scheduler import Cost, Scheduler
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.simulator import Load, write_loads
-from partrain.multi.shards.timeline import Timeline
+from partrain.multi.shards.timeline import TIMELINE, Timeline
 from partrain.multi.task import check_members
 from partrain.report.quantities import duration
 from partrain.worker import ERROR_FILE, write_report
@@ -81,6 +82,7 @@ class ShardedTraining:
             with _stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
                 self.train()
             write_loads(self.folder / COSTS, self.loads())
+            self.write_page()
             if self.control.stop_asked():
                 for member in self.members:
                     if member.next is not None and member.folder not in self.failures:
@@ -138,6 +140,7 @@ class ShardedTraining:
             self.scheduler.closing = self.control.stop_asked()
             for device, unit in self.scheduler.deal():
                 self.workers[device].send(self.members[unit.model].visit(unit))
+            self.prefetch()
             if not self.scheduler.left():
                 return
             connections = {worker.connection: worker for worker in self.workers}
@@ -150,6 +153,15 @@ class ShardedTraining:
             if self.show and time.monotonic() - told > _TOLD_EVERY:
                 told = time.monotonic()
                 self.tell()
+
+    def prefetch(self) -> None:
+        """Let workers that have but one unit copy the shard that its model needs next."""
+        for worker in self.workers if self.settings.double_buffer else ():
+            unit = self.scheduler.awaited(worker.number)
+            if unit is not None and unit != worker.awaited:
+                worker.awaited = unit
+                version = self.members[unit.model].versions[unit.shard]
+                worker.send(Prefetch(unit.model, unit.shard, version, unit.backward))
 
     def hear(self, worker: WorkerProcess) -> None:
         answer = worker.receive()
@@ -255,6 +267,16 @@ class ShardedTraining:
         self.scheduler.restart(model, member.steps_left.start)
 
     # ---- what is told
+
+    def write_page(self) -> None:
+        """Which device computed what when, as a page."""
+        from partrain.report.shards_page import write_shards_page  # plotly, which training need not wait for
+
+        root = Path(os.path.commonpath([member.folder.parent for member in self.members]))
+        names = [str(member.folder.relative_to(root)) for member in self.members]
+        page = write_shards_page(self.folder, self.folder / TIMELINE, names)
+        if self.show:
+            console.print(f"Page: {page}", soft_wrap=True, markup=False)
 
     def told(self, member: Member, seconds: Sequence[float]) -> None:
         """How a model is cut."""

@@ -61,11 +61,16 @@ class DeviceMemory:
             self.peak = max(self.peak, self._held())
             return resident
 
+    def leave(self, resident: Resident) -> None:
+        """The shard stays as it is until it is taken again, or others need room."""
+        with self._changed:
+            resident.in_use = False
+            self._changed.notify_all()
+
     def give(self, resident: Resident, version: int) -> None:
         """The unit is done, and the host's bytes, now of `version`, are the same; the shard stays until others need room."""
-        with self._changed:
-            resident.version, resident.in_use = version, False
-            self._changed.notify_all()
+        resident.version = version
+        self.leave(resident)
 
     def forget(self, model: int) -> None:
         """Let go of all shards of `model`."""

@@ -113,6 +113,16 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """A shard that the worker will be asked for next is at `version`; a `backward` pass needs all of its bytes."""
+
+    model: int
+    shard: int
+    version: int
+    backward: bool
+
+
+@dataclass(frozen=True)
 class Forget:
     """A model has ended, failed, or goes on from its checkpoint: nothing of it that a worker holds counts any more."""
 

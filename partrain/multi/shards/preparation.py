@@ -49,11 +49,7 @@ class Preparation:
             ValueError: a layer alone does not fit into the budget.
         """
         task = replace(member.training.task, device=str(self.device))
-        key = _shape(task)
-        if key not in self._trials:
-            self._trials[key] = self._find(member, task)
-        firsts, trial = self._trials[key]
-        cuts = self.pieces(task).cut(firsts)
+        cuts, trial = self.cut(member, task)
         layouts = member.layouts(cuts)
         shards = [
             ShardSpec(start=start, stop=stop, layout=layout, file=host.make(layout.num_bytes), work_bytes=work)
@@ -74,6 +70,18 @@ class Preparation:
             keep=self.settings.activations == "keep",
         )
         return trial
+
+    def cut(self, member: Member, task: SegmentTask) -> tuple[list[tuple[str | None, str | None]], Trial]:
+        """Start and stop of the shards of the member's model, `task` on the device, and what a step of them takes.
+
+        Raises:
+            ValueError: a layer alone does not fit into the budget.
+        """
+        key = _shape(task)
+        if key not in self._trials:
+            self._trials[key] = self._find(member, task)
+        firsts, trial = self._trials[key]
+        return self.pieces(task).cut(firsts), trial
 
     def _find(self, member: Member, task: SegmentTask) -> tuple[list[int], Trial]:
         """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""

@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from partrain.launch.job import environment
-from partrain.multi.shards.messages import Failure, Forget, ModelSpec, Outcome, Visit, WorkerSettings
+from partrain.multi.shards.messages import Failure, Forget, ModelSpec, Outcome, Prefetch, Visit, WorkerSettings
+from partrain.multi.shards.scheduler import Unit
 
 _MODULE = "partrain.multi.shards.worker"
 
@@ -39,10 +40,11 @@ class WorkerProcess:
         self.connection = Connection(os.dup(ours.fileno()))
         ours.close()
         self.under_way = 0
+        self.awaited: Unit | None = None  # the last for which a shard was to be fetched
         self.since = time.monotonic()
         self.connection.send(self.settings)
 
-    def send(self, message: ModelSpec | Visit | Forget) -> None:
+    def send(self, message: ModelSpec | Visit | Prefetch | Forget) -> None:
         """A worker that is gone is noticed where its answers are waited for."""
         if isinstance(message, Visit):
             if self.under_way == 0:

@@ -177,6 +177,12 @@ class Scheduler:
         chosen = int(numbers[self.policy.choose(Ready(remaining, self._step[numbers], since, resident))])
         return None if computing is not None and chosen == computing.model else chosen
 
+    def awaited(self, device: int) -> Unit | None:
+        """What a device with nothing else to do next is likely to: what follows on the unit that it computes."""
+        units = self.queued[device]
+        following = self._behind(units[0], device) if len(units) == 1 else None
+        return None if following is None or following.shard == units[0].shard else following
+
     def _behind(self, unit: Unit, device: int) -> Unit | None:
         """What its model does after `unit`, if there is anything, and `device` could do it."""
         step, position = self._after(unit)

@@ -4,10 +4,11 @@ import heapq
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from partrain.multi.shards.policies import Policy
-from partrain.multi.shards.scheduler import Cost, Scheduler, Unit, unit_at
+from partrain.multi.shards.scheduler import Cost, Scheduler, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,9 @@ class Load:
 
     @property
     def path(self) -> float:
-        """Seconds of the whole training were it alone: a shard is fetched once the unit before is done, if it is another."""
-        shards = [unit_at(0, 0, position, self.shards).shard for position in range(len(self.units))]
-        fetched = [
-            unit for unit, shard, before in zip(self.units, shards, [0, *shards], strict=False) if shard != before
-        ]
-        copied = sum(unit.load for unit in fetched) + sum(unit.store for unit in self.units)
-        return self.seconds + self.steps * copied + self.units[0].load
+        """Seconds of the whole training, were it alone: what it copies in while it computes takes no time of its own."""
+        shown = sum(max(0.0, unit.load - before.seconds) for before, unit in pairwise(self.units))
+        return self.seconds + self.units[0].load + self.steps * (shown + sum(unit.store for unit in self.units))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +76,8 @@ def simulate(
     while True:
         for device, unit in scheduler.deal():
             cost = loads[unit.model].units[unit.position]
-            loading = 0.0 if resident[device] == (unit.model, unit.shard) else cost.load
-            copied[device] = max(now, copied[device] if double_buffer else free[device]) + loading
+            if resident[device] != (unit.model, unit.shard):
+                copied[device] = max(now, copied[device] if double_buffer else free[device]) + cost.load
             start = max(copied[device], free[device])
             end = start + cost.seconds
             free[device] = end if double_buffer else end + cost.store
@@ -88,6 +85,10 @@ def simulate(
             computed += cost.seconds
             timeline.append((device, unit, start, end))
             heapq.heappush(events, (end + cost.store, len(timeline), device, unit))
+        for device in range(devices) if double_buffer else ():
+            if (unit_ahead := scheduler.awaited(device)) and resident[device] != (unit_ahead.model, unit_ahead.shard):
+                copied[device] = max(now, copied[device]) + loads[unit_ahead.model].units[unit_ahead.position].load
+                resident[device] = (unit_ahead.model, unit_ahead.shard)
         if not events:
             break
         now, _, device, unit = heapq.heappop(events)

@@ -19,8 +19,19 @@ from torch import Tensor
 
 from partrain.multi.shards.host import map_bytes
 from partrain.multi.shards.memory import DeviceMemory, Resident, copy_bytes
-from partrain.multi.shards.messages import CrossingSpec, Failure, Forget, ModelSpec, Outcome, Visit, WorkerSettings
+from partrain.multi.shards.messages import (
+    CrossingSpec,
+    Failure,
+    Forget,
+    ModelSpec,
+    Outcome,
+    Prefetch,
+    Visit,
+    WorkerSettings,
+)
 from partrain.multi.shards.model import ShardedModel
+
+Message = ModelSpec | Visit | Prefetch | Forget
 
 
 @dataclass
@@ -79,16 +90,16 @@ class Worker:
         for thread in threads:
             thread.join()
 
-    def _receive(self) -> ModelSpec | Visit | Forget | None:
+    def _receive(self) -> Message | None:
         try:
-            message: ModelSpec | Visit | Forget = self.connection.recv()
+            message: Message = self.connection.recv()
         except (EOFError, OSError):  # the scheduler is gone
             return None
         return message
 
     # ---- the three parts of a visit
 
-    def load(self, message: ModelSpec | Visit | Forget) -> _Task | None:
+    def load(self, message: Message) -> _Task | None:
         """Copy a visit's shard and what its neighbours have left it to the device; take note of anything else."""
         if isinstance(message, ModelSpec):
             self.models[message.number] = ShardedModel(message, self.device, self.settings.separate)
@@ -99,26 +110,34 @@ class Worker:
             self.crossings.pop(message.model, None)
             self.memory.forget(message.model)
             return None
+        if isinstance(message, Prefetch):
+            self.memory.leave(self._fetch(message.model, message.shard, message.version, message.backward)[0])
+            return None
         task = _Task(message, Outcome(unit=message.unit))
         self._attempt(task, self._load)
         return task
 
     def _load(self, task: _Task) -> None:
-        unit, visit = task.visit.unit, task.visit
+        unit, began = task.visit.unit, time.time()
         spec, crossings = self.models[unit.model].spec, self.crossings[unit.model]
-        shard = spec.shards[unit.shard]
-        task.resident = resident = self.memory.take((unit.model, unit.shard), shard, visit.version)
-        began = time.time()
-        until = shard.layout.num_bytes if unit.backward else shard.layout.forward_bytes
-        if self.settings.separate and resident.loaded < until:
-            part = slice(resident.loaded, until)
-            copy_bytes(resident.host[part], resident.buffer[part])
-            task.outcome.bytes_in, resident.loaded = until - part.start, until
+        task.resident, task.outcome.bytes_in = self._fetch(unit.model, unit.shard, task.visit.version, unit.backward)
         if unit.shard > 0 and (unit.forward or not spec.keep):
             task.features = _copied(crossings[unit.shard - 1][0], self.device)
         if not unit.forward:
             task.gradient = _copied(crossings[unit.shard][1], self.device)
         task.outcome.loaded = began, time.time()
+
+    def _fetch(self, model: int, shard: int, version: int, backward: bool) -> tuple[Resident, int]:
+        """The shard on the device, and how many bytes had to be copied for it."""
+        spec = self.models[model].spec.shards[shard]
+        resident = self.memory.take((model, shard), spec, version)
+        until = spec.layout.num_bytes if backward else spec.layout.forward_bytes
+        if not self.settings.separate or resident.loaded >= until:
+            return resident, 0
+        part = slice(resident.loaded, until)
+        copy_bytes(resident.host[part], resident.buffer[part])
+        resident.loaded = until
+        return resident, until - part.start
 
     def compute(self, task: _Task) -> None:
         self._attempt(task, self._compute)

@@ -1,0 +1,135 @@
+"""Sixteen mixed workloads on eight simulated devices: every policy's time against what no schedule can be under.
+
+    python experiments/claims/shards_schedule/shards_schedule.py --root <folder with EMNIST/raw>
+
+The costs of units are measured here, of several networks cut for several budgets; what each workload is made of is drawn.
+"""
+
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+import partrain
+from partrain import RunSettings, ShardSettings
+from partrain.compare.claim import claim_data, parser, save, write_table
+from partrain.config import clear_errors
+from partrain.control import Control
+from partrain.data import Dataset, prepare
+from partrain.multi.shards.member import Member
+from partrain.multi.shards.policies import POLICIES
+from partrain.multi.shards.preparation import Preparation
+from partrain.multi.shards.scheduler import Cost
+from partrain.multi.shards.simulator import Load, simulate
+from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+from partrain.report.plots import COLOURS
+
+HERE = Path(__file__).resolve().parent
+WORKLOADS, DEVICES = 16, 8
+
+# network, batch size, MiB of a device
+MODELS: dict[str, tuple[NetworkSettings, int, float]] = {
+    "784-512×5-47": (MLPSettings(depth=6, width=512), 256, 24),
+    "784-512×11-47": (MLPSettings(depth=12, width=512), 128, 24),
+    "784-1024×7-47": (MLPSettings(depth=8, width=1024), 256, 80),
+    "CNN 32-32-64-64": (CNNSettings(channels=[32, 32, 64, 64], strides=[1, 2, 1, 2], hidden=[256]), 128, 150),
+}
+
+
+def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Dataset, folder: Path) -> tuple[Cost, ...]:
+    """Of the units of a step, as a trial of the partitioner measures them."""
+    settings = RunSettings(
+        network=network,
+        partition=PartitionSettings(segments=1),
+        train=TrainSettings(batch_size=batch, precision="fp32"),
+    )
+    run = partrain.prepare_run(settings, folder, dataset)
+    run.write()
+    member = Member(0, folder / "segments/0", Control(folder))
+    preparation = Preparation(ShardSettings(), torch.device("cpu"), int(budget * 2**20))
+    _, trial = preparation.cut(member, member.training.task)
+    return trial.costs
+
+
+def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[Load]:
+    """Models drawn from `costs`, each with a number of steps of its own. `copies`: shards are copied in and out."""
+    draw = random.Random(seed)
+    loads = []
+    for _ in range(draw.choice([16, 24, 32])):
+        units = costs[draw.choice(list(costs))]
+        units = units if copies else tuple(Cost(seconds=unit.seconds) for unit in units)
+        loads.append(Load(units=units, steps=draw.randint(20, 60)))
+    return loads
+
+
+def table(costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[dict[str, Any]]:
+    """A row per workload: its lower bound in seconds, and each policy's time over it."""
+    rows = []
+    for seed in range(WORKLOADS):
+        loads = workload(seed, costs, copies)
+        results = {name: simulate(loads, DEVICES, make(seed), ties=True) for name, make in POLICIES.items()}
+        longest = results["longest_remaining"]
+        rows.append(
+            {
+                "workload": seed,
+                "copies": copies,
+                "models": len(loads),
+                "lower bound, s": round(longest.lower_bound, 1),
+                **{name: round(result.makespan / result.lower_bound, 3) for name, result in results.items()},
+                "× model parallel": round(sum(load.seconds for load in loads) / longest.makespan, 2),
+                "busy, %": round(100 * longest.busy, 1),
+            }
+        )
+    return rows
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(8, 3.2))
+    axes = figure.subplots()
+    for colour, name in zip(COLOURS, POLICIES, strict=False):
+        axes.plot([row["workload"] for row in rows], [row[name] for row in rows], "o", color=colour, label=name)
+    axes.axhline(1, color="grey", linewidth=1)
+    axes.set_xlabel("workload")
+    axes.set_ylabel("time over the lower bound")
+    axes.legend()
+    save(figure, path)
+
+
+def main() -> None:
+    given = parser(__doc__, HERE).parse_args()
+    with clear_errors(), tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(1)
+        dataset = prepare(replace(claim_data(given), limit_train=2000))
+        costs = {
+            name: costs_of(*model, dataset, Path(folder) / str(number))
+            for number, (name, model) in enumerate(MODELS.items())
+        }
+        rows = [row for copies in (False, True) for row in table(costs, copies)]
+        kinds = [
+            f"{name}: {(len(units) + 1) // 2} shards, {1000 * sum(unit.seconds for unit in units):.0f} ms a step, "
+            f"{1000 * sum(unit.load + unit.store for unit in units):.0f} ms of copies"
+            for name, units in costs.items()
+        ]
+        notes = [f"{DEVICES} devices. {'; '.join(kinds)}."]
+        for copies in (False, True):
+            part = [row for row in rows if row["copies"] == copies]
+            longest, faster = [row["longest_remaining"] for row in part], [row["× model parallel"] for row in part]
+            worse = max(row["longest_remaining"] / row["fifo"] for row in part)
+            notes.append(
+                f"{'With' if copies else 'Without'} copies: longest remaining first takes {median(longest):.3f} of the "
+                f"lower bound (at most {max(longest):.3f}), at most {worse:.3f} of fifo's time, and is "
+                f"{median(faster):.2f} times as fast as model parallel (at least {min(faster):.2f})."
+            )
+        write_table(given.out, rows, notes, dataset)
+        plot([row for row in rows if not row["copies"]], given.out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()

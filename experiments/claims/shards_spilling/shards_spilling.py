@@ -1,0 +1,147 @@
+"""A model whose state is eight times what its device may hold: seconds of a step, spilled and not: table and plot.
+
+    python experiments/claims/shards_spilling/shards_spilling.py --root <folder with EMNIST/raw>
+
+On a CPU, device and host are the same memory, so a worker copies shards between separate buffers here, as a GPU must. All
+sides have the same cores: those that copy share them with those that compute. Sides take turns.
+"""
+
+import csv
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+import partrain
+from partrain import RunSettings, ShardSettings, checkpoint
+from partrain.compare.claim import claim_data, parser, save, write_table
+from partrain.config import clear_errors
+from partrain.data import Dataset, prepare
+from partrain.launch import LaunchSettings
+from partrain.launch.placement import num_cores
+from partrain.loop import CHECKPOINT
+from partrain.multi.shards.timeline import TIMELINE
+from partrain.networks import MLPSettings
+from partrain.optimization import TrainSettings
+from partrain.partition import PartitionSettings
+from partrain.report.plots import COLOURS
+
+HERE = Path(__file__).resolve().parent
+WHOLE = "whole, in memory"
+SPILLED = {
+    "spilled, double buffer": ShardSettings(separate=True, activations="keep"),
+    "spilled, no double buffer": ShardSettings(separate=True, activations="keep", double_buffer=False),
+    "spilled, recomputing": ShardSettings(separate=True, activations="recompute"),
+}
+
+
+def seconds_of(rows: list[dict[str, str]]) -> float:
+    """Of a step: the median from one step's last unit to the next one's, as the first ones build and warm up."""
+    ends: dict[int, float] = {}
+    for row in rows:
+        ends[int(row["step"])] = max(ends.get(int(row["step"]), 0.0), float(row["store_end"]))
+    moments = [ends[step] for step in sorted(ends)]
+    return median(after - before for before, after in itertools.pairwise(moments))
+
+
+def spilled(
+    settings: RunSettings, how: ShardSettings, mebibytes: float, folder: Path, dataset: Dataset
+) -> dict[str, float]:
+    run = partrain.prepare_run(settings, folder / "model", dataset)
+    run.write()
+    task = run.folder / "segments/0"
+    if not (folder / TIMELINE).exists():
+        failed = partrain.train_sharded([task], ["cpu"], folder, replace(how, budget_gib=mebibytes / 1024))
+        assert not failed, failed
+    rows = list(csv.DictReader((folder / TIMELINE).read_text().splitlines()))
+    progress = checkpoint.load_metadata(task / CHECKPOINT)
+    return {
+        "seconds": seconds_of(rows),
+        "shards": 1 + max(int(row["shard"]) for row in rows),
+        "peak": progress["peak_memory_bytes"] / 2**20,
+        "state": (progress["parameter_bytes"] + progress["optimizer_state_bytes"]) / 2**20,
+    }
+
+
+def whole(settings: RunSettings, folder: Path, dataset: Dataset) -> dict[str, float]:
+    results = partrain.run(settings, folder, dataset=dataset, show=False)
+    (segment,) = results["segments"]
+    return {"seconds": settings.train.batch_size / segment["samples_per_second"]}
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row per side; ratios are taken within a repetition, then their median."""
+    rows = []
+    for side, runs in found.items():
+        ratios = [run["seconds"] / base["seconds"] for run, base in zip(runs, found[WHOLE], strict=True)]
+        rows.append(
+            {
+                "side": side,
+                "ms a step": round(1000 * median(run["seconds"] for run in runs)),
+                "× whole": float(f"{median(ratios):.3g}"),
+                "least": float(f"{min(ratios):.3g}"),
+                "most": float(f"{max(ratios):.3g}"),
+                "shards": int(runs[0].get("shards", 1)),
+                "device MiB at most": round(max(run["peak"] for run in runs), 1) if "peak" in runs[0] else "",
+            }
+        )
+    return rows
+
+
+def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
+    figure = Figure(figsize=(8, 2.6))
+    axes = figure.subplots()
+    for place, (side, runs) in enumerate(found.items()):
+        colour, values = COLOURS[0] if side == WHOLE else COLOURS[1], [1000 * run["seconds"] for run in runs]
+        axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
+        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+        axes.annotate(f"{median(values):,.0f}", (max(values), place), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.15 * max(1000 * run["seconds"] for runs in found.values() for run in runs))
+    axes.set_xlabel("milliseconds of a step (dot: a run, bar: median)")
+    save(figure, path)
+
+
+def main() -> None:
+    options = parser(__doc__, HERE)
+    options.add_argument("--width", type=int, default=1024)
+    options.add_argument("--depth", type=int, default=33)
+    options.add_argument("--batch", type=int, default=1024)
+    options.add_argument("--steps", type=int, default=10)
+    options.add_argument("--budget", type=float, default=48, help="MiB of the worker")
+    options.add_argument("--repetitions", type=int, default=3)
+    given = options.parse_args()
+    with clear_errors():
+        data = replace(claim_data(given), limit_train=given.batch * given.steps)
+        dataset = prepare(data)
+        settings = RunSettings(
+            data=data,
+            network=MLPSettings(depth=given.depth, width=given.width),
+            partition=PartitionSettings(segments=1),
+            train=TrainSettings(epochs=1, batch_size=given.batch, precision="fp32"),
+            launch=LaunchSettings(device="cpu", threads=num_cores()),
+        )
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in (WHOLE, *SPILLED)}
+        for repetition in range(given.repetitions):
+            for side in reversed(found) if repetition % 2 else found:
+                folder = given.runs.absolute() / f"{side.replace(' ', '-').replace(',', '')}-{repetition}"
+                if side == WHOLE:
+                    found[side].append(whole(settings, folder, dataset))
+                else:
+                    found[side].append(spilled(settings, SPILLED[side], given.budget, folder, dataset))
+                print(side, repetition, round(found[side][-1]["seconds"], 3), flush=True)
+        state = next(iter(found[side][0]["state"] for side in SPILLED))
+        notes = (
+            f"784-{given.width}×{given.depth - 1}-47, batch {given.batch}, fp32, AdamW: weights and optimiser state of "
+            f"{state:.0f} MiB, {state / given.budget:.1f} times the worker's {given.budget:g} MiB."
+        )
+        write_table(given.out, table(found), [notes], dataset)
+        plot(found, given.out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()

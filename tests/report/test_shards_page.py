@@ -1,0 +1,64 @@
+"""The page of a sharded training: its time line, and what it says of devices and models."""
+
+from pathlib import Path
+
+import pytest
+from pages import figures, plain, table
+
+from partrain.multi.shards.timeline import COLUMNS, MOMENTS
+from partrain.report import shards_page
+from partrain.report.shards_page import read_timeline, write_shards_page
+
+
+def write_timeline(path: Path, units: list[tuple[int, int, int, int, str, float, float]]) -> Path:
+    """Rows of device, model, step, shard, kind, begin and end."""
+    rows = [",".join((*COLUMNS, *MOMENTS))]
+    for device, model, step, shard, kind, begin, end in units:
+        moments = [1000 + moment for moment in (begin - 0.1, begin, begin, end, end, end + 0.1)]
+        rows.append(",".join(map(str, (device, model, step, shard, kind, *moments))))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+UNITS = [
+    (0, 0, 0, 0, "forward", 0.0, 1.0),
+    (1, 0, 0, 1, "both", 1.0, 3.0),
+    (0, 0, 0, 0, "backward", 3.0, 4.0),
+    (1, 1, 0, 0, "both", 0.0, 1.0),
+]
+
+
+def test_a_row_for_each_device_and_a_colour_for_each_model(tmp_path: Path) -> None:
+    page = write_shards_page(tmp_path, write_timeline(tmp_path / "timeline.csv", UNITS), ["one", "two"])
+    drawn = figures(page)
+    one, two = drawn["Devices over time"]["data"]
+    assert (one["name"], two["name"]) == ("one", "two")
+    assert one["x"] == [0.0, 1.0, None, 1.0, 3.0, None, 3.0, 4.0, None]
+    assert one["y"] == ["device 0", "device 0", None, "device 1", "device 1", None, "device 0", "device 0", None]
+    assert one["line"]["color"] != two["line"]["color"]
+    assert "one, step 0, shard 1, both" in one["text"]
+    busy = {line["name"]: line["y"] for line in drawn["Busy"]["data"]}
+    assert sum(busy["device 0"]) / len(busy["device 0"]) == pytest.approx(50)
+    assert sum(busy["device 1"]) / len(busy["device 1"]) == pytest.approx(75)
+    text = plain(page.read_text())
+    assert "busy 62.5% of the time" in text
+    assert "4 units of 3 shards" in text
+    assert table(page, "Models")[1:] == [
+        ["one", "2", "1", "4.0", "4,000.0", "4.0"],
+        ["two", "1", "1", "1.0", "1,000.0", "1.0"],
+    ]
+
+
+def test_of_many_units_those_in_the_middle_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_page, "_SHOWN", 3)
+    path = write_timeline(tmp_path / "timeline.csv", [(0, 0, n, 0, "both", n, n + 1.0) for n in range(9)])
+    assert [row.step for row in read_timeline(path)] == list(range(9))
+    page = write_shards_page(tmp_path, path, ["one"])
+    (line,) = figures(page)["Devices over time"]["data"]
+    assert line["x"] == [3.0, 4.0, None, 4.0, 5.0, None, 5.0, 6.0, None]
+    assert "3 units from the middle of 9" in page.read_text()
+
+
+def test_nothing_was_done(tmp_path: Path) -> None:
+    page = write_shards_page(tmp_path, write_timeline(tmp_path / "timeline.csv", []), ["one"])
+    assert figures(page) == {}
