@@ -14,7 +14,7 @@ from partrain.report.quantities import duration
 from partrain.report.sections import Stat
 from partrain.report.settings import PAGE
 
-_SHOWN = 400  # units of a device that are drawn: more could not be told apart
+_SHOWN = 60  # units of a device that are drawn: more could not be told apart
 _PARTS = 60  # of the training, in each of which it is told how busy a device was
 
 
@@ -97,8 +97,9 @@ def _timeline(rows: Sequence[Row], devices: Sequence[str], names: Sequence[str])
             text=text,
             hovertemplate="%{text}<br>%{x:.3f} s<extra></extra>",
         )
-    figure.update_yaxes(categoryorder="array", categoryarray=list(devices))
     name_rows(figure)
+    rows_shown = {"categoryarray": list(devices), "range": [len(devices) - 0.5, -0.5], "autorange": False}
+    figure.update_yaxes(categoryorder="array", **rows_shown)
     part = "" if len(shown) == len(rows) else f", {len(shown):,} units from the middle of {len(rows):,}"
     caption = f"What each device computed when, a colour for each model{part}; between two bars it waited."
     return Plot("Devices over time", caption, figure, rows_height(len(devices)))

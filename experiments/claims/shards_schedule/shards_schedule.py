@@ -98,7 +98,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.axhline(1, color="grey", linewidth=1)
     axes.set_xlabel("workload")
     axes.set_ylabel("time over the lower bound")
-    axes.legend()
+    axes.legend(loc="upper right")
+    axes.set_ylim(top=1.6)
     save(figure, path)
 
 

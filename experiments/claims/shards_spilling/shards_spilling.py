@@ -8,6 +8,7 @@ sides have the same cores: those that copy share them with those that compute. S
 
 import csv
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
 from partrain.launch.placement import num_cores
 from partrain.loop import CHECKPOINT
+from partrain.multi.planning import ALLOCATOR
 from partrain.multi.shards.timeline import TIMELINE
 from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
@@ -109,12 +111,13 @@ def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
 def main() -> None:
     options = parser(__doc__, HERE)
     options.add_argument("--width", type=int, default=1024)
-    options.add_argument("--depth", type=int, default=33)
+    options.add_argument("--depth", type=int, default=42)
     options.add_argument("--batch", type=int, default=1024)
-    options.add_argument("--steps", type=int, default=10)
-    options.add_argument("--budget", type=float, default=48, help="MiB of the worker")
+    options.add_argument("--steps", type=int, default=8)
+    options.add_argument("--budget", type=float, default=62, help="MiB of the worker")
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
+    os.environ.update(ALLOCATOR)  # that of workers, for the model that is whole too
     with clear_errors():
         data = replace(claim_data(given), limit_train=given.batch * given.steps)
         dataset = prepare(data)

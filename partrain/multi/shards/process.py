@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from partrain.launch.job import environment
+from partrain.multi.planning import ALLOCATOR
 from partrain.multi.shards.messages import Failure, Forget, ModelSpec, Outcome, Prefetch, Visit, WorkerSettings
 from partrain.multi.shards.scheduler import Unit
 
@@ -33,7 +34,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment({}),
+                env=environment(ALLOCATOR),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

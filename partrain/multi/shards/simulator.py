@@ -34,7 +34,7 @@ class Load:
     @property
     def path(self) -> float:
         """Seconds of the whole training, were it alone: what it copies in while it computes takes no time of its own."""
-        shown = sum(max(0.0, unit.load - before.seconds) for before, unit in pairwise(self.units))
+        shown = sum(max(0.0, unit.load - before.seconds - before.store) for before, unit in pairwise(self.units))
         return self.seconds + self.units[0].load + self.steps * (shown + sum(unit.store for unit in self.units))
 
 
@@ -78,7 +78,7 @@ def simulate(
             cost = loads[unit.model].units[unit.position]
             if resident[device] != (unit.model, unit.shard):
                 copied[device] = max(now, copied[device] if double_buffer else free[device]) + cost.load
-            start = max(copied[device], free[device])
+            start = max(now, copied[device], free[device])
             end = start + cost.seconds
             free[device] = end if double_buffer else end + cost.store
             resident[device] = (unit.model, unit.shard)

@@ -154,6 +154,10 @@ def test_makespans_that_can_be_told_by_hand() -> None:
     assert one.makespan == pytest.approx(24)  # a model alone waits for itself
     two = simulate([load(1.0, steps=6), load(1.0, steps=6)], 2, LongestRemaining())
     assert two.makespan == pytest.approx(6)
+    # alone, the next shard is copied in beside the computation, and what has changed is copied back before it goes on
+    alone = load(2.0, 3.0, 2.0, steps=4, transfer=0.5)
+    assert simulate([alone], 1, FirstReady()).makespan == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
+    assert alone.path == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
     # transfers beside the computation of others take no time of their own, but for the first in and the last out
     hidden = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady())
     assert hidden.makespan == pytest.approx(1 + 4 * 3 * 2 + 1)
