@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from partrain.compare.table import Run
 from partrain.config import clear_errors, composed, grid_settings, run_settings
 from partrain.console import console
 from partrain.data import Dataset, DataSettings
+from partrain.report.plots import COLOURS
 from partrain.report.rows import markdown, write_csv
 from partrain.report.tables import data_label
 
@@ -98,3 +100,20 @@ def precision(runs: Sequence[Run]) -> str:
 def save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     checkpoint.write_atomic(path, lambda beside: figure.savefig(beside, format="png", dpi=120, bbox_inches="tight"))
+
+
+def plot_bars(found: Mapping[str, Sequence[float]], ours: Sequence[str], axis: str, path: Path, unit: str = "") -> None:
+    """A bar for each side's median, a dot for each of its values; sides that are `ours` in another colour."""
+    figure = Figure(figsize=(8, 1.1 + 0.5 * len(found)))
+    axes = figure.subplots()
+    for place, (side, values) in enumerate(found.items()):
+        colour, middle = COLOURS[1] if side in ours else COLOURS[0], median(values)
+        axes.barh(place, middle, color=colour, alpha=0.5, height=0.6)
+        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+        text = f"{middle:,.0f}{unit}"
+        axes.annotate(text, (max(values), place), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.15 * max(max(values) for values in found.values()))
+    axes.set_xlabel(f"{axis} (dot: a run, bar: median)")
+    save(figure, path)

@@ -11,10 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from partrain import checkpoint
-from partrain.compare.claim import claim_data, parser, save, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, write_table
 from partrain.config import clear_errors
 from partrain.data import DataSettings, prepare
 from partrain.launch import LaunchSettings
@@ -23,7 +21,6 @@ from partrain.multi.search import SearchSettings, search
 from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
-from partrain.report.plots import COLOURS
 from partrain.report.settings import ReportSettings
 from partrain.settings import RunSettings
 
@@ -84,22 +81,6 @@ def same_promotions(folders: list[Path]) -> tuple[int, int]:
     return sum(all(one == rung[0] for one in rung) for rung in zip(*promoted, strict=True)), len(names)
 
 
-def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Seconds of every search."""
-    figure = Figure(figsize=(8, 2.6))
-    axes = figure.subplots()
-    for place, (side, runs) in enumerate(found.items()):
-        colour, values = COLOURS[1] if side == "packed" else COLOURS[0], [run["seconds"] for run in runs]
-        axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
-        axes.annotate(f"{median(values):,.0f} s", (max(values), place), (8, 0), textcoords="offset points", va="center")
-        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
-    axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
-    axes.set_xlim(right=1.15 * max(run["seconds"] for runs in found.values() for run in runs))
-    axes.set_xlabel("seconds of the whole search (dot: a run, bar: median)")
-    save(figure, path)
-
-
 def main() -> None:
     options = parser(__doc__, HERE)
     options.add_argument("--epochs", type=int, default=27)
@@ -129,7 +110,8 @@ def main() -> None:
         )
         notes += f"scoring included. {same} of {rungs} rungs promoted the same in all searches."
         write_table(given.out, rows, [notes], prepare(data))
-        plot(found, given.out / "plot.png")
+        seconds = {side: [run["seconds"] for run in runs] for side, runs in found.items()}
+        plot_bars(seconds, ["packed"], "seconds of the whole search", given.out / "plot.png", " s")
 
 
 if __name__ == "__main__":

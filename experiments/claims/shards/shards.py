@@ -12,11 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
-
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.compare.claim import claim_data, parser, save, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
@@ -27,7 +25,6 @@ from partrain.multi.shards.timeline import TIMELINE
 from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
-from partrain.report.plots import COLOURS
 from partrain.strategies.settings import StrategySettings
 
 HERE = Path(__file__).resolve().parent
@@ -103,21 +100,6 @@ def table(found: dict[str, list[float]]) -> list[dict[str, Any]]:
     return rows
 
 
-def plot(found: dict[str, list[float]], path: Path) -> None:
-    figure = Figure(figsize=(8, 3))
-    axes = figure.subplots()
-    for place, (side, values) in enumerate(found.items()):
-        colour = COLOURS[1] if side == SHARDS else COLOURS[0]
-        axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
-        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
-        axes.annotate(f"{median(values):,.0f}", (max(values), place), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
-    axes.set_xlim(right=1.15 * max(max(values) for values in found.values()))
-    axes.set_xlabel("samples per second on two workers of one core (dot: a run, bar: median)")
-    save(figure, path)
-
-
 def main() -> None:
     options = parser(__doc__, HERE)
     options.add_argument("--width", type=int, default=1024)
@@ -152,7 +134,7 @@ def main() -> None:
             "times as fast as model parallel, one at a time without any traffic."
         )
         write_table(given.out, table(found), [notes], dataset)
-        plot(found, given.out / "plot.png")
+        plot_bars(found, [SHARDS], "samples per second on two workers of one core", given.out / "plot.png")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
-
 import partrain
 from partrain import RunSettings, ShardSettings, checkpoint
-from partrain.compare.claim import claim_data, parser, save, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
@@ -29,7 +27,6 @@ from partrain.multi.shards.timeline import TIMELINE
 from partrain.networks import MLPSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
-from partrain.report.plots import COLOURS
 
 HERE = Path(__file__).resolve().parent
 WHOLE = "whole, in memory"
@@ -93,21 +90,6 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     return rows
 
 
-def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
-    figure = Figure(figsize=(8, 2.6))
-    axes = figure.subplots()
-    for place, (side, runs) in enumerate(found.items()):
-        colour, values = COLOURS[0] if side == WHOLE else COLOURS[1], [1000 * run["seconds"] for run in runs]
-        axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
-        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
-        axes.annotate(f"{median(values):,.0f}", (max(values), place), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
-    axes.set_xlim(right=1.15 * max(1000 * run["seconds"] for runs in found.values() for run in runs))
-    axes.set_xlabel("milliseconds of a step (dot: a run, bar: median)")
-    save(figure, path)
-
-
 def main() -> None:
     options = parser(__doc__, HERE)
     options.add_argument("--width", type=int, default=1024)
@@ -143,7 +125,8 @@ def main() -> None:
             f"{state:.0f} MiB, {state / given.budget:.1f} times the worker's {given.budget:g} MiB."
         )
         write_table(given.out, table(found), [notes], dataset)
-        plot(found, given.out / "plot.png")
+        spent = {side: [1000 * run["seconds"] for run in runs] for side, runs in found.items()}
+        plot_bars(spent, list(SPILLED), "milliseconds of a step", given.out / "plot.png")
 
 
 if __name__ == "__main__":
