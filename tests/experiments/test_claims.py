@@ -10,6 +10,7 @@ import pytest
 import yaml
 from scripting import ROOT
 
+from partrain.compare.claim import plot_bars
 from partrain.compare.grid import Cell, GridSettings, cells_of
 from partrain.compare.table import Run
 from partrain.networks import MLPSettings
@@ -184,5 +185,10 @@ def test_a_packed_search_against_others(tmp_path: Path) -> None:
         ("one after another", 3.0, "7 7"),
         ("side by side", 2.0, "7 7"),
     ]
-    claim.plot(found, tmp_path / "plot.png")
+    plot_bars(
+        {side: [run["seconds"] for run in runs] for side, runs in found.items()},
+        ["packed"],
+        "seconds",
+        tmp_path / "plot.png",
+    )
     assert (tmp_path / "plot.png").exists()
