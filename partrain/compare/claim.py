@@ -93,6 +93,13 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], notes: Sequence
     checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about]) + "\n")
 
 
+def ratio_columns(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Ratios, taken within each repetition: their median, called `name`, the least and the most."""
+    ratios = [one / other for one, other in zip(above, below, strict=True)]
+    values = {name: median(ratios), "least": min(ratios), "most": max(ratios)}
+    return {column: float(f"{value:.3g}") for column, value in values.items()}
+
+
 def precision(runs: Sequence[Run]) -> str:
     return ", ".join(sorted({run.results["train"]["precision"] for run in runs}))
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from partrain import checkpoint
-from partrain.compare.claim import claim_data, parser, plot_bars, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
 from partrain.config import clear_errors
 from partrain.data import DataSettings, prepare
 from partrain.launch import LaunchSettings
@@ -53,20 +53,17 @@ def settings_of(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunS
 
 def table(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row per side; ratios are taken within a repetition, then their median."""
-    rows = []
+    packed = [run["seconds"] for run in found["packed"]]
+    rows: list[dict[str, Any]] = []
     for side, runs in found.items():
-        ratios = [run["seconds"] / packed["seconds"] for run, packed in zip(runs, found["packed"], strict=True)]
+        seconds, best = [run["seconds"] for run in runs], [run["best"] for run in runs]
         rows.append(
-            {
-                "side": side,
-                "runs": len(runs),
-                "seconds": round(median(run["seconds"] for run in runs), 1),
-                "packed is × faster": float(f"{median(ratios):.3g}"),
-                "least": float(f"{min(ratios):.3g}"),
-                "most": float(f"{max(ratios):.3g}"),
-                "winner": " ".join(str(run["best"]["index"]) for run in runs),
-                "its validation accuracy, %": round(100 * median(run["best"]["score"] for run in runs), 2),
-                "its test accuracy, %": round(100 * median(run["best"]["test_accuracy"] for run in runs), 2),
+            {"side": side, "runs": len(runs), "seconds": round(median(seconds), 1)}
+            | ratio_columns("packed is × faster", seconds, packed)
+            | {
+                "winner": " ".join(str(each["index"]) for each in best),
+                "its validation accuracy, %": round(100 * median(each["score"] for each in best), 2),
+                "its test accuracy, %": round(100 * median(each["test_accuracy"] for each in best), 2),
             }
         )
     return rows

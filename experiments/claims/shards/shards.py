@@ -14,7 +14,7 @@ from typing import Any
 
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.compare.claim import claim_data, parser, plot_bars, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
@@ -85,19 +85,10 @@ def one_at_a_time(settings: RunSettings, strategy: str, microbatches: int, folde
 
 def table(found: dict[str, list[float]]) -> list[dict[str, Any]]:
     """A row per side; ratios are taken within a repetition, then their median."""
-    rows = []
-    for side, values in found.items():
-        ratios = [ours / theirs for ours, theirs in zip(found[SHARDS], values, strict=True)]
-        rows.append(
-            {
-                "side": side,
-                "samples/s": round(median(values)),
-                "shards are × faster": float(f"{median(ratios):.3g}"),
-                "least": float(f"{min(ratios):.3g}"),
-                "most": float(f"{max(ratios):.3g}"),
-            }
-        )
-    return rows
+    return [
+        {"side": side, "samples/s": round(median(values))} | ratio_columns("shards are × faster", found[SHARDS], values)
+        for side, values in found.items()
+    ]
 
 
 def main() -> None:

@@ -54,8 +54,7 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     run.write()
     member = Member(0, folder / "segments/0", Control(folder))
     preparation = Preparation(ShardSettings(), torch.device("cpu"), int(budget * 2**20))
-    _, trial = preparation.cut(member, member.training.task)
-    return trial.costs
+    return preparation.cut(member, member.training.task).trial.costs
 
 
 def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[Load]:

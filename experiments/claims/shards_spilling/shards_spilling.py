@@ -16,7 +16,7 @@ from typing import Any
 
 import partrain
 from partrain import RunSettings, ShardSettings, checkpoint
-from partrain.compare.claim import claim_data, parser, plot_bars, write_table
+from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
 from partrain.config import clear_errors
 from partrain.data import Dataset, prepare
 from partrain.launch import LaunchSettings
@@ -73,18 +73,16 @@ def whole(settings: RunSettings, folder: Path, dataset: Dataset) -> dict[str, fl
 
 def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """A row per side; ratios are taken within a repetition, then their median."""
-    rows = []
+    base = [run["seconds"] for run in found[WHOLE]]
+    rows: list[dict[str, Any]] = []
     for side, runs in found.items():
-        ratios = [run["seconds"] / base["seconds"] for run, base in zip(runs, found[WHOLE], strict=True)]
+        seconds = [run["seconds"] for run in runs]
         rows.append(
-            {
-                "side": side,
-                "ms a step": round(1000 * median(run["seconds"] for run in runs)),
-                "× whole": float(f"{median(ratios):.3g}"),
-                "least": float(f"{min(ratios):.3g}"),
-                "most": float(f"{max(ratios):.3g}"),
+            {"side": side, "ms a step": round(1000 * median(seconds))}
+            | ratio_columns("× whole", seconds, base)
+            | {
                 "shards": int(runs[0].get("shards", 1)),
-                "device MiB at most": round(max(run["peak"] for run in runs), 1) if "peak" in runs[0] else "",
+                "device MiB at most": round(max(run["peak"] for run in runs), 1) if side in SPILLED else "",
             }
         )
     return rows

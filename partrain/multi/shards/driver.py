@@ -4,20 +4,18 @@ This process holds every model in host memory, and the schedule; a worker per de
 crosses between them and a few numbers travel.
 """
 
-import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 
 import torch
 
-from partrain.console import console
 from partrain.control import Control
 from partrain.launch.placement import num_cores
 from partrain.multi.capacity import free_bytes
@@ -30,59 +28,63 @@ from partrain.multi.shards.process import WorkerProcess
 from partrain.multi.shards.scheduler import Cost, Scheduler
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.simulator import Load, write_loads
-from partrain.multi.shards.timeline import TIMELINE, Timeline
-from partrain.multi.task import check_members
-from partrain.report.quantities import duration
+from partrain.multi.shards.timeline import Timeline
+from partrain.multi.shards.view import View
+from partrain.task import SegmentTask
 from partrain.worker import ERROR_FILE, write_report
 
 COSTS = "costs.json"
 _POLL, _SAVED = 0.5, 0.01  # seconds between looks at workers that are silent, and at checkpoints being written
-_TOLD_EVERY = 10.0  # seconds
 
 
 class ShardedTraining:
-    """What `train_sharded` does, under way. `tasks`: after which epoch each pauses. `failures`: why some failed."""
+    """What `train_sharded` does, under way. `tasks` by their folders. `failures`: why those failed that did."""
 
     def __init__(
         self,
-        tasks: Mapping[Path, int | None],
+        tasks: Mapping[Path, SegmentTask],
         devices: Sequence[str],
         folder: Path,
         settings: ShardSettings,
         policy: Policy,
         show: bool,
     ) -> None:
-        self.folder, self.settings, self.devices, self.show = folder, settings, devices, show
+        self.tasks, self.folder, self.settings, self.devices = tasks, folder, settings, devices
+        self.view = View(folder, show)
         self.control = Control(folder)
         self.failures: dict[Path, str] = {}
-        self.threads = max(1, num_cores() // len(devices)) if devices[0].startswith("cpu") else num_cores()
+        device = torch.device(devices[0])
+        sharing = len(devices) if device.type == "cpu" else 1  # cores and memory
+        self.threads = max(1, num_cores() // sharing)
         budget = settings.budget_gib
-        free = free_bytes(torch.device(devices[0])) // (len(devices) if devices[0] == "cpu" else 1)
-        self.budget = free if budget is None else int(budget * 2**30)
-        self.preparation = Preparation(settings, torch.device(devices[0]), self.budget)
+        self.budget = free_bytes(device) // sharing if budget is None else int(budget * 2**30)
+        self.preparation = Preparation(settings, device, self.budget)
         self.scheduler = Scheduler(len(devices), policy, settings.activations == "keep", settings.double_buffer)
-        self.tasks = tasks
         self.members: list[Member] = []
-        self.costs: list[list[Cost]] = []
+        self.costs: list[list[Cost]] = []  # of units, model by model
         self.workers: list[WorkerProcess] = []
         self.to_reload: set[int] = set()
         self.saving: dict[int, Future[None]] = {}
 
     # ---- from beginning to end
 
-    def run(self) -> None:
-        """Train all; after Ctrl-C, once the steps under way are done and every model has its checkpoint, it is raised."""
+    def run(self, pauses: Mapping[Path, int | None]) -> None:
+        """Train all; after Ctrl-C, once the steps under way are done and every model has its checkpoint, it is raised.
+
+        `pauses`: after which epoch each is to pause.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
         for task in self.tasks:
             (task / ERROR_FILE).unlink(missing_ok=True)
-        needed = sum(self.preparation.host_bytes(task) for task in check_members(list(self.tasks)))
+        needed = sum(map(self.preparation.host_bytes, self.tasks.values()))
         host = HostMemory(self.folder, needed, self.settings.spill_to == "disk")
         try:
-            self.prepare(host)
+            self.prepare(host, pauses)
             self.start_workers()
             with _stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
                 self.train()
             write_loads(self.folder / COSTS, self.loads())
-            self.write_page()
+            self.view.write_page(self.members)
             if self.control.stop_asked():
                 for member in self.members:
                     if member.next is not None and member.folder not in self.failures:
@@ -93,13 +95,13 @@ class ShardedTraining:
                 worker.stop()
             host.close()
 
-    def prepare(self, host: HostMemory) -> None:
+    def prepare(self, host: HostMemory, pauses: Mapping[Path, int | None]) -> None:
         """Cut the models, and let the scheduler know of them."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            for number, (task, pause) in enumerate(self.tasks.items()):
-                member = Member(number, task, self.control, pause)
+            for number, task in enumerate(self.tasks):
+                member = Member(number, task, self.control, pauses.get(task))
                 costs: tuple[Cost, ...] = (Cost(seconds=0.0),)
                 if member.next is None:
                     member.save()
@@ -109,7 +111,7 @@ class ShardedTraining:
                 self.costs.append(list(costs))
                 seconds, left = [cost.seconds for cost in costs], member.steps_left
                 self.scheduler.add((len(costs) + 1) // 2, left.stop, seconds, left.start)
-                self.told(member, seconds)
+                self.view.cut(member, seconds)
         finally:
             torch.set_num_threads(before)
 
@@ -119,7 +121,7 @@ class ShardedTraining:
                 device=device,
                 budget=self.budget,
                 threads=self.threads,
-                separate=self.settings.separate or device != "cpu",
+                separate=self.settings.separate or torch.device(device).type != "cpu",
                 double_buffer=self.settings.double_buffer,
             )
             worker = WorkerProcess(number, settings, self.folder / "workers" / f"{number}.txt")
@@ -135,7 +137,6 @@ class ShardedTraining:
 
     def train(self) -> None:
         """Deal units out and take what comes of them, until none is left."""
-        told = time.monotonic()
         while True:
             self.scheduler.closing = self.control.stop_asked()
             for device, unit in self.scheduler.deal():
@@ -149,10 +150,8 @@ class ShardedTraining:
             self.let_saved_go()
             for worker in self.workers:
                 if worker.is_stalled(self.settings.stall_seconds):
-                    self.replace(worker, f"has been at one unit for {self.settings.stall_seconds:g} s")
-            if self.show and time.monotonic() - told > _TOLD_EVERY:
-                told = time.monotonic()
-                self.tell()
+                    self.renew(worker, f"has been at one unit for {self.settings.stall_seconds:g} s")
+            self.view.tell(self.members, self.scheduler.seconds_left() / len(self.devices))
 
     def prefetch(self) -> None:
         """Let workers that have but one unit copy the shard that its model needs next."""
@@ -166,7 +165,7 @@ class ShardedTraining:
     def hear(self, worker: WorkerProcess) -> None:
         answer = worker.receive()
         if answer is None:
-            self.replace(worker, "has died")
+            self.renew(worker, "has died")
         elif isinstance(answer, Failure):
             self.fail(answer.unit.model, answer.error)
         elif answer.unit.model in self.to_reload:
@@ -180,7 +179,7 @@ class ShardedTraining:
         unit, member = outcome.unit, self.members[outcome.unit.model]
         begin, end = outcome.computed
         self.scheduler.finish(worker.number, unit, None if outcome.cold else end - begin)
-        self.note_costs(outcome)
+        self.note_copies(outcome)
         try:
             save = member.done(outcome)
         except ValueError as error:
@@ -202,20 +201,23 @@ class ShardedTraining:
             if self.members[model].next is None:
                 self.forget(model)
 
-    def note_costs(self, outcome: Outcome) -> None:
-        """Keep the latest transfers that were any, and running means of seconds."""
-        unit = outcome.unit
-        before = self.costs[unit.model][unit.position]
-        self.costs[unit.model][unit.position] = Cost(
-            seconds=self.scheduler.seconds_of(unit.model)[unit.position],
-            load=outcome.loaded[1] - outcome.loaded[0] if outcome.bytes_in else before.load,
-            store=outcome.stored[1] - outcome.stored[0],
-        )
+    def note_copies(self, outcome: Outcome) -> None:
+        """Keep the latest seconds of copying that there was any of."""
+        costs, position = self.costs[outcome.unit.model], outcome.unit.position
+        (load_begin, load_end), (store_begin, store_end) = outcome.loaded, outcome.stored
+        load = load_end - load_begin if outcome.bytes_in else costs[position].load
+        costs[position] = replace(costs[position], load=load, store=store_end - store_begin)
 
     def loads(self) -> list[Load]:
         """Costs as measured, for the simulator: of the steps that this call did."""
         return [
-            Load(units=tuple(costs), steps=member.training.progress.step - member.first)
+            Load(
+                units=tuple(
+                    replace(cost, seconds=float(seconds))
+                    for cost, seconds in zip(costs, self.scheduler.seconds_of(member.number), strict=True)
+                ),
+                steps=member.training.progress.step - member.first,
+            )
             for member, costs in zip(self.members, self.costs, strict=True)
         ]
 
@@ -226,7 +228,7 @@ class ShardedTraining:
         member = self.members[model]
         self.failures[member.folder] = str(error)
         write_report(member.folder, error)
-        self.say(f"{member.folder.name} FAILED: {str(error).splitlines()[0]}; the others go on")
+        self.view.say(f"{member.folder.name} FAILED: {str(error).splitlines()[0]}; the others go on")
         self.scheduler.drop(model)
         self.to_reload.discard(model)
         self.forget(model)
@@ -235,7 +237,7 @@ class ShardedTraining:
         for worker in self.workers:
             worker.send(Forget(model))
 
-    def replace(self, worker: WorkerProcess, reason: str) -> None:
+    def renew(self, worker: WorkerProcess, reason: str) -> None:
         """A worker is lost: its models go back to their checkpoints, and what they had to do is anyone's.
 
         Raises:
@@ -247,7 +249,7 @@ class ShardedTraining:
         if worker.restarts > self.settings.max_restarts:
             raise RuntimeError(f"worker {worker.number} {reason}, for the {worker.restarts}th time; see {worker.log}")
         lost = self.scheduler.lose(worker.number)
-        self.say(f"worker {worker.number} {reason}; {len(lost)} models go back to their checkpoints")
+        self.view.say(f"worker {worker.number} {reason}; {len(lost)} models go back to their checkpoints")
         worker.start()
         self.introduce(worker)
         for model in lost:
@@ -265,39 +267,6 @@ class ShardedTraining:
             assert member.spec is not None
             worker.send(member.spec)
         self.scheduler.restart(model, member.steps_left.start)
-
-    # ---- what is told
-
-    def write_page(self) -> None:
-        """Which device computed what when, as a page."""
-        from partrain.report.shards_page import write_shards_page  # plotly, which training need not wait for
-
-        root = Path(os.path.commonpath([member.folder.parent for member in self.members]))
-        names = [str(member.folder.relative_to(root)) for member in self.members]
-        page = write_shards_page(self.folder, self.folder / TIMELINE, names)
-        if self.show:
-            console.print(f"Page: {page}", soft_wrap=True, markup=False)
-
-    def told(self, member: Member, seconds: Sequence[float]) -> None:
-        """How a model is cut."""
-        if self.show and member.spec is not None:
-            count = len(member.spec.shards)
-            console.print(
-                f"{member.folder}: {count} shard{'s' * (count != 1)}, {1000 * sum(seconds):.1f} ms a step in a trial",
-                soft_wrap=True,
-                markup=False,
-            )
-
-    def tell(self) -> None:
-        """How far it is."""
-        done = sum(member.training.progress.step for member in self.members)
-        steps = sum(member.steps_left.stop for member in self.members)
-        left = self.scheduler.seconds_left() / len(self.devices)
-        console.print(f"{done:,} of {steps:,} steps of all models, about {duration(left)} left", markup=False)
-
-    def say(self, text: str) -> None:
-        """What has gone wrong is told in any case."""
-        console.print(text, soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from torch import Tensor
 class Kept:
     """Moves what autograd saves to host memory; weights are not saved, but found again where their shard then lies.
 
+    torch's own `save_on_cpu` would save weights too, and as they were where they were. On a CPU what is kept is copied both
+    ways all the same, to see what that costs.
+
     `bytes_now` gives the shard's bytes, which weights are views into.
     """
 

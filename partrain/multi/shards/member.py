@@ -125,7 +125,7 @@ class Member:
                     owner, _, attribute = name.rpartition(".")
                     buffers = model.get_submodule(owner)._buffers
                     buffers[attribute] = view.copy_(model.get_buffer(name))
-        self.versions = [version + 1_000_000 for version in self.versions or [0] * len(shards)]  # all else is old
+        self.versions = [0] * len(shards)
 
     # ---- its units
 
@@ -174,7 +174,8 @@ class Member:
             training.meter.add_loss(unit.step % training.order.steps_per_epoch, torch.tensor(outcome.loss))
             if outcome.decoded is not None:
                 training.meter.decoded.copy_(torch.tensor(outcome.decoded))
-            training.warning = outcome.warning or training.warning
+            if self.next is not None and self.next.last:
+                training.warning = outcome.warning
         return unit.position + 1 == num_units(len(self.versions)) and self.end_step()
 
     def end_step(self) -> bool:

@@ -84,9 +84,8 @@ class Outcome:
     """What came of a visit. `random`: the generator's state behind a forward pass. `targets`: of a first shard's.
 
     `cold`: the worker had the shard for the first time, so that its seconds tell little. `decoded`: as in `Visit`, now.
+    `loaded`, `computed`, `stored`: when each began and ended, seconds since 1970. `bytes_in`: copied to the device for it.
     `peak_bytes`: what the worker has held at most.
-
-    `loaded`, `computed`, `stored`: when it began and ended, seconds since 1970. `bytes_in`, `bytes_out`: copied.
     """
 
     unit: Unit
@@ -100,7 +99,6 @@ class Outcome:
     computed: tuple[float, float] = (0.0, 0.0)
     stored: tuple[float, float] = (0.0, 0.0)
     bytes_in: int = 0
-    bytes_out: int = 0
     peak_bytes: int = 0
 
 

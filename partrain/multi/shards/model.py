@@ -1,5 +1,7 @@
 """A model in a worker: its shards computed one at a time, forward and backward, exactly as the whole would be."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,14 +33,15 @@ class ShardedModel:
         self.shards = [Shard(self, each) for each in spec.shards]
 
     def compute(
-        self, visit: Visit, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
-    ) -> tuple[Outcome, Tensor | None, Tensor | None]:
+        self, visit: Visit, outcome: Outcome, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Do the unit with the shard's bytes in `buffer`. `features`, `gradient`: what its neighbours have left it.
 
-        Returns besides the outcome what it leaves them: its output, and the gradient of its features.
+        What came of it is noted in `outcome`; what it leaves its neighbours is returned: its output, and the gradient of its
+        features.
         """
-        unit, shard = visit.unit, self.shards[visit.unit.shard]
-        outcome, output = Outcome(unit=unit, cold=shard.buffer is None), None
+        unit, shard, output = visit.unit, self.shards[visit.unit.shard], None
+        outcome.cold = shard.buffer is None
         shard.bind(buffer)
         if unit.forward or not self.spec.keep:
             self.draw_from(visit.random)
@@ -60,9 +63,9 @@ class ShardedModel:
             assert gradient is not None
             shard.backward(gradient)
         if not unit.backward:
-            return outcome, output, None
+            return output, None
         shard.step(visit.rate)
-        return outcome, None, shard.features_gradient()
+        return None, shard.features_gradient()
 
     def forward_backward(
         self, shard: "Shard", features: Tensor, targets: Tensor, visit: Visit, outcome: Outcome
@@ -156,9 +159,8 @@ class Shard:
         if not keep:
             with torch.no_grad():
                 return self.run(features)
-        kept = Kept(lambda: self.bound) if self.model.moves else None
-        self._features, self._output = self.asking_gradient(features), None
-        with kept.hooks() if kept else torch.enable_grad():
+        self._features = self.asking_gradient(features)
+        with Kept(lambda: self.bound).hooks() if self.model.moves else nullcontext():
             self._output = self.run(self._features)
         return self._output.detach()
 

@@ -41,8 +41,12 @@ class Pieces:
         first = 0 if task.start is None else order[task.start]
         last = len(chain.nodes) if task.stop is None else order[task.stop]
         names = {cut.position: cut.name for cut in chain.cuts}
-        inner = [layer.first for layer in chain.layers if first < layer.first < last and layer.first in names]
-        inner = [place for place in inner if not _is_shared(chain, place)]
+        shared = _shared(chain)
+        inner = [
+            layer.first
+            for layer in chain.layers
+            if first < layer.first < last and layer.first in names and layer.first not in shared
+        ]
         places = [first, *inner, last]
         starts = [task.start, *(names[place] for place in inner)]
         layers = {layer.first: layer.name for layer in chain.layers}
@@ -110,8 +114,12 @@ def _tensors(chain: Chain, nodes: Sequence[fx.Node]) -> dict[str, Tensor]:
     return found
 
 
-def _is_shared(chain: Chain, place: int) -> bool:
-    """Whether a tensor is used on both sides of `place`: then it cannot be in one shard."""
-    before = {id(tensor) for tensor in _tensors(chain, chain.nodes[:place]).values()}
-    after = {id(tensor) for tensor in _tensors(chain, chain.nodes[place:]).values()}
-    return bool(before & after)
+def _shared(chain: Chain) -> set[int]:
+    """The places on both sides of which the same tensor is used: it could not be in one shard."""
+    begun: dict[int, int] = {}
+    places: set[int] = set()
+    for position, node in enumerate(chain.nodes):
+        for tensor in _tensors(chain, [node]).values():
+            first = begun.setdefault(id(tensor), position)
+            places.update(range(first + 1, position + 1))
+    return places

@@ -1,7 +1,7 @@
 """Before the first step: every model cut into shards that fit, tried out, and laid into shared host memory."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
 from json import dumps
 
 import torch
@@ -19,6 +19,20 @@ _ATTEMPTS = 8  # at cutting more finely than was estimated to do
 _SMALLEST = 1.02  # of an exact need, so that what is said to work does
 
 
+@dataclass(frozen=True)
+class ShardedCut:
+    """A model cut into shards: start and stop of each, where its tensors lie, and what a step of them takes."""
+
+    cuts: list[tuple[str | None, str | None]]
+    layouts: list[Layout]
+    trial: Trial
+
+    def needs(self, double_buffer: bool) -> list[int]:
+        """Bytes of a device, shard by shard; with `double_buffer` another one lies beside each."""
+        work = self.trial.work_bytes
+        return [(1 + double_buffer) * layout.num_bytes + own for layout, own in zip(self.layouts, work, strict=True)]
+
+
 class Preparation:
     """Prepares models for devices like `device`, each of which may hold `budget` bytes.
 
@@ -28,7 +42,7 @@ class Preparation:
     def __init__(self, settings: ShardSettings, device: torch.device, budget: int) -> None:
         self.settings, self.device, self.budget = settings, device, budget
         self._pieces: dict[Hashable, Pieces] = {}
-        self._trials: dict[Hashable, tuple[list[int], Trial]] = {}
+        self._cuts: dict[Hashable, ShardedCut] = {}
 
     def host_bytes(self, task: SegmentTask) -> int:
         """About what the task's model takes of host memory."""
@@ -49,11 +63,11 @@ class Preparation:
             ValueError: a layer alone does not fit into the budget.
         """
         task = replace(member.training.task, device=str(self.device))
-        cuts, trial = self.cut(member, task)
-        layouts = member.layouts(cuts)
+        found = self.cut(member, task)
+        trial = found.trial
         shards = [
             ShardSpec(start=start, stop=stop, layout=layout, file=host.make(layout.num_bytes), work_bytes=work)
-            for (start, stop), layout, work in zip(cuts, layouts, trial.work_bytes, strict=True)
+            for (start, stop), layout, work in zip(found.cuts, found.layouts, trial.work_bytes, strict=True)
         ]
         crossings = [
             CrossingSpec(file=host.make(gradient.begin + aligned(gradient.num_bytes)), output=output, gradient=gradient)
@@ -71,29 +85,28 @@ class Preparation:
         )
         return trial
 
-    def cut(self, member: Member, task: SegmentTask) -> tuple[list[tuple[str | None, str | None]], Trial]:
-        """Start and stop of the shards of the member's model, `task` on the device, and what a step of them takes.
+    def cut(self, member: Member, task: SegmentTask) -> "ShardedCut":
+        """The member's model, `task` on the device, cut into as few shards as fit.
 
         Raises:
             ValueError: a layer alone does not fit into the budget.
         """
         key = _shape(task)
-        if key not in self._trials:
-            self._trials[key] = self._find(member, task)
-        firsts, trial = self._trials[key]
-        return self.pieces(task).cut(firsts), trial
+        if key not in self._cuts:
+            self._cuts[key] = self._find(member, task)
+        return self._cuts[key]
 
-    def _find(self, member: Member, task: SegmentTask) -> tuple[list[int], Trial]:
+    def _find(self, member: Member, task: SegmentTask) -> "ShardedCut":
         """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
         pieces, factor = self.pieces(task), 1.0
         for _ in range(_ATTEMPTS):
             firsts = pieces.fewest(self.budget, factor, self.settings.double_buffer)
             if firsts is None:
                 firsts = list(range(len(pieces.pieces)))
-            trial, layouts = self._try(member, task, firsts)
-            needs = self._needs(trial, layouts)
+            found = self._try(member, task, firsts)
+            needs = found.needs(self.settings.double_buffer)
             if max(needs) <= self.budget:
-                return firsts, trial
+                return found
             if len(firsts) == len(pieces.pieces):
                 worst = max(range(len(needs)), key=needs.__getitem__)
                 raise ValueError(
@@ -109,18 +122,13 @@ class Preparation:
             factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
         raise ValueError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
 
-    def _needs(self, trial: Trial, layouts: Sequence[Layout]) -> list[int]:
-        """Bytes of a device, shard by shard."""
-        copies = 1 + self.settings.double_buffer
-        return [copies * layout.num_bytes + work for layout, work in zip(layouts, trial.work_bytes, strict=True)]
-
-    def _try(self, member: Member, task: SegmentTask, firsts: list[int]) -> tuple[Trial, list[Layout]]:
+    def _try(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
         cuts = self.pieces(task).cut(firsts)
         layouts = member.layouts(cuts)
         hosts = [member.bytes_of(layout) for layout in layouts]
         training, keep = member.training, self.settings.activations == "keep"
         trial = rehearse(task, member.folder, training.default_decay(), cuts, layouts, hosts, self.device, keep)
-        return trial, layouts
+        return ShardedCut(cuts, layouts, trial)
 
 
 def _shape(task: SegmentTask) -> Hashable:
@@ -128,4 +136,5 @@ def _shape(task: SegmentTask) -> Hashable:
     train = task.train
     optimiser = train.optimizer, train.momentum > 0
     where = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
-    return dumps(task.network, sort_keys=True), where, train.batch_size, train.precision, optimiser, task.index
+    plain = dumps([task.network, asdict(task.labels)], sort_keys=True)
+    return plain, where, train.batch_size, train.precision, optimiser, task.index

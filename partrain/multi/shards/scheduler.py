@@ -118,11 +118,9 @@ class Scheduler:
         lost = {unit.model for unit in self.queued[device]}
         if self.ties:
             for model, homes in enumerate(self._homes):
-                forward = self._next[model][
-                    1
-                ]  # so many units of the step are dealt with; a shard's forward is of its number
-                back = 2 * len(homes) - 1 - forward  # shards from this one on have been backward
-                if any(home == device for home in homes[: min(forward, back)]):
+                position = self._next[model][1]
+                back = num_units(len(homes)) - position  # shards from this one on have been backward
+                if device in homes[: min(position, back)]:
                     lost.add(model)
         self.queued[device] = []
         self._latest[device] = None
@@ -152,12 +150,16 @@ class Scheduler:
         """
         dealt = []
         for waiting in range(self._at_once):
-            if self._open().sum() < (len(self.queued) if waiting else 1):
+            num_open = int(self._open().sum())
+            if num_open < (len(self.queued) if waiting else 1):
                 break
             for device, units in enumerate(self.queued):
+                if num_open == 0:
+                    break
                 if len(units) == waiting and (model := self._choose(device)) is not None:
                     units.append(self._take(model, device))
                     dealt.append((device, units[-1]))
+                    num_open -= 1
         return dealt
 
     def _choose(self, device: int) -> int | None:

@@ -68,37 +68,55 @@ def simulate(
     scheduler = Scheduler(devices, policy, ties, double_buffer)
     for load in loads:
         scheduler.add(load.shards, load.steps, [unit.seconds for unit in load.units])
-    free, copied = [0.0] * devices, [0.0] * devices  # when a device can compute, and copy
-    resident: list[tuple[int, int] | None] = [None] * devices
+    simulated = [_Device(double_buffer) for _ in range(devices)]
     events: list[tuple[float, int, int, Unit]] = []
     timeline: list[tuple[int, Unit, float, float]] = []
-    now, computed = 0.0, 0.0
+    now, changed = 0.0, set(range(devices))  # devices whose units have changed
     while True:
         for device, unit in scheduler.deal():
+            changed.add(device)
             cost = loads[unit.model].units[unit.position]
-            if resident[device] != (unit.model, unit.shard):
-                copied[device] = max(now, copied[device] if double_buffer else free[device]) + cost.load
-            start = max(now, copied[device], free[device])
-            end = start + cost.seconds
-            free[device] = end if double_buffer else end + cost.store
-            resident[device] = (unit.model, unit.shard)
-            computed += cost.seconds
-            timeline.append((device, unit, start, end))
+            begin, end = simulated[device].compute(unit, cost, now)
+            timeline.append((device, unit, begin, end))
             heapq.heappush(events, (end + cost.store, len(timeline), device, unit))
-        for device in range(devices) if double_buffer else ():
-            if (unit_ahead := scheduler.awaited(device)) and resident[device] != (unit_ahead.model, unit_ahead.shard):
-                copied[device] = max(now, copied[device]) + loads[unit_ahead.model].units[unit_ahead.position].load
-                resident[device] = (unit_ahead.model, unit_ahead.shard)
+        for device in sorted(changed) if double_buffer else ():
+            if (ahead := scheduler.awaited(device)) is not None:
+                simulated[device].fetch(ahead, loads[ahead.model].units[ahead.position], now)
         if not events:
             break
         now, _, device, unit = heapq.heappop(events)
         scheduler.finish(device, unit)
+        changed = {device}
+    computed = sum(end - begin for _, _, begin, end in timeline)
     return Simulation(
         makespan=now,
         busy=computed / (devices * now),
         lower_bound=lower_bound(loads, devices),
         timeline=tuple(timeline),
     )
+
+
+class _Device:
+    """A device's time: `free` to compute from then on, and to copy from `copied` on. It holds one shard besides."""
+
+    def __init__(self, double_buffer: bool) -> None:
+        self.double_buffer = double_buffer
+        self.free = self.copied = 0.0
+        self.resident: tuple[int, int] | None = None  # model and shard
+
+    def fetch(self, unit: Unit, cost: Cost, now: float) -> None:
+        """Copy the unit's shard in, unless it is there."""
+        if self.resident != (unit.model, unit.shard):
+            self.copied = max(now, self.copied if self.double_buffer else self.free) + cost.load
+            self.resident = (unit.model, unit.shard)
+
+    def compute(self, unit: Unit, cost: Cost, now: float) -> tuple[float, float]:
+        """From when to when the unit is computed."""
+        self.fetch(unit, cost, now)
+        begin = max(now, self.copied, self.free)
+        end = begin + cost.seconds
+        self.free = end if self.double_buffer else end + cost.store
+        return begin, end
 
 
 def write_loads(path: Path, loads: Sequence[Load]) -> None:

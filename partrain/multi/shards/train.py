@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from partrain.launch.placement import place
 from partrain.multi.shards.driver import ShardedTraining
 from partrain.multi.shards.policies import POLICIES, Policy
 from partrain.multi.shards.settings import ShardSettings
@@ -26,40 +27,36 @@ def train_sharded(
     Every model ends as training it alone would have it end, in its own folder, which `partrain.load` reads. `devices`:
     cuda:<n>, or cpu, once for each worker, which then have equal shares of the cores. `folder`: for the time line, the
     measured costs and the workers' logs. `policy`: instead of the one that `settings` name. `pauses`: after which epoch
-    each is to pause. Called again on the same
-    tasks, training goes on from their checkpoints. Returns why those failed that did, by task.
+    each is to pause. Called again on the same tasks, training goes on from their checkpoints. Returns why those failed that
+    did, by task.
 
     Raises:
         ValueError: there is no task or no device, a task is no training, or a model or all of them do not fit.
         KeyboardInterrupt: Ctrl-C; every model has written its checkpoint.
     """
     settings = settings or ShardSettings()
-    folder = Path(folder).absolute()
     folders = [Path(task).absolute() for task in tasks]
-    check_members(folders)
-    check_devices(devices)
-    folder.mkdir(parents=True, exist_ok=True)
     training = ShardedTraining(
-        {task: (pauses or {}).get(task) for task in folders},
-        devices,
-        folder,
+        dict(zip(folders, check_members(folders), strict=True)),
+        places(devices),
+        Path(folder).absolute(),
         settings,
         policy or POLICIES[settings.policy](seed),
         show,
     )
-    training.run()
+    training.run(pauses or {})
     return training.failures
 
 
-def check_devices(devices: Sequence[str]) -> None:
-    """Raise `ValueError` where there is none, or one that this machine does not have."""
+def places(devices: Sequence[str]) -> list[str]:
+    """The devices by their full names.
+
+    Raises:
+        ValueError: there is none, one is not there, or they are not alike.
+    """
     if not devices:
         raise ValueError("devices: there is none; give at least one, e.g. cpu or cuda:0")
-    for device in devices:
-        kind, _, number = device.partition(":")
-        if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-            raise ValueError(f"devices: there is no {device}; this machine has {torch.cuda.device_count()} GPUs")
-        if kind not in ("cpu", "cuda"):
-            raise ValueError(f"devices: {device} is not cpu or cuda:<n>")
-    if len({device.partition(":")[0] for device in devices}) > 1:
-        raise ValueError(f"devices: {', '.join(devices)} are not alike; give CPUs or GPUs")
+    found = [place(device, len(devices), "devices")[number] for number, device in enumerate(devices)]
+    if len({torch.device(device).type for device in found}) > 1:
+        raise ValueError(f"devices: {', '.join(found)} are not alike; give CPUs or GPUs")
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from partrain.multi.capacity import LiveBytes
 from partrain.multi.shards.layout import Layout, Place, aligned
 from partrain.multi.shards.memory import copy_bytes
-from partrain.multi.shards.messages import ModelSpec, ShardSpec, Visit
+from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
 from partrain.multi.shards.model import ShardedModel
 from partrain.multi.shards.scheduler import Cost, num_units, unit_at
 from partrain.task import SegmentTask
@@ -35,7 +35,7 @@ class _Rehearsal:
     """Steps of the model that `spec` describes, over scratch copies of its shards' bytes."""
 
     def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor]) -> None:
-        self.spec, self.device, self.hosts = spec, device, hosts
+        self.spec = spec
         self.model = ShardedModel(spec, device, moves=False)
         self.buffers = [host.to(device, copy=True) for host in hosts]
         self.outputs: dict[int, Tensor] = {}
@@ -60,7 +60,8 @@ class _Rehearsal:
         needs_features = shard > 0 and (unit.forward or not self.spec.keep)
         features = self.outputs[shard - 1].clone() if needs_features else None
         gradient = None if unit.forward else self.gradients[shard].clone()
-        outcome, output, left = self.model.compute(visit, self.buffers[shard], features, gradient)
+        outcome = Outcome(unit=unit)
+        output, left = self.model.compute(visit, outcome, self.buffers[shard], features, gradient)
         if outcome.targets is not None:
             self._targets = outcome.targets
         if output is not None:

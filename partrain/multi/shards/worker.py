@@ -144,15 +144,13 @@ class Worker:
 
     def _compute(self, task: _Task) -> None:
         assert task.resident is not None
-        began, before = time.time(), task.outcome
-        model = self.models[task.visit.unit.model]
-        task.outcome, task.output, gradient = model.compute(
-            task.visit, task.resident.buffer, task.features, task.gradient
+        began, model = time.time(), self.models[task.visit.unit.model]
+        task.output, task.gradient = model.compute(
+            task.visit, task.outcome, task.resident.buffer, task.features, task.gradient
         )
-        task.features, task.gradient = None, gradient
+        task.features = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        task.outcome.loaded, task.outcome.bytes_in = before.loaded, before.bytes_in
         task.outcome.computed = began, time.time()
 
     def store(self, task: _Task) -> None:
@@ -173,7 +171,6 @@ class Worker:
         changed = slice(0, layout.num_bytes) if unit.backward else slice(*layout.buffers)
         if self.settings.separate and changed.start < changed.stop:
             copy_bytes(resident.buffer[changed], resident.host[changed])
-            task.outcome.bytes_out = changed.stop - changed.start
         crossings = self.crossings[unit.model]
         if task.output is not None:
             crossings[unit.shard][0].copy_(task.output)

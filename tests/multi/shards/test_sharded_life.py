@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from packing import difference, write_tasks
 from test_sharded_exactness import ROOM, TIGHT, TRAIN, VARIED, settings_of
 
 from partrain import checkpoint
 from partrain.data import Dataset
+from partrain.launch.placement import available_devices
 from partrain.loop import CHECKPOINT
 from partrain.multi.shards import driver
 from partrain.multi.shards.driver import ShardedTraining
@@ -22,6 +22,7 @@ from partrain.multi.shards.train import train_sharded
 from partrain.networks import MLPSettings
 from partrain.segment import train
 
+HERE = ", ".join(available_devices())
 HOW = ShardSettings(budget_gib=TIGHT)
 
 
@@ -149,8 +150,8 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
     ("devices", "message"),
     [
         ([], "devices: there is none; give at least one, e.g. cpu or cuda:0"),
-        (["cpu", "tpu:0"], "devices: tpu:0 is not cpu or cuda:<n>"),
-        (["cuda:99"], f"devices: there is no cuda:99; this machine has {torch.cuda.device_count()} GPUs"),
+        (["cpu", "tpu:0"], f"devices=tpu:0: there is no such device here; available: {HERE} or auto"),
+        (["cuda:99"], f"devices=cuda:99: there is no such device here; available: {HERE} or auto"),
     ],
 )
 def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: list[str], message: str) -> None:
