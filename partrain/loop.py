@@ -111,9 +111,10 @@ class Loop(ABC):
     def steps(self) -> Iterator[Step]:
         """The steps that are left; after each, the one who does them calls `note`."""
         in_epoch = self.order.steps_per_epoch
+        self.usage = Usage(self.progress, self.device)
         while self.progress.step < self.reach():
             epoch, first = divmod(self.progress.step, in_epoch)
-            self.usage = Usage(self.progress, self.device)
+            self.usage.begin()
             for batch in self.order.batches(epoch, first):
                 last = batch.step + 1 == (epoch + 1) * in_epoch
                 yield Step(batch, last or batch.step % _LOOK_EVERY == 0, last)
@@ -239,6 +240,7 @@ class Loop(ABC):
         Their time is the first step's, in seconds since 1970, and the seconds of steps since: pauses do not count.
         """
         weights = self.weights()
+        self.usage.skip_traffic()  # of gathering them
         if weights:
             moment = {"time": self.progress.timeline[0][0] + self.progress.seconds}
             checkpoint.save(self.folder / EPOCHS_FOLDER / f"{epoch}.safetensors", weights, moment)

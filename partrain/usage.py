@@ -21,8 +21,16 @@ class Usage:
 
     def __init__(self, progress: Progress, device: torch.device) -> None:
         self._progress, self._device = progress, device
+        self.begin()
+        self.skip_traffic()
+
+    def begin(self) -> None:
+        """An epoch begins; bytes that have come for it before, from a process that is ahead, are its own."""
         self.started = time.time()
         self.skip()
+
+    def skip_traffic(self) -> None:
+        """What has been sent and received since the last note was not training's."""
         self._sent, self._received = network_bytes() or (0, 0)
 
     def skip(self) -> None:
@@ -45,6 +53,7 @@ class Usage:
             sent, received = network_bytes() or (0, 0)
             progress.sent_bytes += sent - self._sent
             progress.received_bytes += received - self._received
+            self._sent, self._received = sent, received
 
 
 def network_bytes() -> tuple[int, int] | None:
