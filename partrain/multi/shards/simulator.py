@@ -1,12 +1,12 @@
 """How long a sharded training would take: the scheduler of real runs, driven by costs instead of workers."""
 
 import heapq
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from partrain import checkpoint
 from partrain.multi.shards.policies import Policy
 from partrain.multi.shards.scheduler import Cost, Scheduler, Unit
 
@@ -121,12 +121,16 @@ class _Device:
 
 def write_loads(path: Path, loads: Sequence[Load]) -> None:
     """Keep the costs of a run, for `read_loads`."""
-    path.write_text(json.dumps([asdict(load) for load in loads], indent=2) + "\n")
+    checkpoint.write_json(path, [asdict(load) for load in loads])
 
 
-def read_loads(path: Path) -> list[Load]:
-    """The costs that a run has left (costs.json)."""
+def read_loads(path: str | Path) -> list[Load]:
+    """The costs that a run has left (costs.json).
+
+    Raises:
+        DamagedFile, FileNotFoundError: there are none in `path`.
+    """
     return [
         Load(units=tuple(Cost(**unit) for unit in each["units"]), steps=each["steps"])
-        for each in json.loads(path.read_text())
+        for each in checkpoint.read_json(Path(path))
     ]

@@ -173,7 +173,7 @@ def test_longest_first_beats_first_in_where_one_model_is_longer() -> None:
 def test_costs_are_kept(tmp_path: Path) -> None:
     loads = [load(1.0, 2.0, 3.0, steps=4, transfer=0.5), load(2.0)]
     write_loads(tmp_path / "costs.json", loads)
-    assert read_loads(tmp_path / "costs.json") == loads
+    assert read_loads(tmp_path / "costs.json") == read_loads(str(tmp_path / "costs.json")) == loads
 
 
 def test_what_cannot_be_simulated() -> None:
