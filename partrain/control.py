@@ -1,7 +1,12 @@
 """What a segment's training obeys while it runs: requests to stop, and its share of the cores."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -35,3 +40,21 @@ class Control:
         if changed != self._threads_read:
             self._threads_read = changed
             torch.set_num_threads(int(self._threads_file.read_text()))
+
+
+@contextmanager
+def stopping(control: Control) -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM ask to stop; a second one stops at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if control.stop_asked():
+            raise KeyboardInterrupt
+        control.ask_to_stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,7 +17,8 @@ class Display:
     def __init__(self, segments: Sequence[tuple[Path, str]], show: bool = True) -> None:
         self.show = show
         self._as_lines = show and not console.is_terminal
-        self._names = dict(segments)
+        self._first = segments
+        self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
         self._seen: dict[Path, int] = {}
         self._bars: dict[Path, TaskID] = {}
@@ -32,9 +33,16 @@ class Display:
 
     def __enter__(self) -> "Display":
         self._live.start()
-        for folder, name in self._names.items():
-            self._bars[folder] = self._live.add_task(name, total=None, status="waiting")
+        for folder, name in self._first:
+            self.add(folder, name)
         return self
+
+    def add(self, folder: Path, name: str) -> None:
+        """Show one more; one that was there before begins anew."""
+        if folder in self._bars:
+            self._live.remove_task(self._bars[folder])
+        self._names[folder] = name
+        self._bars[folder] = self._live.add_task(name, total=None, status="waiting")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -42,3 +42,17 @@ def divide(cores: int, costs: Sequence[float]) -> list[int]:
         neediest = max(range(len(costs)), key=lambda index: costs[index] / threads[index])
         threads[neediest] += 1
     return threads
+
+
+def each_placed(devices: Sequence[str]) -> list[str]:
+    """`devices` by their full names, alike: CPUs or GPUs.
+
+    Raises:
+        ValueError: there is none, one is not there, or they are not alike.
+    """
+    if not devices:
+        raise ValueError("devices: there is none; give at least one, e.g. cpu or cuda:0")
+    found = [place(device, len(devices), "devices")[number] for number, device in enumerate(devices)]
+    if len({torch.device(device).type for device in found}) > 1:
+        raise ValueError(f"devices: {', '.join(found)} are not alike; give CPUs or GPUs")
+    return found

@@ -52,8 +52,8 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
-    member = Member(0, folder / "segments/0", Control(folder))
-    preparation = Preparation(ShardSettings(), torch.device("cpu"), int(budget * 2**20))
+    member = Member(folder / "segments/0", "one", Control(folder))
+    preparation = Preparation(ShardSettings(), torch.device("cpu"), int(budget * 2**20), separate=False)
     return preparation.cut(member, member.training.task).trial.costs
 
 

@@ -4,158 +4,162 @@ This process holds every model in host memory, and the schedule; a worker per de
 crosses between them and a few numbers travel.
 """
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from partrain.control import Control
-from partrain.launch.placement import num_cores
+from partrain.control import Control, stopping
+from partrain.launch.placement import each_placed, num_cores
 from partrain.multi.capacity import free_bytes
+from partrain.multi.shards.crew import Crew
 from partrain.multi.shards.host import HostMemory
+from partrain.multi.shards.joining import Joining
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.messages import Failure, Forget, Outcome, Prefetch, WorkerSettings
-from partrain.multi.shards.policies import Policy
+from partrain.multi.shards.messages import Failure, Outcome, Prefetch, WorkerSettings
+from partrain.multi.shards.policies import POLICIES, Policy
 from partrain.multi.shards.preparation import Preparation
 from partrain.multi.shards.process import WorkerProcess
-from partrain.multi.shards.scheduler import Cost, Scheduler
+from partrain.multi.shards.scheduler import Scheduler
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.simulator import Load, write_loads
 from partrain.multi.shards.timeline import Timeline
 from partrain.multi.shards.view import View
-from partrain.task import SegmentTask
-from partrain.worker import ERROR_FILE, write_report
+from partrain.worker import write_report
 
 COSTS = "costs.json"
 _POLL, _SAVED = 0.5, 0.01  # seconds between looks at workers that are silent, and at checkpoints being written
 
 
 class ShardedTraining:
-    """What `train_sharded` does, under way. `tasks` by their folders. `failures`: why those failed that did."""
+    """Models trained at once on `devices`, a worker on each; models join and leave.
+
+    `devices`, `folder`, `settings`, `policy`, `seed`, `show`: as `train_sharded` has them. `threads`: of a worker; None: an
+    equal share of the cores. `failures`: why those failed that did, by task.
+    """
 
     def __init__(
         self,
-        tasks: Mapping[Path, SegmentTask],
         devices: Sequence[str],
-        folder: Path,
-        settings: ShardSettings,
-        policy: Policy,
-        show: bool,
+        folder: str | Path,
+        settings: ShardSettings | None = None,
+        policy: Policy | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+        show: bool = True,
     ) -> None:
-        self.tasks, self.folder, self.settings, self.devices = tasks, folder, settings, devices
-        self.view = View(folder, show)
-        self.control = Control(folder)
+        self.settings = settings = settings or ShardSettings()
+        self.devices, self.folder = each_placed(devices), Path(folder).absolute()
+        self.view = View(self.folder, show)
+        self.control = Control(self.folder)
         self.failures: dict[Path, str] = {}
-        device = torch.device(devices[0])
+        device = torch.device(self.devices[0])
         sharing = len(devices) if device.type == "cpu" else 1  # cores and memory
-        self.threads = max(1, num_cores() // sharing)
+        self.threads = threads or max(1, num_cores() // sharing)
         budget = settings.budget_gib
         self.budget = free_bytes(device) // sharing if budget is None else int(budget * 2**30)
-        self.preparation = Preparation(settings, device, self.budget)
+        self.separate = settings.separate or device.type != "cpu"
+        preparation = Preparation(settings, device, self.budget, self.separate)
+        self.joining = Joining(self.folder, self.control, preparation, self.threads)
+        policy = policy or POLICIES[settings.policy](seed)
         self.scheduler = Scheduler(len(devices), policy, settings.activations == "keep", settings.double_buffer)
-        self.members: list[Member] = []
-        self.costs: list[list[Cost]] = []  # of units, model by model
-        self.workers: list[WorkerProcess] = []
+        self.members: dict[int, Member] = {}
+        self.loads: dict[int, Load] = {}  # of those that have left
         self.to_reload: set[int] = set()
         self.saving: dict[int, Future[None]] = {}
 
-    # ---- from beginning to end
+    def add(self, task: str | Path, pause: int | None = None, name: str | None = None) -> None:
+        """Let the model of `task` (its folder) join: before `run`, or from any thread while it is under way.
 
-    def run(self, pauses: Mapping[Path, int | None]) -> None:
-        """Train all; after Ctrl-C, once the steps under way are done and every model has its checkpoint, it is raised.
+        Its checkpoint, if it has one, is where it begins. `pause`: the epoch after which it is to. `name`: for people.
 
-        `pauses`: after which epoch each is to pause.
+        Raises:
+            ValueError: the folder is no task's, or is here already.
         """
+        self.joining.add(task, pause, name)
+
+    def run(self, ended: Callable[[Path], None] | None = None) -> None:
+        """Train all that have been added, or are while it is under way; then it returns.
+
+        `ended` is called with the task of every model that has come to its end, to its pause or to grief; it may `add`.
+
+        Raises:
+            ValueError: there is no model, or one of those that are there at the beginning, or all of them, do not fit.
+            SegmentFailed: a worker was lost too often.
+            KeyboardInterrupt: Ctrl-C; the steps that were begun are done, and every model has its checkpoint.
+        """
+        self.ended = ended or (lambda folder: None)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for task in self.tasks:
-            (task / ERROR_FILE).unlink(missing_ok=True)
-        needed = sum(map(self.preparation.host_bytes, self.tasks.values()))
-        host = HostMemory(self.folder, needed, self.settings.spill_to == "disk")
+        self.host = HostMemory(self.folder, self.settings.spill_to == "disk")
         try:
-            self.prepare(host, pauses)
-            self.start_workers()
-            with _stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
-                self.train()
-            write_loads(self.folder / COSTS, self.loads())
-            self.view.write_page(self.members)
+            with self.joining, self.view:
+                self.train(self.joining.first(self.host))
+            write_loads(self.folder / COSTS, [self.loads[model] for model in sorted(self.loads)])
+            self.view.write_page()
             if self.control.stop_asked():
-                for member in self.members:
-                    if member.next is not None and member.folder not in self.failures:
-                        member.keep()
                 raise KeyboardInterrupt
         finally:
-            for worker in self.workers:
-                worker.stop()
-            host.close()
+            self.host.close()
 
-    def prepare(self, host: HostMemory, pauses: Mapping[Path, int | None]) -> None:
-        """Cut the models, and let the scheduler know of them."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+    # ---- the schedule
+
+    def train(self, ready: Sequence[Member]) -> None:
+        """Deal units out and take what comes of them, until none is left, or until the steps under way when stopped."""
+        self.crew = Crew(
+            [self.worker_settings(device) for device in self.devices],
+            self.folder / "workers",
+            self.settings.stall_seconds,
+            self.settings.max_restarts,
+        )
         try:
-            for number, task in enumerate(self.tasks):
-                member = Member(number, task, self.control, pauses.get(task))
-                costs: tuple[Cost, ...] = (Cost(seconds=0.0),)
-                if member.next is None:
-                    member.save()
-                else:
-                    costs = self.preparation.prepare(member, host).costs
-                self.members.append(member)
-                self.costs.append(list(costs))
-                seconds, left = [cost.seconds for cost in costs], member.steps_left
-                self.scheduler.add((len(costs) + 1) // 2, left.stop, seconds, left.start)
-                self.view.cut(member, seconds)
+            with (
+                stopping(self.control),
+                ThreadPoolExecutor(1) as self.saver,
+                Timeline(self.folder) as self.timeline,
+            ):
+                for member in ready:
+                    self.enter(member)
+                while self.is_left():
+                    self.turn()
+            for model in sorted(self.members):  # stopped
+                self.members[model].keep()
+                self.loads[model] = self.members[model].as_load(self.scheduler.seconds_of(model))
         finally:
-            torch.set_num_threads(before)
+            self.crew.stop()
 
-    def start_workers(self) -> None:
-        for number, device in enumerate(self.devices):
-            settings = WorkerSettings(
-                device=device,
-                budget=self.budget,
-                threads=self.threads,
-                separate=self.settings.separate or torch.device(device).type != "cpu",
-                double_buffer=self.settings.double_buffer,
-            )
-            worker = WorkerProcess(number, settings, self.folder / "workers" / f"{number}.txt")
-            self.workers.append(worker)
-            self.introduce(worker)
+    def worker_settings(self, device: str) -> WorkerSettings:
+        return WorkerSettings(
+            device=device,
+            budget=self.budget,
+            threads=self.threads,
+            separate=self.separate,
+            double_buffer=self.settings.double_buffer,
+            scratch=tuple(self.host.folders),
+        )
 
-    def introduce(self, worker: WorkerProcess) -> None:
-        """Tell a worker of all models that are left."""
-        for member in self.members:
-            if member.next is not None and member.folder not in self.failures:
-                assert member.spec is not None
-                worker.send(member.spec)
+    def is_left(self) -> bool:
+        """Whether there is anything to do; what can be done now has then been dealt out."""
+        self.scheduler.closing = self.control.stop_asked()
+        if not self.scheduler.closing:
+            self.join()
+        for device, unit in self.scheduler.deal():
+            self.crew[device].send(self.members[unit.model].visit(unit))
+        return self.scheduler.left() or (self.joining.is_left() and not self.scheduler.closing)
 
-    def train(self) -> None:
-        """Deal units out and take what comes of them, until none is left."""
-        while True:
-            self.scheduler.closing = self.control.stop_asked()
-            for device, unit in self.scheduler.deal():
-                self.workers[device].send(self.members[unit.model].visit(unit))
-            self.prefetch()
-            if not self.scheduler.left():
-                return
-            connections = {worker.connection: worker for worker in self.workers}
-            for connection in wait(list(connections), _SAVED if self.saving else _POLL):
-                self.hear(connections[connection])  # type: ignore[index]
-            self.let_saved_go()
-            for worker in self.workers:
-                if worker.is_stalled(self.settings.stall_seconds):
-                    self.renew(worker, f"has been at one unit for {self.settings.stall_seconds:g} s")
-            self.view.tell(self.members, self.scheduler.seconds_left() / len(self.devices))
+    def turn(self) -> None:
+        """Take what has come since the last time, or wait for it."""
+        self.prefetch()
+        for worker in self.crew.waiting(_SAVED if self.saving else _POLL):
+            self.hear(worker)
+        self.let_saved_go()
+        for worker, reason in self.crew.stalled():
+            self.renew(worker, reason)
+        self.view.look(self.members.values(), self.scheduler.seconds_left() / len(self.devices))
 
     def prefetch(self) -> None:
         """Let workers that have but one unit copy the shard that its model needs next."""
-        for worker in self.workers if self.settings.double_buffer else ():
+        for worker in self.crew if self.settings.double_buffer else ():
             unit = self.scheduler.awaited(worker.number)
             if unit is not None and unit != worker.awaited:
                 worker.awaited = unit
@@ -166,20 +170,21 @@ class ShardedTraining:
         answer = worker.receive()
         if answer is None:
             self.renew(worker, "has died")
+            return
+        model = answer.unit.model
+        if model in self.to_reload:
+            self.reload(model)
         elif isinstance(answer, Failure):
-            self.fail(answer.unit.model, answer.error)
-        elif answer.unit.model in self.to_reload:
-            self.reload(answer.unit.model)
+            self.fail(model, answer.error)
         else:
+            self.timeline.add(worker.number, self.members[model].name, answer)
             self.done(worker, answer)
-            self.timeline.add(worker.number, answer)
 
     def done(self, worker: WorkerProcess, outcome: Outcome) -> None:
         """Take note of what came of a unit."""
         unit, member = outcome.unit, self.members[outcome.unit.model]
         begin, end = outcome.computed
         self.scheduler.finish(worker.number, unit, None if outcome.cold else end - begin)
-        self.note_copies(outcome)
         try:
             save = member.done(outcome)
         except ValueError as error:
@@ -191,67 +196,72 @@ class ShardedTraining:
             self.saving[unit.model] = self.saver.submit(member.save)
 
     def let_saved_go(self) -> None:
-        """Models whose checkpoints are written go on."""
+        """Models whose checkpoints are written go on, or leave."""
         for model in [model for model, saved in self.saving.items() if saved.done()]:
             error = self.saving.pop(model).exception()
             if isinstance(error, Exception):
                 self.fail(model, error)
-                continue
-            self.scheduler.let_go(model)
-            if self.members[model].next is None:
-                self.forget(model)
+            elif self.members[model].next is None:
+                self.leave(model)
+            else:
+                self.scheduler.let_go(model)
 
-    def note_copies(self, outcome: Outcome) -> None:
-        """Keep the latest seconds of copying that there was any of."""
-        costs, position = self.costs[outcome.unit.model], outcome.unit.position
-        (load_begin, load_end), (store_begin, store_end) = outcome.loaded, outcome.stored
-        load = load_end - load_begin if outcome.bytes_in else costs[position].load
-        costs[position] = replace(costs[position], load=load, store=store_end - store_begin)
+    # ---- who joins and who leaves
 
-    def loads(self) -> list[Load]:
-        """Costs as measured, for the simulator: of the steps that this call did."""
-        return [
-            Load(
-                units=tuple(
-                    replace(cost, seconds=float(seconds))
-                    for cost, seconds in zip(costs, self.scheduler.seconds_of(member.number), strict=True)
-                ),
-                steps=member.training.progress.step - member.first,
-            )
-            for member, costs in zip(self.members, self.costs, strict=True)
-        ]
+    def join(self) -> None:
+        for candidate, found in self.joining.later(self.host):
+            if isinstance(found, Member):
+                self.enter(found)
+            else:
+                self.report(candidate.folder, candidate.name, found)
+                self.gone(candidate.folder)
+
+    def enter(self, member: Member) -> None:
+        """The member takes part from now on, unless nothing is left of its training."""
+        self.view.joined(member)
+        if member.spec is None:
+            self.view.ended(member.folder)
+            self.gone(member.folder)
+            return
+        left = member.steps_left
+        seconds = [cost.seconds for cost in member.costs]
+        model = self.scheduler.add(len(member.spec.shards), left.stop, seconds, left.start)
+        self.members[model] = member
+        self.crew.welcome(model, member.spec)
+
+    def leave(self, model: int) -> None:
+        """The model is trained, pauses, or has failed: what it took is free."""
+        member = self.members.pop(model)
+        self.loads[model] = member.as_load(self.scheduler.seconds_of(model))
+        self.scheduler.drop(model)
+        self.to_reload.discard(model)
+        self.crew.forget(model)
+        self.host.free(member.files())
+        self.view.ended(member.folder)
+        self.gone(member.folder)
+
+    def gone(self, folder: Path) -> None:
+        self.joining.gone(folder)
+        self.ended(folder)
 
     # ---- what goes wrong
 
     def fail(self, model: int, error: Exception) -> None:
         """The model is dropped and named, the others go on."""
         member = self.members[model]
-        self.failures[member.folder] = str(error)
-        write_report(member.folder, error)
-        self.view.say(f"{member.folder.name} FAILED: {str(error).splitlines()[0]}; the others go on")
-        self.scheduler.drop(model)
-        self.to_reload.discard(model)
-        self.forget(model)
+        self.report(member.folder, member.name, error)
+        self.leave(model)
 
-    def forget(self, model: int) -> None:
-        for worker in self.workers:
-            worker.send(Forget(model))
+    def report(self, folder: Path, name: str, error: Exception) -> None:
+        self.failures[folder] = str(error)
+        write_report(folder, error)
+        self.view.failed(name, error)
 
     def renew(self, worker: WorkerProcess, reason: str) -> None:
-        """A worker is lost: its models go back to their checkpoints, and what they had to do is anyone's.
-
-        Raises:
-            RuntimeError: it has been lost too often.
-        """
-        worker.kill()
-        worker.connection.close()
-        worker.restarts += 1
-        if worker.restarts > self.settings.max_restarts:
-            raise RuntimeError(f"worker {worker.number} {reason}, for the {worker.restarts}th time; see {worker.log}")
+        """A worker is lost: its models go back to their checkpoints, and what they had to do is anyone's."""
+        self.crew.replace(worker, reason, {model: member.known_spec for model, member in self.members.items()})
         lost = self.scheduler.lose(worker.number)
         self.view.say(f"worker {worker.number} {reason}; {len(lost)} models go back to their checkpoints")
-        worker.start()
-        self.introduce(worker)
         for model in lost:
             if any(unit.model == model for units in self.scheduler.queued for unit in units):
                 self.to_reload.add(model)  # once the unit that another worker has is done
@@ -262,26 +272,5 @@ class ShardedTraining:
         self.to_reload.discard(model)
         member = self.members[model]
         member.reload()
-        self.forget(model)
-        for worker in self.workers:
-            assert member.spec is not None
-            worker.send(member.spec)
+        self.crew.welcome(model, member.known_spec)
         self.scheduler.restart(model, member.steps_left.start)
-
-
-@contextmanager
-def _stopping(control: Control) -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM ask to stop; a second one stops at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if control.stop_asked():
-            raise KeyboardInterrupt
-        control.ask_to_stop()
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,7 +1,8 @@
 """A model in the scheduler's process: an ordinary training whose tensors lie in shared host memory, shard by shard."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from partrain.memory import PeakMemory
 from partrain.multi.shards.host import map_bytes
 from partrain.multi.shards.layout import Layout
 from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
-from partrain.multi.shards.scheduler import Unit, num_units
+from partrain.multi.shards.scheduler import Cost, Unit, num_units
+from partrain.multi.shards.simulator import Load
 from partrain.networks import Chain, network_settings
 from partrain.optimization import moments
 from partrain.segment import SegmentTraining
@@ -34,13 +36,15 @@ class WorkerMemory(PeakMemory):
 class Member:
     """The training in `folder`, on its way from step to step; `next` is the step to be done, None at its end.
 
-    Others compute it; here it lives in the host's memory. `pause`: the epoch after which it is to.
+    Others compute it; here it lives in the host's memory. `name`: for people. `pause`: the epoch after which it is to.
+    `spec`: how it is cut, and `costs`: of each unit of a step, both once it is prepared.
     """
 
-    def __init__(self, number: int, folder: Path, control: Control, pause: int | None = None) -> None:
-        self.number, self.folder, self.control, self.pause = number, folder, control, pause
+    def __init__(self, folder: Path, name: str, control: Control, pause: int | None = None) -> None:
+        self.folder, self.name, self.control, self.pause = folder, name, control, pause
         self.memory = WorkerMemory()
         self.spec: ModelSpec | None = None
+        self.costs: list[Cost] = []
         self.versions: list[int] = []
         self.load()
         self.first = self.training.progress.step
@@ -57,8 +61,13 @@ class Member:
     def reload(self) -> None:
         """Go back to the checkpoint: what has been done since is lost, and is done again."""
         self.load()
+        self.move_to(self.known_spec.shards)
+
+    @property
+    def known_spec(self) -> ModelSpec:
+        """`spec`, of a member that is prepared."""
         assert self.spec is not None
-        self.move_to(self.spec.shards)
+        return self.spec
 
     def advance(self) -> None:
         self.next: Step | None = next(self._steps, None)
@@ -127,6 +136,11 @@ class Member:
                     buffers[attribute] = view.copy_(model.get_buffer(name))
         self.versions = [0] * len(shards)
 
+    def files(self) -> list[Path]:
+        """Where it is in host memory."""
+        spec = self.known_spec
+        return [shard.file for shard in spec.shards] + [crossing.file for crossing in spec.crossings]
+
     # ---- its units
 
     @property
@@ -164,6 +178,7 @@ class Member:
         """
         unit = outcome.unit
         self.versions[unit.shard] += 1
+        self.note_copies(outcome)
         self.memory.peak = max(self.memory.peak, outcome.peak_bytes)
         if outcome.random is not None:
             self._random[unit.shard + 1] = outcome.random
@@ -177,6 +192,18 @@ class Member:
             if self.next is not None and self.next.last:
                 training.warning = outcome.warning
         return unit.position + 1 == num_units(len(self.versions)) and self.end_step()
+
+    def note_copies(self, outcome: Outcome) -> None:
+        """Keep the latest seconds of copying that there was any of."""
+        before, (load_begin, load_end) = self.costs[outcome.unit.position], outcome.loaded
+        load = load_end - load_begin if outcome.bytes_in else before.load
+        store = outcome.stored[1] - outcome.stored[0]
+        self.costs[outcome.unit.position] = replace(before, load=load, store=store)
+
+    def as_load(self, seconds: Iterable[float]) -> Load:
+        """What its steps here have cost, for the simulator. `seconds`: of each unit, as measured."""
+        units = tuple(replace(cost, seconds=float(each)) for cost, each in zip(self.costs, seconds, strict=True))
+        return Load(units=units, steps=self.training.progress.step - self.first)
 
     def end_step(self) -> bool:
         training, step = self.training, self.next

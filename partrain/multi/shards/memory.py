@@ -78,7 +78,9 @@ class DeviceMemory:
             for key in [key for key in self._residents if key[0] == model]:
                 del self._residents[key]
             for key in [key for key in self._hosts if key[0] == model]:
-                del self._hosts[key]
+                host = self._hosts.pop(key)
+                if self.device.type == "cuda":
+                    _unpin(host)
             self._changed.notify_all()
 
     def _makes_room(self, spec: ShardSpec, resident: Resident | None) -> bool:
@@ -118,3 +120,7 @@ def copy_bytes(source: Tensor, target: Tensor) -> None:
 def _pin(host: Tensor) -> None:
     """Let a GPU copy from and to these bytes without a detour."""
     torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(host.data_ptr(), len(host), 0))
+
+
+def _unpin(host: Tensor) -> None:
+    torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(host.data_ptr()))

@@ -13,13 +13,14 @@ from partrain.task import SegmentTask
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """`budget` in bytes. `threads` to compute with. `separate`: see `DeviceMemory`."""
+    """`budget` in bytes. `threads` to compute with. `separate`: see `DeviceMemory`. `scratch`: folders that go with it."""
 
     device: str
     budget: int
     threads: int
     separate: bool
     double_buffer: bool
+    scratch: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,8 @@ class CrossingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Model `number`: `task` in its `folder`, cut into `shards`. `decay`: where its settings leave that open."""
+    """A model: `task` in its `folder`, cut into `shards`. `decay`: where its settings leave that open."""
 
-    number: int
     folder: Path
     task: SegmentTask
     decay: float
@@ -108,6 +108,14 @@ class Failure:
 
     unit: Unit
     error: Exception
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The model is to be trained from now on, or again from its checkpoint."""
+
+    model: int
+    spec: ModelSpec
 
 
 @dataclass(frozen=True)

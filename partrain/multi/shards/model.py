@@ -1,6 +1,8 @@
 """A model in a worker: its shards computed one at a time, forward and backward, exactly as the whole would be."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ class ShardedModel:
         features.
         """
         unit, shard, output = visit.unit, self.shards[visit.unit.shard], None
-        outcome.cold = shard.buffer is None
+        outcome.cold = not shard.is_built
         shard.bind(buffer)
         if unit.forward or not self.spec.keep:
             self.draw_from(visit.random)
@@ -62,10 +64,11 @@ class ShardedModel:
         if not unit.forward:
             assert gradient is not None
             shard.backward(gradient)
-        if not unit.backward:
-            return output, None
-        shard.step(visit.rate)
-        return None, shard.features_gradient()
+        if unit.backward:
+            shard.step(visit.rate)
+        if self.moves:
+            shard.release()
+        return output, shard.features_gradient() if unit.backward else None
 
     def forward_backward(
         self, shard: "Shard", features: Tensor, targets: Tensor, visit: Visit, outcome: Outcome
@@ -116,33 +119,40 @@ class Shard:
         start, stop = (None if name is None else cuts[name] for name in (spec.start, spec.stop))
         self.is_first = spec.start == model.spec.task.start
         self.module: fx.GraphModule = model.chain.segment(start, stop, model.between)
-        self.buffer: Tensor | None = None
+        self.is_built = False
+        self._buffer: Tensor | None = None
         self._features: Tensor | None = None
         self._output: Tensor | None = None
 
     def bind(self, buffer: Tensor) -> None:
         """Let all its tensors be those in `buffer`."""
-        if self.buffer is buffer:
+        if self._buffer is buffer:
             return
         views = {name: place.view(buffer) for name, place in self.spec.layout.weights.items()}
-        if self.buffer is None:
+        if not self.is_built:
             self.build(views)
-        self.buffer = buffer
-        parameters = dict(self.module.named_parameters())
-        for name, parameter in parameters.items():
-            parameter.data = views[name]
-        for prefix, owner in self.module.named_modules():
-            for name in owner._buffers:
-                owner._buffers[name] = views.get(f"{prefix}.{name}" if prefix else name, owner._buffers[name])
-        for path, place in self.spec.layout.state.items():
+        self._buffer = buffer
+        self._attach(views, {path: place.view(buffer) for path, place in self.spec.layout.state.items()})
+
+    def release(self) -> None:
+        """Let go of the bytes that are bound, which would stay on the device as long as anyone refers to them."""
+        self._buffer = None
+        self._attach(self._no_weights, self._no_state)
+
+    def _attach(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data = weights[name]
+        for owner, attribute, name in self._buffers:
+            owner._buffers[attribute] = weights[name]
+        for path, tensor in state.items():
             name, _, key = path.rpartition("/")
-            self.optimizer.state[parameters[name]][key] = place.view(buffer)
+            self.optimizer.state[self._parameters[name]][key] = tensor
 
     @property
     def bound(self) -> Tensor:
         """The bytes that its tensors are in."""
-        assert self.buffer is not None
-        return self.buffer
+        assert self._buffer is not None
+        return self._buffer
 
     def build(self, views: dict[str, Tensor]) -> None:
         """Its module's tensors begin as `views`; those that no checkpoint has are made anew."""
@@ -151,6 +161,14 @@ class Shard:
         materialise(self.module, chain.tape, task.seed, self.model.device)
         self.module.train()
         self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.decay)
+        self._parameters = dict(self.module.named_parameters())
+        named = ((prefix, owner, each) for prefix, owner in self.module.named_modules() for each in owner._buffers)
+        held = [(owner, each, f"{prefix}.{each}" if prefix else each) for prefix, owner, each in named]
+        self._buffers = [(owner, each, name) for owner, each, name in held if name in views]
+        nothing = partial(torch.empty, 0, device=self.model.device)
+        self._no_weights = {name: nothing(dtype=place.dtype) for name, place in self.spec.layout.weights.items()}
+        self._no_state = {path: nothing(dtype=place.dtype) for path, place in self.spec.layout.state.items()}
+        self.is_built = True
 
     # ---- forward
 

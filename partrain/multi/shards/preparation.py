@@ -34,13 +34,13 @@ class ShardedCut:
 
 
 class Preparation:
-    """Prepares models for devices like `device`, each of which may hold `budget` bytes.
+    """Prepares models for devices like `device`, each of which may hold `budget` bytes. `separate`: see `DeviceMemory`.
 
     What a trial tells of a model is taken to hold for others of its shape.
     """
 
-    def __init__(self, settings: ShardSettings, device: torch.device, budget: int) -> None:
-        self.settings, self.device, self.budget = settings, device, budget
+    def __init__(self, settings: ShardSettings, device: torch.device, budget: int, separate: bool) -> None:
+        self.settings, self.device, self.budget, self.separate = settings, device, budget, separate
         self._pieces: dict[Hashable, Pieces] = {}
         self._cuts: dict[Hashable, ShardedCut] = {}
 
@@ -56,7 +56,7 @@ class Preparation:
             self._pieces[key] = Pieces.of(task)
         return self._pieces[key]
 
-    def prepare(self, member: Member, host: HostMemory) -> Trial:
+    def prepare(self, member: Member, host: HostMemory) -> None:
         """Cut the member's model, and move its tensors into `host`.
 
         Raises:
@@ -75,7 +75,6 @@ class Preparation:
         ]
         member.move_to(shards)
         member.spec = ModelSpec(
-            number=member.number,
             folder=member.folder,
             task=task,
             decay=member.training.default_decay(),
@@ -83,7 +82,7 @@ class Preparation:
             crossings=tuple(crossings),
             keep=self.settings.activations == "keep",
         )
-        return trial
+        member.costs = list(trial.costs)
 
     def cut(self, member: Member, task: SegmentTask) -> "ShardedCut":
         """The member's model, `task` on the device, cut into as few shards as fit.
@@ -112,7 +111,7 @@ class Preparation:
                 raise ValueError(
                     f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
                     f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
-                    f"shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
+                    f"launch.shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
                     f"{_SMALLEST * max(needs) / 2**30:.4g}"
                 )
             bounds = [*firsts, len(pieces.pieces)]
@@ -126,8 +125,8 @@ class Preparation:
         cuts = self.pieces(task).cut(firsts)
         layouts = member.layouts(cuts)
         hosts = [member.bytes_of(layout) for layout in layouts]
-        training, keep = member.training, self.settings.activations == "keep"
-        trial = rehearse(task, member.folder, training.default_decay(), cuts, layouts, hosts, self.device, keep)
+        decay, keep = member.training.default_decay(), self.settings.activations == "keep"
+        trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.separate)
         return ShardedCut(cuts, layouts, trial)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from partrain.launch.job import environment
 from partrain.multi.planning import ALLOCATOR
-from partrain.multi.shards.messages import Failure, Forget, ModelSpec, Outcome, Prefetch, Visit, WorkerSettings
+from partrain.multi.shards.messages import Failure, Forget, Outcome, Prefetch, Visit, Welcome, WorkerSettings
 from partrain.multi.shards.scheduler import Unit
 
 _MODULE = "partrain.multi.shards.worker"
@@ -45,7 +45,7 @@ class WorkerProcess:
         self.since = time.monotonic()
         self.connection.send(self.settings)
 
-    def send(self, message: ModelSpec | Visit | Prefetch | Forget) -> None:
+    def send(self, message: Welcome | Visit | Prefetch | Forget) -> None:
         """A worker that is gone is noticed where its answers are waited for."""
         if isinstance(message, Visit):
             if self.under_way == 0:
@@ -78,3 +78,4 @@ class WorkerProcess:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.connection.close()

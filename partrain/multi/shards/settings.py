@@ -28,9 +28,9 @@ class ShardSettings:
 
     def __post_init__(self) -> None:
         if self.budget_gib is not None:
-            checks.above("shards.budget_gib", self.budget_gib, 0)
-        checks.one_of("shards.policy", self.policy, POLICIES)
-        checks.one_of("shards.activations", self.activations, ("keep", "recompute"))
-        checks.one_of("shards.spill_to", self.spill_to, ("memory", "disk"))
-        checks.above("shards.stall_seconds", self.stall_seconds, 0)
-        checks.at_least("shards.max_restarts", self.max_restarts, 0)
+            checks.above("launch.shards.budget_gib", self.budget_gib, 0)
+        checks.one_of("launch.shards.policy", self.policy, POLICIES)
+        checks.one_of("launch.shards.activations", self.activations, ("keep", "recompute"))
+        checks.one_of("launch.shards.spill_to", self.spill_to, ("memory", "disk"))
+        checks.above("launch.shards.stall_seconds", self.stall_seconds, 0)
+        checks.at_least("launch.shards.max_restarts", self.max_restarts, 0)

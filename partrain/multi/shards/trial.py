@@ -1,7 +1,8 @@
 """A trial step of a model cut into shards, on copies of its tensors: what each unit takes of a device, bytes and seconds."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from partrain.multi.shards.layout import Layout, Place, aligned
 from partrain.multi.shards.memory import copy_bytes
 from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
 from partrain.multi.shards.model import ShardedModel
-from partrain.multi.shards.scheduler import Cost, num_units, unit_at
+from partrain.multi.shards.scheduler import Cost, Unit, num_units, unit_at
 from partrain.task import SegmentTask
 
 _ROUNDS = 3  # of which the fastest counts
@@ -32,19 +33,31 @@ class Trial:
 
 
 class _Rehearsal:
-    """Steps of the model that `spec` describes, over scratch copies of its shards' bytes."""
+    """Steps of the model that `spec` describes, over scratch copies of its shards' bytes in `hosts`.
 
-    def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor]) -> None:
-        self.spec = spec
-        self.model = ShardedModel(spec, device, moves=False)
-        self.buffers = [host.to(device, copy=True) for host in hosts]
+    As in a worker, a shard is on the `device` for one unit alone, so that the device need not hold the model.
+    """
+
+    def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> None:
+        self.spec, self.device, self.hosts, self.separate = spec, device, hosts, separate
+        self.model = ShardedModel(spec, device, moves=separate)
         self.outputs: dict[int, Tensor] = {}
         self.gradients: dict[int, Tensor] = {}
         self._targets: NDArray[np.generic] | None = None
 
-    def unit(self, position: int) -> None:
-        """Do number `position` of the units of step 0, as a worker does."""
+    def unit(self, position: int, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        """Do number `position` of the units of step 0, as a worker does. `around`: its computation."""
         unit = unit_at(0, 0, position, len(self.spec.shards))
+        host = self.hosts[unit.shard]
+        buffer = host.to(self.device, copy=True) if self.separate else host
+        with around():
+            self.compute(unit, buffer)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        if self.separate and unit.backward:
+            host.copy_(buffer)
+
+    def compute(self, unit: Unit, buffer: Tensor) -> None:
         shard = unit.shard
         visit = Visit(
             unit=unit,
@@ -58,16 +71,16 @@ class _Rehearsal:
             decoded=(0.0, 0.0),
         )
         needs_features = shard > 0 and (unit.forward or not self.spec.keep)
-        features = self.outputs[shard - 1].clone() if needs_features else None
-        gradient = None if unit.forward else self.gradients[shard].clone()
+        features = self.outputs[shard - 1].to(self.device, copy=True) if needs_features else None
+        gradient = None if unit.forward else self.gradients[shard].to(self.device, copy=True)
         outcome = Outcome(unit=unit)
-        output, left = self.model.compute(visit, outcome, self.buffers[shard], features, gradient)
+        output, left = self.model.compute(visit, outcome, buffer, features, gradient)
         if outcome.targets is not None:
             self._targets = outcome.targets
         if output is not None:
-            self.outputs[shard] = output
+            self.outputs[shard] = output.cpu()
         if left is not None:
-            self.gradients[shard - 1] = left
+            self.gradients[shard - 1] = left.cpu()
 
 
 def rehearse(
@@ -79,55 +92,63 @@ def rehearse(
     hosts: Sequence[Tensor],
     device: torch.device,
     keep: bool,
+    separate: bool,
 ) -> Trial:
-    """Try a step of the task's model, cut into shards between `cuts` whose bytes are in `hosts`."""
+    """Try a step of the task's model, cut into shards between `cuts` whose bytes are in `hosts`, which change."""
     shards = tuple(
         ShardSpec(start=start, stop=stop, layout=layout, file=Path(), work_bytes=0)
         for (start, stop), layout in zip(cuts, layouts, strict=True)
     )
-    spec = ModelSpec(number=0, folder=folder, task=task, decay=decay, shards=shards, crossings=(), keep=False)
+    spec = ModelSpec(folder=folder, task=task, decay=decay, shards=shards, crossings=(), keep=False)
     work = [0] * len(shards)
-    rehearsal = _Rehearsal(spec, device, hosts)
+    rehearsal = _Rehearsal(spec, device, hosts, separate)
     for _ in range(2):  # the first time, what a process loads once is counted too
         work = [0] * len(shards)
         for position in range(num_units(len(shards))):
             shard = unit_at(0, 0, position, len(shards)).shard
-            with LiveBytes() as live:
-                rehearsal.unit(position)
+            live = LiveBytes()
+            rehearsal.unit(position, around=lambda live=live: live)  # type: ignore[misc]
             work[shard] = max(work[shard], live.peak)
     outputs = tuple(_place(rehearsal.outputs[number]) for number in range(len(shards) - 1))
     gradients = tuple(
         _place(rehearsal.gradients[number], begin=aligned(output.num_bytes)) for number, output in enumerate(outputs)
     )
     spec = replace(spec, keep=keep)
-    return Trial(work_bytes=tuple(work), costs=_timed(spec, device, hosts), outputs=outputs, gradients=gradients)
+    return Trial(
+        work_bytes=tuple(work), costs=_timed(spec, device, hosts, separate), outputs=outputs, gradients=gradients
+    )
 
 
 def _place(tensor: Tensor, begin: int = 0) -> Place:
     return Place(begin, tensor.dtype, tuple(tensor.shape), torch.empty_like(tensor).stride())
 
 
-def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor]) -> tuple[Cost, ...]:
+def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> tuple[Cost, ...]:
     """The least of a few seconds of every unit, and of copying its shard in and out."""
-    rehearsal, count = _Rehearsal(spec, device, hosts), len(spec.shards)
-    seconds = [float("inf")] * num_units(count)
+    rehearsal, count = _Rehearsal(spec, device, hosts, separate), len(spec.shards)
+    seconds: list[list[float]] = [[] for _ in range(num_units(count))]
     for _ in range(_ROUNDS):
-        for position in range(num_units(count)):
-            began = time.perf_counter()
-            rehearsal.unit(position)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds[position] = min(seconds[position], time.perf_counter() - began)
+        for position, spent in enumerate(seconds):
+            rehearsal.unit(position, around=lambda spent=spent: _clocked(spent))  # type: ignore[misc]
     costs = []
     for position, spent in enumerate(seconds):
         unit = unit_at(0, 0, position, count)
-        layout, host, buffer = spec.shards[unit.shard].layout, hosts[unit.shard], rehearsal.buffers[unit.shard]
+        layout, host = spec.shards[unit.shard].layout, hosts[unit.shard]
         until = layout.num_bytes if unit.backward else layout.forward_bytes
         changed = slice(0, until) if unit.backward else slice(*layout.buffers)
+        buffer = torch.empty_like(host, device=device)
         load = _copying(host[:until], buffer[:until])
         store = _copying(buffer[changed], torch.empty_like(host[changed])) if changed.start < changed.stop else 0.0
-        costs.append(Cost(seconds=spent, load=load, store=store))
+        costs.append(Cost(seconds=min(spent), load=load, store=store))
     return tuple(costs)
+
+
+@contextmanager
+def _clocked(seconds: list[float]) -> Iterator[None]:
+    """Adds the seconds within it."""
+    began = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - began)
 
 
 def _copying(source: Tensor, target: Tensor) -> float:

@@ -1,16 +1,16 @@
-"""What a sharded training tells people: how models are cut, how far it is, and a page at the end."""
+"""What a sharded training tells people: how models are cut, how far they are, and a page at the end."""
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from partrain.console import console
+from partrain.launch.display import Display
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.timeline import TIMELINE
 from partrain.report.quantities import duration
 
-_TOLD_EVERY = 10.0  # seconds
+_LOOK, _TOLD_EVERY = 0.5, 10.0  # seconds
 
 
 class View:
@@ -18,32 +18,50 @@ class View:
 
     def __init__(self, folder: Path, show: bool) -> None:
         self._folder, self._show = folder, show
-        self._told = time.monotonic()
+        self._display = Display([], show)
+        self._looked = self._told = time.monotonic()
 
-    def cut(self, member: Member, seconds: Sequence[float]) -> None:
-        """How a model is cut. `seconds`: of each unit of a step, in a trial."""
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.__exit__(kind, error, trace)
+
+    def joined(self, member: Member) -> None:
+        """A model takes part from now on, cut like this."""
+        self._display.add(member.folder, member.name)
         if self._show and member.spec is not None:
-            count = len(member.spec.shards)
-            shards = f"{count} shard{'s' * (count != 1)}"
-            self.say(f"{member.folder}: {shards}, {1000 * sum(seconds):.1f} ms a step in a trial")
+            count, seconds = len(member.spec.shards), sum(cost.seconds for cost in member.costs)
+            self.say(f"{member.name}: {count} shard{'s' * (count != 1)}, {1000 * seconds:.1f} ms a step in a trial")
 
-    def tell(self, members: Sequence[Member], left: float) -> None:
-        """How far `members` are, every few seconds, with so many seconds `left`."""
-        if self._show and time.monotonic() - self._told > _TOLD_EVERY:
-            self._told = time.monotonic()
-            done = sum(member.training.progress.step for member in members)
-            steps = sum(member.steps_left.stop for member in members)
-            self.say(f"{done:,} of {steps:,} steps of all models, about {duration(left)} left")
+    def look(self, members: Collection[Member], left: float) -> None:
+        """Show how far `members` are, with about so many seconds `left` for all of them."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        for member in members:
+            self._display.update(member.folder)
+        if self._show and now - self._told > _TOLD_EVERY:
+            self._told = now
+            self.say(f"{len(members)} model{'s' * (len(members) != 1)} left, for about {duration(left)}")
 
-    def write_page(self, members: Sequence[Member]) -> None:
+    def ended(self, folder: Path) -> None:
+        self._display.done(folder)
+
+    def failed(self, name: str, error: Exception) -> None:
+        self.say(f"{name} FAILED: {str(error).splitlines()[0]}; the others go on")
+
+    def write_page(self) -> None:
         """Which device computed what when, as a page."""
         from partrain.report.shards_page import write_shards_page  # plotly, which training need not wait for
 
-        root = Path(os.path.commonpath([member.folder.parent for member in members]))
-        names = [str(member.folder.relative_to(root)) for member in members]
-        page = write_shards_page(self._folder, self._folder / TIMELINE, names)
+        page = write_shards_page(self._folder)
         if self._show:
             self.say(f"Page: {page}")
 
     def say(self, text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False)
+        self._display.say(text)

@@ -3,13 +3,16 @@
 Three threads with a unit in each: one copies in, one computes, one copies back. Without double buffering one does all.
 """
 
+import os
 import queue
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,15 +26,15 @@ from partrain.multi.shards.messages import (
     CrossingSpec,
     Failure,
     Forget,
-    ModelSpec,
     Outcome,
     Prefetch,
     Visit,
+    Welcome,
     WorkerSettings,
 )
 from partrain.multi.shards.model import ShardedModel
 
-Message = ModelSpec | Visit | Prefetch | Forget
+Message = Welcome | Visit | Prefetch | Forget
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Worker:
         self.device = torch.device(settings.device)
         self.memory = DeviceMemory(self.device, settings.budget, settings.separate)
         self.models: dict[int, ShardedModel] = {}
-        self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, by model
+        self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, once used
 
     def run(self) -> None:
         if self.settings.double_buffer:
@@ -80,7 +83,7 @@ class Worker:
             while (task := computed.get()) is not None:
                 self.store(task)
 
-        threads = [threading.Thread(target=target, daemon=True) for target in (load_all, store_all)]
+        threads = [threading.Thread(target=_or_die, args=(target,), daemon=True) for target in (load_all, store_all)]
         for thread in threads:
             thread.start()
         while (task := loaded.get()) is not None:
@@ -101,9 +104,8 @@ class Worker:
 
     def load(self, message: Message) -> _Task | None:
         """Copy a visit's shard and what its neighbours have left it to the device; take note of anything else."""
-        if isinstance(message, ModelSpec):
-            self.models[message.number] = ShardedModel(message, self.device, self.settings.separate)
-            self.crossings[message.number] = [_views(each.file, each) for each in message.crossings]
+        if isinstance(message, Welcome):
+            self.models[message.model] = ShardedModel(message.spec, self.device, self.settings.separate)
             return None
         if isinstance(message, Forget):
             self.models.pop(message.model, None)
@@ -111,7 +113,8 @@ class Worker:
             self.memory.forget(message.model)
             return None
         if isinstance(message, Prefetch):
-            self.memory.leave(self._fetch(message.model, message.shard, message.version, message.backward)[0])
+            with suppress(FileNotFoundError):  # the model has left meanwhile
+                self.memory.leave(self._fetch(message.model, message.shard, message.version, message.backward)[0])
             return None
         task = _Task(message, Outcome(unit=message.unit))
         self._attempt(task, self._load)
@@ -119,7 +122,7 @@ class Worker:
 
     def _load(self, task: _Task) -> None:
         unit, began = task.visit.unit, time.time()
-        spec, crossings = self.models[unit.model].spec, self.crossings[unit.model]
+        spec, crossings = self.models[unit.model].spec, self._crossings(unit.model)
         task.resident, task.outcome.bytes_in = self._fetch(unit.model, unit.shard, task.visit.version, unit.backward)
         if unit.shard > 0 and (unit.forward or not spec.keep):
             task.features = _copied(crossings[unit.shard - 1][0], self.device)
@@ -138,6 +141,11 @@ class Worker:
         copy_bytes(resident.host[part], resident.buffer[part])
         resident.loaded = until
         return resident, until - part.start
+
+    def _crossings(self, model: int) -> list[tuple[Tensor, Tensor]]:
+        if model not in self.crossings:
+            self.crossings[model] = [_views(each.file, each) for each in self.models[model].spec.crossings]
+        return self.crossings[model]
 
     def compute(self, task: _Task) -> None:
         self._attempt(task, self._compute)
@@ -171,7 +179,7 @@ class Worker:
         changed = slice(0, layout.num_bytes) if unit.backward else slice(*layout.buffers)
         if self.settings.separate and changed.start < changed.stop:
             copy_bytes(resident.buffer[changed], resident.host[changed])
-        crossings = self.crossings[unit.model]
+        crossings = self._crossings(unit.model)
         if task.output is not None:
             crossings[unit.shard][0].copy_(task.output)
         if task.gradient is not None:
@@ -186,6 +194,15 @@ class Worker:
                 part(task)
             except Exception as error:
                 task.error = error
+
+
+def _or_die(target: Callable[[], None]) -> None:
+    """A thread's whole life: without it the worker would wait for ever, so that it had better be replaced."""
+    try:
+        target()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _views(file: Path, crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
@@ -215,6 +232,8 @@ def main(descriptor: int) -> None:
     assert isinstance(settings, WorkerSettings)
     torch.set_num_threads(settings.threads)
     Worker(connection, settings).run()
+    for folder in settings.scratch:  # the scheduler's process may have been killed, and would hold memory for ever
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

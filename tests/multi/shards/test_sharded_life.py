@@ -1,5 +1,6 @@
 """What befalls shards of many models: stops, lost workers, failures, and what cannot be trained at all."""
 
+import csv
 import os
 import signal
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from test_sharded_exactness import ROOM, TIGHT, TRAIN, VARIED, settings_of
 
 from partrain import checkpoint
 from partrain.data import Dataset
+from partrain.launch import SegmentFailed
 from partrain.launch.placement import available_devices
 from partrain.loop import CHECKPOINT
 from partrain.multi.shards import driver
 from partrain.multi.shards.driver import ShardedTraining
-from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.settings import ShardSettings
+from partrain.multi.shards.simulator import read_loads
 from partrain.multi.shards.train import train_sharded
 from partrain.networks import MLPSettings
 from partrain.segment import train
@@ -76,7 +78,7 @@ def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoi
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 70, lambda training: training.workers[0].process.kill())
+    disturb(monkeypatch, 70, lambda training: training.crew[0].process.kill())
     how = replace(HOW, activations=activations)
     assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
     assert difference(folders, alone) == 0
@@ -89,7 +91,7 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 40, lambda training: os.kill(training.workers[1].process.pid, signal.SIGSTOP))
+    disturb(monkeypatch, 40, lambda training: os.kill(training.crew[1].process.pid, signal.SIGSTOP))
     how = replace(HOW, stall_seconds=5.0)
     assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
     assert difference(folders, alone) == 0
@@ -125,10 +127,6 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
 def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError) as caught:
-        HostMemory(tmp_path, 2**60, on_disk=False)
-    assert str(caught.value).startswith("these models need 1073741824.00 GiB of host memory, ")
-    assert str(caught.value).endswith("are free; train fewer models at once, or set shards.spill_to=disk")
     monkeypatch.setattr(driver, "free_bytes", lambda device: 2**30)
     monkeypatch.setattr("partrain.multi.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
@@ -161,6 +159,86 @@ def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: lis
     assert str(caught.value) == message
 
 
-def test_no_task(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^a pack needs at least one task, there is none$"):
+def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^tasks: there is none; give at least one$"):
         train_sharded([], ["cpu"], tmp_path / "shards")
+    with pytest.raises(ValueError, match=r"tasks/none is no segment's folder: it has no task.json$"):
+        train_sharded([tmp_path / "tasks/none"], ["cpu"], tmp_path / "shards")
+    (one,) = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one, one], ["cpu"], tmp_path / "shards")
+    assert str(caught.value) == f"{one} is being trained already; give every task once"
+    (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
+    with pytest.raises(ValueError) as caught:
+        train_sharded([compiled], ["cpu"], tmp_path / "shards")
+    assert str(caught.value) == f"{compiled}: train.compile=true is not for shards; leave it out"
+
+
+def test_models_join_while_others_train_and_leave_when_they_end(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is added beforehand, two from outside while it trains, and one when the first has ended."""
+    settings = [settings_of(**each) for each in VARIED]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", HOW, show=False)
+    disturb(monkeypatch, 5, lambda _: [training.add(each) for each in folders[1:3]])  # type: ignore[func-returns-value]
+    ended: list[Path] = []
+    left: list[int] = []
+
+    def end(folder: Path) -> None:
+        if not ended:
+            training.add(folders[3])
+        ended.append(folder)
+        left.append(sum(len(list(each.iterdir())) for each in training.host.folders))
+
+    training.add(folders[0])
+    training.run(end)
+    assert sorted(ended) == sorted(folders)
+    assert training.failures == {}
+    assert difference(folders, alone) == 0
+    assert left[-1] == 0  # nothing of those that have left is in host memory
+    units = list(csv.DictReader((tmp_path / "shards/timeline.csv").read_text().splitlines()))
+    assert {row["model"] for row in units} == {str(folder.relative_to(tmp_path)) for folder in folders}
+    assert [load.steps for load in read_loads(tmp_path / "shards/costs.json")] == [20, 20, 20, 10]
+
+
+def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    folders = write_tasks(
+        tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
+    )
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show=False)
+    disturb(monkeypatch, 5, lambda _: training.add(folders[1]))
+    training.add(folders[0])
+    training.run()
+    assert list(training.failures) == [folders[1]]
+    assert "layer linear1 needs " in training.failures[folders[1]]
+    assert checkpoint.read_json(folders[1] / "error.json")["message"] == training.failures[folders[1]]
+    assert "sharded/1/segments/0 FAILED: " in capsys.readouterr().out
+    assert difference(folders[:1], alone) == 0
+
+
+def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
+    """As a search does: until an epoch, with the weights of that epoch kept; later it goes on from there."""
+    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    (folder,) = write_tasks(tmp_path / "sharded", small, [settings_of()])
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show=False)
+    training.add(folder, pause=1)
+    training.run()
+    assert checkpoint.load_metadata(folder / CHECKPOINT)["step"] == 10
+    assert (folder / "epochs/1.safetensors").exists()
+    training.add(folder)
+    training.run()
+    assert difference([folder], alone) == 0
+
+
+def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
+    with pytest.raises(SegmentFailed) as caught:
+        train_sharded(folders, ["cpu"], tmp_path / "shards", replace(HOW, max_restarts=0), show=False)
+    log = tmp_path / "shards/workers/0.txt"
+    assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"
