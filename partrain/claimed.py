@@ -14,7 +14,7 @@ from partrain.settings import RunSettings
 # settings on which no number depends
 _NOT_DECIDING = {
     "data": ("root", "download", "cache"),
-    "launch": ("max_restarts",),
+    "launch": ("max_restarts", "shards"),  # a model in shards is what it is elsewhere
     "partition": ("dry_run",),
     "report": ("page",),
     "strategy": ("port",),

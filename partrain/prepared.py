@@ -98,6 +98,10 @@ def check_strategy(settings: RunSettings) -> None:
         raise ValueError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
     if settings.strategy.is_group and settings.train.compile:
         raise ValueError(f"train.compile=true is not for strategy={name}; leave it out")
+    if settings.launch.name == "shards" and settings.strategy.is_group:
+        raise ValueError(f"launch=shards is not for strategy={name}, whose processes train as one; leave it out")
+    if settings.launch.name == "shards" and settings.train.compile:
+        raise ValueError("train.compile=true is not for launch=shards; leave it out")
 
 
 def cuts_of(settings: RunSettings) -> PartitionSettings:

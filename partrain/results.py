@@ -86,7 +86,7 @@ def gather_results(
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},
-        "launch": {"threads": settings.launch.threads, "cores": num_cores()},
+        "launch": {"name": settings.launch.name, "threads": settings.launch.threads, "cores": num_cores()},
         "seed": settings.seed,
         "warnings": _warnings(progress),
         "versions": versions(),

@@ -6,7 +6,7 @@ same folder goes on where it was.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from partrain import checkpoint
 from partrain.curve import accuracy_curve
 from partrain.data import Dataset
 from partrain.evaluate import Evaluation, evaluate
-from partrain.launch import launch
 from partrain.launch.group import launch_group
 from partrain.launch.job import Job
-from partrain.launch.placement import place
+from partrain.launch.placement import place_whole
+from partrain.multi.dispatch import train_work
 from partrain.multi.together import train_together
+from partrain.multi.work import Work
 from partrain.partition import Plan
 from partrain.prepared import PreparedRun, is_finished, prepare_run, write_plan
 from partrain.progress import timed
@@ -70,7 +71,7 @@ def complete(run: PreparedRun, show: bool = True) -> dict[str, Any]:
 def train_and_evaluate(run: PreparedRun, show: bool) -> Outcome:
     """Train what is not trained yet, put the network together, and see what it can do."""
     settings, plan, tasks, dataset, folder = run.settings, run.plan, run.tasks, run.dataset, run.folder
-    device = place(settings.launch.device, 1)[0]
+    device = place_whole(settings.launch.device, sum(segment.parameters for segment in plan.segments))
     parts = [folder / name for name in tasks if name != "recovery"]
     card = run.card()
     with LivePage(folder, dataset, settings.report):
@@ -93,7 +94,7 @@ def train_and_evaluate(run: PreparedRun, show: bool) -> Outcome:
 def train_segments(run: PreparedRun, show: bool) -> float:
     """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
     with timed(run.folder / "segments") as seconds:
-        train_together([run], run.settings.launch, run.folder / "packs", show)
+        train_together([run], run.settings.launch, run.folder / run.settings.launch.folder, show)
     return seconds()
 
 
@@ -118,7 +119,10 @@ def recover(settings: RunSettings, task: SegmentTask, folder: Path, show: bool) 
     """Train the stitched network end to end for a few epochs: the same loop, without a cut; returns the seconds."""
     with timed(folder / "recovery") as seconds:
         if not is_finished(folder / "recovery"):
-            launch([Job(folder / "recovery", "recovery", task.device, 1.0)], settings.launch, show)
+            work = Work()
+            work.add(folder / "recovery", task, "recovery", cost=1.0)
+            whole = replace(settings.launch, pack="never")
+            train_work(work, whole, folder / whole.folder / "recovery", show, advise=False)
     return seconds()
 
 

@@ -14,7 +14,14 @@ from partrain.report.settings import ReportSettings
 from partrain.strategies.settings import StrategySettings
 
 # the setting that says which option of a group is chosen
-GROUPS = {"data": "name", "network": "kind", "labels": "family", "schedule": "name", "strategy": "name"}
+GROUPS = {
+    "data": "name",
+    "network": "kind",
+    "labels": "family",
+    "schedule": "name",
+    "strategy": "name",
+    "launch": "name",
+}
 
 
 @dataclass(kw_only=True)

@@ -105,6 +105,26 @@ TRAIN = {
     "launch.threads=0": "launch.threads must be at least 1, got 0",
     "launch.threads=all": "launch.threads must be a number or auto, got all",
     "launch.max_restarts=-1": "launch.max_restarts must be at least 0, got -1",
+    "launch=cluster": "launch=cluster is unknown; known: local, shards",
+    "launch.name=cluster": "launch=cluster is unknown; known: local, shards",
+    "launch.shards.budget_gib=1": ("launch.shards: launch=local has none; add launch=shards, or leave it out"),
+    "launch=shards launch.pack=always": (
+        "launch.pack=always is not for launch=shards, which packs nothing; leave it out"
+    ),
+    "launch=shards launch.shards.budget_gib=0": "launch.shards.budget_gib must be greater than 0, got 0.0",
+    "launch=shards launch.shards.policy=best": (
+        "launch.shards.policy=best is unknown; known: fifo, longest_remaining, random"
+    ),
+    "launch=shards launch.shards.activations=none": (
+        "launch.shards.activations=none is unknown; known: keep, recompute"
+    ),
+    "launch=shards launch.shards.spill_to=tape": "launch.shards.spill_to=tape is unknown; known: disk, memory",
+    "launch=shards launch.shards.stall_seconds=0": "launch.shards.stall_seconds must be greater than 0, got 0.0",
+    "launch=shards launch.shards.budget=1": (
+        "there is no setting launch.shards.budget; did you mean launch.shards.budget_gib?"
+    ),
+    "launch=shards strategy=1f1b": "launch=shards is not for strategy=1f1b, whose processes train as one; leave it out",
+    "launch=shards train.compile=true": "train.compile=true is not for launch=shards; leave it out",
 }
 
 OPEN_ENDED = ("experiment=nothing", "launch.device=cuda:99", "launch.device=tpu")

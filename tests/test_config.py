@@ -39,7 +39,9 @@ def test_the_configuration_as_it_stands_is_the_librarys_own_defaults() -> None:
     assert settings() == RunSettings()
 
 
-@pytest.mark.parametrize("option", [f"{g}={o}" for g in ("data", "network", "labels", "schedule") for o in options(g)])
+@pytest.mark.parametrize(
+    "option", [f"{g}={o}" for g in ("data", "network", "labels", "schedule", "launch") for o in options(g)]
+)
 def test_every_option_of_every_group_makes_settings(option: str) -> None:
     group, _, name = option.partition("=")
     part = getattr(settings(option, *NEEDED.get(option, [])), group)

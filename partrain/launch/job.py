@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ class Job:
 
     def dropped(self) -> list[SegmentFailed]:
         """Of a pack that is done, the trainings that failed in it."""
-        reports = {name: _report(folder) for folder, name in self.members.items()}
-        return [_failure(name, report) for name, report in reports.items() if report is not None]
+        return reported(self.members)
 
     def stop(self) -> None:
         """Ask the process to end."""
@@ -108,6 +107,21 @@ class Job:
             often = f", after {self.restarts} restarts" if self.restarts else ""
             return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
         return _failure(self.name, report)
+
+
+def reported(trainings: Mapping[Path, str]) -> list[SegmentFailed]:
+    """What those of `trainings`, folders and names, said of their failures that have failed."""
+    reports = {name: _report(folder) for folder, name in trainings.items()}
+    return [_failure(name, report) for name, report in reports.items() if report is not None]
+
+
+def raise_all(failures: Sequence[SegmentFailed]) -> None:
+    """Raise them as one, if there are any."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        message = "\n".join(sorted(map(str, failures)))
+        raise SegmentFailed(message, clear=all(failure.clear for failure in failures))
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:

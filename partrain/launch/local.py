@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from partrain import checks
 from partrain.launch.display import Display
-from partrain.launch.job import Job, SegmentFailed
+from partrain.launch.job import Job, SegmentFailed, raise_all
 from partrain.launch.placement import divide, num_cores
+from partrain.multi.shards.settings import ShardSettings
 from partrain.worker import DONE, STOPPED
 
 _POLL = 0.1  # seconds
@@ -22,7 +23,9 @@ _POLL = 0.1  # seconds
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """`device`: auto, cpu, cuda or cuda:<n>. `threads`: per process, or auto.
+    """`name`: local, a process for every segment, or shards, a worker for every device (`shards`: see `ShardSettings`).
+
+    `device`: auto, cpu, cuda or cuda:<n>. `threads`: per process, or auto.
 
     With a number, results are the same bits on every run; auto hands the cores of segments that have ended to those
     that still train, which is faster, and the number of threads changes the order in which floating-point sums are made.
@@ -30,13 +33,25 @@ class LaunchSettings:
     trial of a few steps shows that it pays. `pack_memory_gib`: what packs may take of a device; None: what is free.
     """
 
+    name: str = "local"
     device: str = "auto"
     threads: str | int = "auto"
     max_restarts: int = 3
     pack: str = "never"
     pack_memory_gib: float | None = None
+    shards: ShardSettings = field(default_factory=ShardSettings)
+
+    @property
+    def folder(self) -> str:
+        """The name of a folder for what processes of several trainings leave."""
+        return "shards" if self.name == "shards" else "packs"
 
     def __post_init__(self) -> None:
+        checks.one_of("launch", self.name, ("local", "shards"))
+        if self.name != "shards" and self.shards != ShardSettings():
+            raise ValueError(f"launch.shards: launch={self.name} has none; add launch=shards, or leave it out")
+        if self.name == "shards" and self.pack == "always":
+            raise ValueError("launch.pack=always is not for launch=shards, which packs nothing; leave it out")
         if self.threads != "auto":
             if not str(self.threads).isdigit():
                 raise ValueError(f"launch.threads must be a number or auto, got {self.threads}")
@@ -145,8 +160,4 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> 
     with Display(watched, show) as display, interruptible():
         supervisor = _Supervisor(jobs, settings, display)
         supervisor.run()
-    if len(supervisor.failures) == 1:
-        raise supervisor.failures[0]
-    if supervisor.failures:
-        message = "\n".join(sorted(map(str, supervisor.failures)))
-        raise SegmentFailed(message, clear=all(failure.clear for failure in supervisor.failures))
+    raise_all(supervisor.failures)

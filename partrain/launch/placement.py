@@ -35,6 +35,14 @@ def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
     return [wanted] * count
 
 
+def place_whole(wanted: str, parameters: int) -> str:
+    """Where a network of so many `parameters` is evaluated: `wanted`, or the CPU where a GPU has not twice their room."""
+    device = place(wanted, 1)[0]
+    if device == "cpu" or 2 * 4 * parameters <= torch.cuda.mem_get_info(device)[0]:
+        return device
+    return "cpu"
+
+
 def divide(cores: int, costs: Sequence[float]) -> list[int]:
     """Threads for processes of these `costs` that run at once: at least one each, the rest where most is to be done."""
     threads = [1] * len(costs)
@@ -42,6 +50,19 @@ def divide(cores: int, costs: Sequence[float]) -> list[int]:
         neediest = max(range(len(costs)), key=lambda index: costs[index] / threads[index])
         threads[neediest] += 1
     return threads
+
+
+def worker_devices(wanted: str, threads: str | int, models: int) -> list[str]:
+    """A device for each worker that `models` share: every GPU that `wanted` allows, or parts of the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    gpus = max(1, len(available_devices()) - 1)
+    found = list(dict.fromkeys(place(wanted, gpus)))
+    if found != ["cpu"]:
+        return found
+    return found * min(models, max(1, num_cores() // int(threads)) if threads != "auto" else num_cores())
 
 
 def each_placed(devices: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from partrain.launch.placement import num_cores
 from partrain.multi.gain import GAIN_FILE
 from partrain.multi.grouping import Group, Known, group, write_pack
 from partrain.multi.task import PackTask
+from partrain.multi.work import Work
 from partrain.task import SegmentTask
 
 _MODULE = "partrain.multi.worker"
@@ -23,20 +24,6 @@ _PACKS = "packs.json"
 
 # as for one training (`launch.job`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-
-
-class Work:
-    """Trainings to be done, by task folder: their tasks, `names` for people, `costs` in any unit, `pauses` if any."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[Path, SegmentTask] = {}
-        self.names: dict[Path, str] = {}
-        self.costs: dict[Path, float] = {}
-        self.pauses: dict[Path, int | None] = {}
-
-    def add(self, folder: Path, task: SegmentTask, name: str, cost: float, pause: int | None = None) -> None:
-        self.tasks[folder], self.names[folder], self.costs[folder] = task, name, cost
-        self.pauses[folder] = pause
 
 
 def processes(

@@ -1,4 +1,4 @@
-"""Trains the configurations of a search up to a rung's epochs, packed where that pays, and scores them."""
+"""Trains the configurations of a search up to a rung's epochs, packed where that pays or in shards, and scores them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.data.batches import training_images
-from partrain.launch import SegmentFailed, launch
-from partrain.launch.placement import place
+from partrain.launch import SegmentFailed
+from partrain.launch.placement import place_whole
 from partrain.loop import CHECKPOINT, EPOCHS_FOLDER
+from partrain.multi.dispatch import train_work
 from partrain.multi.grouping import Known
-from partrain.multi.planning import Work, processes, tell_gains
 from partrain.multi.search.settings import SearchSettings
 from partrain.multi.search.trainer import Trial
+from partrain.multi.work import Work
 from partrain.prepared import PreparedRun, is_finished, prepare_run
 from partrain.run import complete
 from partrain.settings import RunSettings
@@ -26,7 +27,7 @@ from partrain.stitch import assemble
 from partrain.worker import ERROR_FILE
 
 _BATCH = 2000  # held-out images at once
-_NETWORKS = 32  # that are scored at once
+_NETWORKS = 32  # that are scored at once, but one where they may be too large for a device together
 
 
 class RungTrainer:
@@ -40,7 +41,6 @@ class RungTrainer:
         self.dataset, self.launch, self.show = dataset, shared.launch, show
         count = len(dataset.train)
         self.num_images = count - settings.held_out(count)
-        self.device = torch.device(place(shared.launch.device, 1)[0])
         self._prepared: dict[int, PreparedRun] = {}
         self._known: Known = {}  # what was tried in one wave is not tried again in the next
 
@@ -60,16 +60,12 @@ class RungTrainer:
                     name = f"configuration {trial.index}, {job.name}"
                     task = run.tasks[f"segments/{job.folder.name}"]
                     work.add(job.folder, task, name, job.cost, trial.epochs)
-        if work.tasks:
-            packs = trials[0].folder.parents[1] / "packs" / _name(trials)
-            try:
-                jobs = processes(work, self.launch, packs, self.show, queue=True, known=self._known)
-                launch(jobs, self.launch, show=False)
-            except SegmentFailed:
-                if not any((folder / ERROR_FILE).exists() for folder in work.tasks):
-                    raise  # of a process, not of a configuration
-            if self.show and self.launch.pack == "auto":
-                tell_gains(packs)
+        folder = trials[0].folder.parents[1] / self.launch.folder / _name(trials)
+        try:
+            train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, known=self._known)
+        except SegmentFailed:
+            if not any((folder / ERROR_FILE).exists() for folder in work.tasks):
+                raise  # of a process, not of a configuration
         return {trial.index: reason for trial in trials if (reason := self.failure(trial))}
 
     def failure(self, trial: Trial) -> str | None:
@@ -82,26 +78,30 @@ class RungTrainer:
 
     def score(self, trials: Sequence[Trial], metric: str) -> dict[int, float]:
         scores: dict[int, float] = {}
-        for first in range(0, len(trials), _NETWORKS):
-            some = trials[first : first + _NETWORKS]
-            networks = [self.network(trial) for trial in some]
-            scores |= {trial.index: score for trial, score in zip(some, self.measure(networks, metric), strict=True)}
+        at_once = 1 if self.launch.name == "shards" else _NETWORKS
+        for first in range(0, len(trials), at_once):
+            some = trials[first : first + at_once]
+            sizes = [segment.parameters for trial in some for segment in self.prepared(trial).plan.segments]
+            device = torch.device(place_whole(self.launch.device, sum(sizes)))
+            networks = [self.network(trial, device) for trial in some]
+            measured = self.measure(networks, metric, device)
+            scores |= {trial.index: score for trial, score in zip(some, measured, strict=True)}
         return scores
 
-    def network(self, trial: Trial) -> nn.Module:
+    def network(self, trial: Trial, device: torch.device) -> nn.Module:
         """The configuration's network as it was after the rung's epochs."""
         run = self.prepared(trial)
         weights: dict[str, Tensor] = {}
         for name in run.segments():
             kept = _kept(trial.folder / name, trial.epochs)
-            tensors, _ = checkpoint.load(kept, self.device)
+            tensors, _ = checkpoint.load(kept, device)
             weights |= {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-        return assemble(run.card(), weights, self.device)
+        return assemble(run.card(), weights, device)
 
-    def measure(self, networks: Sequence[nn.Module], metric: str) -> list[float]:
+    def measure(self, networks: Sequence[nn.Module], metric: str, device: torch.device) -> list[float]:
         """The `metric` of each network on the held-out images."""
-        images = training_images(self.dataset, self.device)
-        held_out = torch.arange(self.num_images, len(self.dataset.train), device=self.device)
+        images = training_images(self.dataset, device)
+        held_out = torch.arange(self.num_images, len(self.dataset.train), device=device)
         sums = [0.0] * len(networks)
         with torch.inference_mode():
             for indices in held_out.split(_BATCH):

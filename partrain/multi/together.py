@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from partrain.data import Dataset
-from partrain.launch import LaunchSettings, SegmentFailed, launch
-from partrain.multi.planning import Work, processes, tell_gains
+from partrain.launch import LaunchSettings, SegmentFailed
+from partrain.multi.dispatch import train_work
+from partrain.multi.work import Work
 from partrain.prepared import PreparedRun, is_finished, prepare_run
 from partrain.progress import timed
 from partrain.settings import RunSettings
@@ -18,7 +19,8 @@ def run_together(
 ) -> dict[Path, dict[str, Any]]:
     """Do the `runs`, settings by folder, or go on with them, as one; returns what each one's results.json says.
 
-    Tasks of one shape, from all runs, are packed as the first run's `launch.pack` says, in `packs`.
+    Tasks of one shape, from all runs, are packed as the first run's `launch.pack` says, or all are trained in shards, as its
+    `launch` says. `packs`: a folder for either.
 
     Raises:
         ValueError: a setting or a file of a run is not as it should be; nothing has begun.
@@ -47,17 +49,14 @@ def run_together(
 
 
 def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs: Path, show: bool) -> None:
-    """Train what of `runs` is not trained yet, sequential ones a segment after another. `packs`: a folder for packs.
+    """Train what of `runs` is not trained yet, sequential ones a segment after another. `packs`: a folder.
 
     Raises:
         SegmentFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
     for number, work in enumerate(stages(runs)):
-        folder = packs / str(number)
-        launch(processes(work, settings, folder, show), settings, show)
-        if show and settings.pack == "auto":
-            tell_gains(folder)
+        train_work(work, settings, packs / str(number), show, advise=show)
 
 
 def stages(runs: Sequence[PreparedRun]) -> list[Work]:

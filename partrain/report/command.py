@@ -42,7 +42,9 @@ def _chosen(group: str, values: dict[str, Any], defaults: dict[str, Any]) -> lis
 def _changed(part: str, values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     words = []
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and defaults.get(name):
+            words += _changed(f"{part}.{name}", value, defaults[name])
+        elif isinstance(value, dict):
             words += [f"+{part}.{name}.{option}={_text(each)}" for option, each in value.items()]
         elif value != defaults.get(name):
             words.append(f"{part}.{name}={_text(value)}")

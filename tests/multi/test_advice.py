@@ -15,8 +15,9 @@ from partrain.multi import advice
 from partrain.multi.advice import Advice, advise, capacity, dry_run
 from partrain.multi.capacity import LiveBytes, Need
 from partrain.multi.grouping import Known, group
-from partrain.multi.planning import Work, processes
+from partrain.multi.planning import processes
 from partrain.multi.task import PackTask
+from partrain.multi.work import Work
 from partrain.networks import CustomSettings, MLPSettings
 from partrain.segment import SegmentTraining
 from partrain.task import SegmentTask

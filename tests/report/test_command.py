@@ -11,6 +11,7 @@ from partrain.config import register, run_settings
 from partrain.data import DataSettings
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings
+from partrain.multi.shards.settings import ShardSettings
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, TorchvisionSettings
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
@@ -29,6 +30,7 @@ SETTINGS = [
     RunSettings(schedule=ScheduleSettings(name="sequential", last_input="stored", recovery_epochs=1)),
     RunSettings(schedule=ScheduleSettings(name="sequential", last_input="synthetic")),
     RunSettings(strategy=StrategySettings(name="gpipe", microbatches=8)),
+    RunSettings(launch=LaunchSettings(name="shards", shards=ShardSettings(budget_gib=0.5, double_buffer=False))),
     RunSettings(train=TrainSettings(lr=3e-4, epochs=20, compile=True, weight_decay=0.5)),
 ]
 

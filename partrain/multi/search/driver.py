@@ -217,7 +217,7 @@ class _Search:
             "configurations": len(self.configurations),
             "epochs_trained": sum(each.epochs for each in record.configurations.values()),
             "seconds": self.folder.seconds(),
-            "packed": self.shared.launch.pack != "never",
+            "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
             "data": dataset.provenance(),
             "versions": versions(),
         }

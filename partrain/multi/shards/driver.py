@@ -36,7 +36,7 @@ class ShardedTraining:
     """Models trained at once on `devices`, a worker on each; models join and leave.
 
     `devices`, `folder`, `settings`, `policy`, `seed`, `show`: as `train_sharded` has them. `threads`: of a worker; None: an
-    equal share of the cores. `failures`: why those failed that did, by task.
+    equal share of the cores. `max_restarts`: of a worker that is lost. `failures`: why those failed that did, by task.
     """
 
     def __init__(
@@ -46,10 +46,12 @@ class ShardedTraining:
         settings: ShardSettings | None = None,
         policy: Policy | None = None,
         threads: int | None = None,
+        max_restarts: int = 3,
         seed: int = 0,
         show: bool = True,
     ) -> None:
         self.settings = settings = settings or ShardSettings()
+        self.max_restarts = max_restarts
         self.devices, self.folder = each_placed(devices), Path(folder).absolute()
         self.view = View(self.folder, show)
         self.control = Control(self.folder)
@@ -110,7 +112,7 @@ class ShardedTraining:
             [self.worker_settings(device) for device in self.devices],
             self.folder / "workers",
             self.settings.stall_seconds,
-            self.settings.max_restarts,
+            self.max_restarts,
         )
         try:
             with (

@@ -24,7 +24,6 @@ class ShardSettings:
     separate: bool = False
     spill_to: str = "memory"
     stall_seconds: float = 600.0
-    max_restarts: int = 3
 
     def __post_init__(self) -> None:
         if self.budget_gib is not None:
@@ -33,4 +32,3 @@ class ShardSettings:
         checks.one_of("launch.shards.activations", self.activations, ("keep", "recompute"))
         checks.one_of("launch.shards.spill_to", self.spill_to, ("memory", "disk"))
         checks.above("launch.shards.stall_seconds", self.stall_seconds, 0)
-        checks.at_least("launch.shards.max_restarts", self.max_restarts, 0)

@@ -14,7 +14,7 @@ _LOOK, _TOLD_EVERY = 0.5, 10.0  # seconds
 
 
 class View:
-    """Of the training in `folder`; without `show`, what goes wrong alone."""
+    """Of the training in `folder`; without `show`, of lost workers alone."""
 
     def __init__(self, folder: Path, show: bool) -> None:
         self._folder, self._show = folder, show
@@ -53,7 +53,8 @@ class View:
         self._display.done(folder)
 
     def failed(self, name: str, error: Exception) -> None:
-        self.say(f"{name} FAILED: {str(error).splitlines()[0]}; the others go on")
+        if self._show:
+            self.say(f"{name} FAILED: {str(error).splitlines()[0]}; the others go on")
 
     def write_page(self) -> None:
         """Which device computed what when, as a page."""

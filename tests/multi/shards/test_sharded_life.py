@@ -104,7 +104,7 @@ def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
     settings = [settings_of(), settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd")), settings_of(seed=2)]
     alone = trained_alone(small, tmp_path / "alone", [settings[0], settings[2]])
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", HOW, show=False)
+    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", HOW)
     (failed,) = failures
     assert failed == folders[1]
     assert "the loss is nan at epoch 1" in failures[failed] or "the loss is inf at epoch 1" in failures[failed]
@@ -210,7 +210,7 @@ def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
     folders = write_tasks(
         tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
     )
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show=False)
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW)
     disturb(monkeypatch, 5, lambda _: training.add(folders[1]))
     training.add(folders[0])
     training.run()
@@ -239,6 +239,8 @@ def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, m
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
     with pytest.raises(SegmentFailed) as caught:
-        train_sharded(folders, ["cpu"], tmp_path / "shards", replace(HOW, max_restarts=0), show=False)
+        training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
+        training.add(folders[0])
+        training.run()
     log = tmp_path / "shards/workers/0.txt"
     assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"
