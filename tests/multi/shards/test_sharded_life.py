@@ -238,9 +238,9 @@ def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
 def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
+    training.add(folders[0])
     with pytest.raises(SegmentFailed) as caught:
-        training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
-        training.add(folders[0])
         training.run()
     log = tmp_path / "shards/workers/0.txt"
     assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"
