@@ -23,7 +23,7 @@ from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import materialise
 from partrain.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_type
 from partrain.progress import Progress
-from partrain.state import load_optimizer, load_weights, optimizer_state, weights_state
+from partrain.state import assign_weights, load_optimizer, load_weights, optimizer_state, weights_state
 from partrain.stored import store_outputs
 from partrain.task import SegmentTask
 
@@ -37,7 +37,7 @@ def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.G
     segment = chain.segment(start, stop, between)
     if task.initial is not None:
         weights, _ = checkpoint.load(folder / task.initial, device)
-        segment.load_state_dict({name: weights[name] for name in segment.state_dict()}, assign=True)
+        assign_weights({name: weights[name] for name in segment.state_dict()}, segment)
         segment.requires_grad_(True)
     materialise(segment, chain.tape, task.seed, device)
     segment.to(weight_type(task.train.precision))

@@ -24,7 +24,31 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 
 
 def weights_state(model: nn.Module) -> dict[str, Tensor]:
-    return {f"model.{name}": local(tensor) for name, tensor in model.state_dict().items()}
+    """Its weights and buffers; what modules share is there under every name of it, as a copy, which files ask for."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        held = local(tensor.detach())
+        found[f"model.{name}"] = held.clone() if id(tensor) in seen else held
+        seen.add(id(tensor))
+    return found
+
+
+def assign_weights(tensors: Mapping[str, Tensor], model: nn.Module, strict: bool = True) -> None:
+    """Let `model`'s weights be `tensors`, by their names.
+
+    A parameter that several modules share stays one, unless they have been trained apart, in pieces of their own.
+    """
+    before = dict(model.named_parameters(remove_duplicate=False))
+    model.load_state_dict(tensors, strict=strict, assign=True)
+    first: dict[int, nn.Parameter] = {}
+    for name, parameter in before.items():
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        own = module.get_parameter(attribute)
+        shared = first.setdefault(id(parameter), own)
+        if shared is not own and torch.equal(shared, own):
+            setattr(module, attribute, shared)
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

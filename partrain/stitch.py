@@ -15,6 +15,7 @@ from partrain.loop import CHECKPOINT
 from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import InitTape, materialise, record
 from partrain.segment import build_segment
+from partrain.state import assign_weights
 from partrain.task import TASK_FILE, SegmentTask
 
 MODEL_FOLDER = "model"
@@ -101,7 +102,7 @@ def read_card(run: Path) -> ModelCard:
 def assemble(card: ModelCard, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> nn.Module:
     """The network of `card` with these `weights` of its parts, in eval mode, as `load` gives it."""
     network, tape = _build(card)
-    network.load_state_dict(weights, strict=False, assign=True)
+    assign_weights(weights, network, strict=False)
     network.float()
     materialise(network, tape, card.seed, device)
     return _with_projections(network.requires_grad_(True).eval(), tape, card, device)
@@ -126,7 +127,7 @@ def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
     missing = [name for name in network.state_dict() if name not in weights]
     if missing:
         raise ValueError(f"{path} lacks {missing[0]} (and {len(missing) - 1} more): a segment is missing from it")
-    network.load_state_dict(weights, assign=True)
+    assign_weights(weights, network)
     network.float()  # what was trained in fp64 is used in fp32, as everything else
     materialise(network, tape, card.seed, device)  # buffers that are not saved
     return network.requires_grad_(True).eval(), tape

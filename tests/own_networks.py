@@ -102,3 +102,26 @@ def normed() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 5)
     )
+
+
+class _Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.flatten(1)
+        return values + torch.relu(self.second(torch.relu(self.first(values))))
+
+
+def one_block() -> nn.Module:
+    """Its first two layers are within a residual block, which cannot be cut."""
+    return nn.Sequential(_Residual(), nn.Linear(64, 5))
+
+
+def tied() -> nn.Module:
+    """Its second layer and its fourth have the same weights."""
+    first, second = nn.Linear(32, 32), nn.Linear(32, 32)
+    second.weight = first.weight
+    layers = [nn.Linear(64, 32), nn.ReLU(), first, nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), second, nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))

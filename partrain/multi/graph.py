@@ -17,11 +17,14 @@ from partrain.networks.layers import ACTIVATION_FUNCTIONS
 _ARITHMETIC = frozenset((operator.add, operator.iadd, operator.mul, operator.sub, torch.add, torch.mul, torch.sub))
 
 
-def structure(segment: fx.GraphModule) -> Hashable:
+def structure(segment: fx.GraphModule) -> Hashable | None:
     """What networks must have in common to be stacked: layers, how they are connected, shapes of all tensors.
 
-    Names do not matter, so that segments from different depths of a network can be stacked.
+    Names do not matter, so that segments from different depths of a network can be stacked. None: one in which modules
+    share weights, which a stack would give each of its own.
     """
+    if len(dict(segment.named_parameters())) < len(dict(segment.named_parameters(remove_duplicate=False))):
+        return None
     numbers = {node: number for number, node in enumerate(segment.graph.nodes)}
     return tuple(_described(segment, node, numbers) for node in segment.graph.nodes)
 

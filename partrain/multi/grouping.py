@@ -55,14 +55,14 @@ def _shape(folder: Path, task: SegmentTask) -> Hashable:
     """What tasks must have in common to be stacked, as far as it can be told before they are built."""
     precision = resolve_precision(task.train.precision, torch.device(task.device))
     structure = _structure(dumps(task.network), tuple(task.image_shape), task.num_classes, task.start, task.stop)
-    own = folder if task.train.compile or task.projections else None
+    own = folder if task.train.compile or task.projections or structure is None else None
     return structure, task.train.batch_size, precision, task.device, own
 
 
 @cache
 def _structure(
     network: str, image_shape: tuple[int, ...], classes: int, start: str | None, stop: str | None
-) -> Hashable:
+) -> Hashable | None:
     chain = Chain.build(network_settings(loads(network)), image_shape, classes)
     cuts = {cut.name: cut for cut in chain.cuts}
     return structure(chain.segment(cuts.get(start or ""), cuts.get(stop or "")))

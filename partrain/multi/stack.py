@@ -19,12 +19,13 @@ from partrain.segment import SegmentTraining
 def shape_of(training: SegmentTraining) -> Hashable:
     """What trainings must have in common to be stacked; batches of unequal size would have to be padded, so that too.
 
-    A compiled training is stacked with no other.
+    A compiled training is stacked with no other, nor is one in which modules share weights.
     """
     task = training.task
-    compiled = training.folder if task.train.compile else None
+    found = structure(training.model)
+    own = training.folder if task.train.compile or found is None else None
     layouts = tuple(parameter.stride() for parameter in trained(training.model))
-    return structure(training.model), layouts, task.train.batch_size, training.precision, training.device, compiled
+    return found, layouts, task.train.batch_size, training.precision, training.device, own
 
 
 class Stack:

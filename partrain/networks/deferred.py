@@ -150,14 +150,18 @@ def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
 def materialise(module: nn.Module, tape: InitTape, seed: int, device: torch.device | str = "cpu") -> None:
     """Give `module`, a recorded network or a part of it with the network's own names, real initial weights in place.
 
-    Only tensors that are still fake are made. Each depends on (`seed`, its name) alone.
+    Only tensors that are still fake are made. Each depends on (`seed`, its name) alone; one that several modules share is
+    made once, and stays one.
     """
+    shared: dict[int, Tensor] = {}
     for prefix, owner in module.named_modules():
         for tensors in (owner._parameters, owner._buffers):
             for name, tensor in tensors.items():
                 if not isinstance(tensor, FakeTensor):
                     continue
-                made = tape.replay(tensor, derive(seed, "initial", f"{prefix}.{name}" if prefix else name)).to(device)
-                if isinstance(tensor, nn.Parameter):
-                    made = nn.Parameter(made, requires_grad=tensor.requires_grad)
-                tensors[name] = made
+                if id(tensor) not in shared:
+                    own = derive(seed, "initial", f"{prefix}.{name}" if prefix else name)
+                    made = tape.replay(tensor, own).to(device)
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    shared[id(tensor)] = nn.Parameter(made, tensor.requires_grad) if is_parameter else made
+                tensors[name] = shared[id(tensor)]

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from packing import difference, make_pack, write_tasks
 
+import partrain
 from partrain.data import Dataset
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings
@@ -114,3 +116,11 @@ def test_networks_of_other_shapes_step_beside_one_another(small: Dataset, tmp_pa
         settings_of(network=CNNSettings(channels=[4], strides=[2], hidden=[8])),
     ]
     assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
+
+
+def test_networks_whose_modules_share_weights_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
+    """A stack would give every module weights of its own."""
+    settings = [settings_of(seed=n, network=CustomSettings(builder="own_networks:tied")) for n in range(2)]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
+    weights_of = partrain.load(tmp_path / "packed/0/segments/0").state_dict()
+    assert torch.equal(weights_of["3.weight"], weights_of["7.weight"])

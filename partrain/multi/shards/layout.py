@@ -45,12 +45,18 @@ class Layout:
 
     @classmethod
     def of(
-        cls, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], state: Mapping[str, Tensor]
+        cls,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        aliases: Mapping[str, str] | None = None,
     ) -> "Layout":
+        """One after another. `aliases`: other names of parameters."""
         places, first = _place(parameters, 0)
         more, forward_bytes = _place(buffers, first)
         rest, num_bytes = _place(state, forward_bytes)
-        return cls(places | more, rest, (first, forward_bytes), forward_bytes, num_bytes)
+        also = {name: places[first_name] for name, first_name in (aliases or {}).items()}
+        return cls(places | more | also, rest, (first, forward_bytes), forward_bytes, num_bytes)
 
 
 def _place(tensors: Mapping[str, Tensor], begin: int) -> tuple[dict[str, Place], int]:

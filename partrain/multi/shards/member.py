@@ -83,12 +83,16 @@ class Member:
         places = {cut.name: cut for cut in chain.cuts}
         parameters = dict(self.training.model.named_parameters())
         state = self.training.model.state_dict()
+        first = {id(parameter): name for name, parameter in parameters.items()}
+        named = self.training.model.named_parameters(remove_duplicate=False)
+        shared = {name: first[id(parameter)] for name, parameter in named if name not in parameters}
         layouts = []
         for start, stop in cuts:
             shard = chain.segment(places.get(start or ""), places.get(stop or ""))
-            own = {name: parameters[name].detach() for name, _ in shard.named_parameters()}
-            buffers = {name: state[name] for name in shard.state_dict() if name not in own}
-            layouts.append(Layout.of(own, buffers, self._optimizer_state(own)))
+            own = {name: parameters[name].detach() for name in shard.state_dict() if name in parameters}
+            aliases = {name: shared[name] for name in shard.state_dict() if name in shared}
+            buffers = {name: state[name] for name in shard.state_dict() if name not in own | aliases}
+            layouts.append(Layout.of(own, buffers, self._optimizer_state(own), aliases))
         return layouts
 
     def _optimizer_state(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,7 +123,7 @@ class Member:
     def move_to(self, shards: Sequence[ShardSpec]) -> None:
         """Let the training's tensors be those in the shards' files."""
         model, optimizer = self.training.model, self.training.optimizer
-        parameters = dict(model.named_parameters())
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for shard in shards:
             held = map_bytes(shard.file)
             views = {name: place.view(held) for name, place in shard.layout.weights.items()}
@@ -130,10 +134,9 @@ class Member:
             for name, view in views.items():
                 if name in parameters:
                     parameters[name].data = view.copy_(parameters[name].detach())
-                else:
+                elif name in buffers:
                     owner, _, attribute = name.rpartition(".")
-                    buffers = model.get_submodule(owner)._buffers
-                    buffers[attribute] = view.copy_(model.get_buffer(name))
+                    model.get_submodule(owner)._buffers[attribute] = view.copy_(buffers[name])
         self.versions = [0] * len(shards)
 
     def files(self) -> list[Path]:

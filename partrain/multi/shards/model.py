@@ -19,6 +19,7 @@ from partrain.networks.deferred import materialise
 from partrain.optimization import autocast, make_optimizer, resolve_precision, weight_type
 from partrain.progress import EpochMeter
 from partrain.seeds import seed_forward
+from partrain.state import assign_weights
 
 
 class ShardedModel:
@@ -157,7 +158,7 @@ class Shard:
     def build(self, views: dict[str, Tensor]) -> None:
         """Its module's tensors begin as `views`; those that no checkpoint has are made anew."""
         task, chain = self.model.spec.task, self.model.chain
-        self.module.load_state_dict(views, assign=True)
+        assign_weights(views, self.module)
         materialise(self.module, chain.tape, task.seed, self.model.device)
         self.module.train()
         self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.decay)

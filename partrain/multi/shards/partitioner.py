@@ -90,8 +90,9 @@ def _piece(
 ) -> Piece:
     size = weight_type(task.train.precision).itemsize
     tensors = _tensors(chain, chain.nodes[first:last])
-    weights = sum(size * tensor.numel() for tensor in tensors.values())
-    trained = sum(size * tensor.numel() for tensor in tensors.values() if tensor.requires_grad)
+    once = {id(tensor): tensor for tensor in tensors.values()}.values()  # some are shared
+    weights = sum(size * tensor.numel() for tensor in once)
+    trained = sum(size * tensor.numel() for tensor in once if tensor.requires_grad)
     kept = sum(costs[node.name].activation_bytes for node in chain.nodes[first:last])
     return Piece(
         name, start, weights, len(moments(task.train)) * trained, kept * task.train.batch_size * size // _REFERENCE

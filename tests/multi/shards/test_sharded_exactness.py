@@ -26,7 +26,7 @@ TIGHT = 300_000 / 2**30  # GiB, which the network below does not fit into as one
 # each with its own rate, decay, schedule, optimiser, seed and so data order
 VARIED: list[dict[str, Any]] = [
     {"seed": 0},
-    {"seed": 1, "train": replace(TRAIN, lr=0.003, weight_decay=0.1)},
+    {"seed": 1, "train": replace(TRAIN, optimizer="adam", lr=0.003, weight_decay=0.1)},
     {"seed": 2, "train": replace(TRAIN, optimizer="sgd", momentum=0.9, warmup=0.5)},
     {"seed": 0, "train": replace(TRAIN, optimizer="sgd", momentum=0.0, epochs=1)},
 ]
@@ -61,6 +61,7 @@ NETWORKS: list[NetworkSettings] = [
     MLPSettings(depth=6, width=32, normalization="layer", activation="tanh"),
     CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),  # with batch norm
     CustomSettings(builder="own_networks:attending"),
+    CustomSettings(builder="own_networks:tied"),
 ]
 
 
