@@ -29,6 +29,7 @@ from partrain.data import Dataset, DataSettings, prepare
 from partrain.labels import LabelSettings
 from partrain.launch import LaunchSettings, SegmentFailed
 from partrain.multi.search import SearchSettings
+from partrain.multi.shards.makespans import SimulateSettings
 from partrain.networks import NETWORKS
 from partrain.optimization import TrainSettings
 from partrain.partition import PartitionSettings
@@ -72,6 +73,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="grid_schema", node=GridSettings)
     store.store(name="search_schema", node=SearchSettings)
+    store.store(name="simulate_schema", node=SimulateSettings)
     for kind, settings in NETWORKS.items():
         store.store(name=f"{kind}_schema", node=settings)
     OmegaConf.register_new_resolver("or_new", lambda given, new: given or new, replace=True)

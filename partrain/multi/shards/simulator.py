@@ -48,9 +48,19 @@ class Simulation:
     timeline: tuple[tuple[int, Unit, float, float], ...]  # device, unit, from when to when
 
 
+def critical_path(loads: Sequence[Load]) -> float:
+    """The longest model's own chain of units, in seconds: no number of devices is faster."""
+    return max(load.path for load in loads)
+
+
+def equal_share(loads: Sequence[Load], devices: int) -> float:
+    """Of all computation, in seconds: so many devices are not faster."""
+    return sum(load.seconds for load in loads) / devices
+
+
 def lower_bound(loads: Sequence[Load], devices: int) -> float:
-    """The critical path, which is the longest model's, or an equal share of all computation: whichever is more. Seconds."""
-    return max(max(load.path for load in loads), sum(load.seconds for load in loads) / devices)
+    """Seconds that no schedule is under."""
+    return max(critical_path(loads), equal_share(loads, devices))
 
 
 def simulate(
