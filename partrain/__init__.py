@@ -2,6 +2,7 @@
 
 from partrain.data.batches import normalise
 from partrain.evaluate import Evaluation, evaluate
+from partrain.multi.shards.driver import ShardedTraining
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.train import train_sharded
 from partrain.multi.together import run_together
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluation",
     "RunSettings",
     "ShardSettings",
+    "ShardedTraining",
     "evaluate",
     "load",
     "normalise",

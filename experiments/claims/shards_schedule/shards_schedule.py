@@ -7,6 +7,7 @@ The costs of units are measured here, of several networks cut for several budget
 
 import random
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from partrain.config import clear_errors
 from partrain.control import Control
 from partrain.data import Dataset, prepare
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.policies import POLICIES
+from partrain.multi.shards.policies import POLICIES, LongestRemaining
 from partrain.multi.shards.preparation import Preparation
 from partrain.multi.shards.scheduler import Cost
 from partrain.multi.shards.simulator import Load, simulate
@@ -32,7 +33,7 @@ from partrain.partition import PartitionSettings
 from partrain.report.plots import COLOURS
 
 HERE = Path(__file__).resolve().parent
-WORKLOADS, DEVICES = 16, 8
+WORKLOADS, DEVICES, SCALE = 16, 8, 1000
 
 # network, batch size, MiB of a device
 MODELS: dict[str, tuple[NetworkSettings, int, float]] = {
@@ -57,11 +58,11 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     return preparation.cut(member, member.training.task).trial.costs
 
 
-def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[Load]:
+def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool, models: int | None = None) -> list[Load]:
     """Models drawn from `costs`, each with a number of steps of its own. `copies`: shards are copied in and out."""
     draw = random.Random(seed)
     loads = []
-    for _ in range(draw.choice([16, 24, 32])):
+    for _ in range(models or draw.choice([16, 24, 32])):
         units = costs[draw.choice(list(costs))]
         units = units if copies else tuple(Cost(seconds=unit.seconds) for unit in units)
         loads.append(Load(units=units, steps=draw.randint(20, 60)))
@@ -87,6 +88,18 @@ def table(costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[dict[str, An
             }
         )
     return rows
+
+
+def at_scale(costs: dict[str, tuple[Cost, ...]], devices: int) -> str:
+    """What comes of many models, and how long it takes to simulate them."""
+    loads = workload(0, costs, copies=True, models=SCALE)
+    began = time.perf_counter()
+    result = simulate(loads, devices, LongestRemaining())
+    seconds = time.perf_counter() - began
+    return (
+        f"{SCALE:,} models on {devices:,} devices, with copies: {result.makespan / result.lower_bound:.3f} of the lower "
+        f"bound; {len(result.timeline):,} units, simulated in {seconds:.0f} s."
+    )
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -127,6 +140,7 @@ def main() -> None:
                 f"lower bound (at most {max(longest):.3f}), at most {worse:.3f} of fifo's time, and is "
                 f"{median(faster):.2f} times as fast as model parallel (at least {min(faster):.2f})."
             )
+        notes += [at_scale(costs, devices) for devices in (DEVICES, SCALE)]
         write_table(given.out, rows, notes, dataset)
         plot([row for row in rows if not row["copies"]], given.out / "plot.png")
 

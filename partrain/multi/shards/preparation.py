@@ -102,11 +102,21 @@ class Preparation:
             firsts = pieces.fewest(self.budget, factor, self.settings.double_buffer)
             if firsts is None:
                 firsts = list(range(len(pieces.pieces)))
-            found = self._try(member, task, firsts)
+            finest = len(firsts) == len(pieces.pieces)
+            try:
+                found = self._try(member, task, firsts)
+            except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
+                if finest:
+                    reason = str(error).splitlines()[0]
+                    raise ValueError(
+                        f"{member.folder}: a layer of its model does not fit on {self.device}: {reason}"
+                    ) from None
+                factor *= 2
+                continue
             needs = found.needs(self.settings.double_buffer)
             if max(needs) <= self.budget:
                 return found
-            if len(firsts) == len(pieces.pieces):
+            if finest:
                 worst = max(range(len(needs)), key=needs.__getitem__)
                 raise ValueError(
                     f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "

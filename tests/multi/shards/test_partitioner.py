@@ -96,3 +96,27 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
     assert " bytes of a device and cannot be cut; launch.shards.budget_gib=0.0002794 is too small, " in message
     smallest = float(message.rpartition(" ")[2])
     assert find_cut(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
+
+
+def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), Preparation._try
+    tried = []
+
+    def run_out(self: Preparation, member: Member, task: SegmentTask, firsts: list[int]) -> ShardedCut:
+        tried.append(len(firsts))
+        if len(firsts) < 4 or "never" in member.folder.parts:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
+        return attempt(self, member, task, firsts)
+
+    monkeypatch.setattr(Preparation, "_try", run_out)
+    found = find_cut(small, tmp_path / "at last", network, 800_000, how)
+    assert tried == sorted(tried)
+    assert len(found.cuts) == tried[-1] >= 4
+    with pytest.raises(ValueError) as caught:
+        find_cut(small, tmp_path / "never", network, 800_000, how)
+    assert str(caught.value) == (
+        f"{tmp_path}/never/0/segments/0: a layer of its model does not fit on cpu: "
+        "CUDA out of memory. Tried to allocate 2 GiB."
+    )
