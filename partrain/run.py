@@ -94,7 +94,7 @@ def train_and_evaluate(run: PreparedRun, show: bool) -> Outcome:
 def train_segments(run: PreparedRun, show: bool) -> float:
     """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
     with timed(run.folder / "segments") as seconds:
-        train_together([run], run.settings.launch, run.folder / run.settings.launch.folder, show)
+        train_together([run], run.settings.launch, run.folder / run.settings.launch.subfolder, show)
     return seconds()
 
 
@@ -122,7 +122,7 @@ def recover(settings: RunSettings, task: SegmentTask, folder: Path, show: bool) 
             work = Work()
             work.add(folder / "recovery", task, "recovery", cost=1.0)
             whole = replace(settings.launch, pack="never")
-            train_work(work, whole, folder / whole.folder / "recovery", show, advise=False)
+            train_work(work, whole, folder / whole.subfolder / "recovery", show, advise=False)
     return seconds()
 
 

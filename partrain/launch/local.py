@@ -42,8 +42,8 @@ class LaunchSettings:
     shards: ShardSettings = field(default_factory=ShardSettings)
 
     @property
-    def folder(self) -> str:
-        """The name of a folder for what processes of several trainings leave."""
+    def subfolder(self) -> str:
+        """The name of the folder for what processes of several trainings leave."""
         return "shards" if self.name == "shards" else "packs"
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class RungTrainer:
                     name = f"configuration {trial.index}, {job.name}"
                     task = run.tasks[f"segments/{job.folder.name}"]
                     work.add(job.folder, task, name, job.cost, trial.epochs)
-        folder = trials[0].folder.parents[1] / self.launch.folder / _name(trials)
+        folder = trials[0].folder.parents[1] / self.launch.subfolder / _name(trials)
         try:
             train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, known=self._known)
         except SegmentFailed:

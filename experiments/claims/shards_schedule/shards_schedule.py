@@ -22,6 +22,7 @@ from partrain.compare.claim import claim_data, parser, save, write_table
 from partrain.config import clear_errors
 from partrain.control import Control
 from partrain.data import Dataset, prepare
+from partrain.multi.shards.crew import worker_settings
 from partrain.multi.shards.member import Member
 from partrain.multi.shards.policies import POLICIES, LongestRemaining
 from partrain.multi.shards.preparation import Preparation
@@ -54,7 +55,8 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
     member = Member(folder / "segments/0", "one", Control(folder))
-    preparation = Preparation(ShardSettings(), torch.device("cpu"), int(budget * 2**20), separate=False)
+    how = ShardSettings(budget_gib=budget / 1024)
+    preparation = Preparation(how, worker_settings(["cpu"], how)[0])
     return preparation.cut(member, member.training.task).trial.costs
 
 

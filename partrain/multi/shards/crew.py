@@ -4,9 +4,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import torch
+
 from partrain.launch.job import SegmentFailed
+from partrain.launch.placement import num_cores
+from partrain.multi.capacity import free_bytes
 from partrain.multi.shards.messages import Forget, ModelSpec, Welcome, WorkerSettings
 from partrain.multi.shards.process import WorkerProcess
+from partrain.multi.shards.settings import ShardSettings
+
+
+def worker_settings(
+    devices: Sequence[str], settings: ShardSettings, threads: int | None = None
+) -> list[WorkerSettings]:
+    """For a worker on each of `devices`; those on the CPU share it. `threads`: of each; None: an equal share."""
+    on_cpu = torch.device(devices[0]).type == "cpu"
+    sharing = len(devices) if on_cpu else 1
+    if settings.budget_gib is None:
+        budget = min(free_bytes(torch.device(device)) for device in set(devices)) // sharing
+    else:
+        budget = int(settings.budget_gib * 2**30)
+    return [
+        WorkerSettings(
+            device=device,
+            budget=budget,
+            threads=threads or max(1, num_cores() // sharing),
+            separate=settings.separate or not on_cpu,
+            double_buffer=settings.double_buffer,
+        )
+        for device in devices
+    ]
 
 
 class Crew:

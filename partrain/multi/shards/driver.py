@@ -6,18 +6,16 @@ crosses between them and a few numbers travel.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from partrain.control import Control, stopping
-from partrain.launch.placement import each_placed, num_cores
-from partrain.multi.capacity import free_bytes
-from partrain.multi.shards.crew import Crew
+from partrain.launch.placement import each_placed
+from partrain.multi.shards.crew import Crew, worker_settings
 from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.joining import Joining
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.messages import Failure, Outcome, Prefetch, WorkerSettings
+from partrain.multi.shards.messages import Failure, Outcome, Prefetch
 from partrain.multi.shards.policies import POLICIES, Policy
 from partrain.multi.shards.preparation import Preparation
 from partrain.multi.shards.process import WorkerProcess
@@ -52,18 +50,12 @@ class ShardedTraining:
     ) -> None:
         self.settings = settings = settings or ShardSettings()
         self.max_restarts = max_restarts
-        self.devices, self.folder = each_placed(devices), Path(folder).absolute()
+        self.folder = Path(folder).absolute()
+        self.workers = worker_settings(each_placed(devices), settings, threads)
         self.view = View(self.folder, show)
         self.control = Control(self.folder)
         self.failures: dict[Path, str] = {}
-        device = torch.device(self.devices[0])
-        sharing = len(devices) if device.type == "cpu" else 1  # cores and memory
-        self.threads = threads or max(1, num_cores() // sharing)
-        budget = settings.budget_gib
-        self.budget = free_bytes(device) // sharing if budget is None else int(budget * 2**30)
-        self.separate = settings.separate or device.type != "cpu"
-        preparation = Preparation(settings, device, self.budget, self.separate)
-        self.joining = Joining(self.folder, self.control, preparation, self.threads)
+        self.joining = Joining(self.folder, self.control, Preparation(settings, self.workers[0]))
         policy = policy or POLICIES[settings.policy](seed)
         self.scheduler = Scheduler(len(devices), policy, settings.activations == "keep", settings.double_buffer)
         self.members: dict[int, Member] = {}
@@ -109,17 +101,13 @@ class ShardedTraining:
     def train(self, ready: Sequence[Member]) -> None:
         """Deal units out and take what comes of them, until none is left, or until the steps under way when stopped."""
         self.crew = Crew(
-            [self.worker_settings(device) for device in self.devices],
+            [replace(each, scratch=tuple(self.host.folders)) for each in self.workers],
             self.folder / "workers",
             self.settings.stall_seconds,
             self.max_restarts,
         )
         try:
-            with (
-                stopping(self.control),
-                ThreadPoolExecutor(1) as self.saver,
-                Timeline(self.folder) as self.timeline,
-            ):
+            with stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
                 for member in ready:
                     self.enter(member)
                 while self.is_left():
@@ -129,16 +117,6 @@ class ShardedTraining:
                 self.loads[model] = self.members[model].as_load(self.scheduler.seconds_of(model))
         finally:
             self.crew.stop()
-
-    def worker_settings(self, device: str) -> WorkerSettings:
-        return WorkerSettings(
-            device=device,
-            budget=self.budget,
-            threads=self.threads,
-            separate=self.separate,
-            double_buffer=self.settings.double_buffer,
-            scratch=tuple(self.host.folders),
-        )
 
     def is_left(self) -> bool:
         """Whether there is anything to do; what can be done now has then been dealt out."""
@@ -157,7 +135,7 @@ class ShardedTraining:
         self.let_saved_go()
         for worker, reason in self.crew.stalled():
             self.renew(worker, reason)
-        self.view.look(self.members.values(), self.scheduler.seconds_left() / len(self.devices))
+        self.view.look(self.members.values(), self.scheduler.seconds_left() / len(self.workers))
 
     def prefetch(self) -> None:
         """Let workers that have but one unit copy the shard that its model needs next."""

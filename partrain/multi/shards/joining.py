@@ -30,10 +30,10 @@ class Candidate:
 
 
 class Joining:
-    """Of the sharded training in `folder`. `threads`: to try models with, as many as a worker has."""
+    """Of the sharded training in `folder`."""
 
-    def __init__(self, folder: Path, control: Control, preparation: Preparation, threads: int) -> None:
-        self._folder, self._control, self._preparation, self._threads = folder, control, preparation, threads
+    def __init__(self, folder: Path, control: Control, preparation: Preparation) -> None:
+        self._folder, self._control, self._preparation = folder, control, preparation
         self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
         self._under_way: dict[Future[Member], Candidate] = {}
         self._here: set[Path] = set()  # tasks of candidates and members
@@ -96,7 +96,7 @@ class Joining:
 
     def _prepare(self, candidate: Candidate, host: HostMemory) -> Member:
         before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
         try:
             (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
             member = Member(candidate.folder, candidate.name, self._control, candidate.pause)

@@ -9,7 +9,7 @@ import torch
 from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.layout import Layout, aligned
 from partrain.multi.shards.member import Member
-from partrain.multi.shards.messages import CrossingSpec, ModelSpec, ShardSpec
+from partrain.multi.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
 from partrain.multi.shards.partitioner import Pieces
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.trial import Trial, rehearse
@@ -34,13 +34,14 @@ class ShardedCut:
 
 
 class Preparation:
-    """Prepares models for devices like `device`, each of which may hold `budget` bytes. `separate`: see `DeviceMemory`.
+    """Prepares models for workers like `worker`.
 
     What a trial tells of a model is taken to hold for others of its shape.
     """
 
-    def __init__(self, settings: ShardSettings, device: torch.device, budget: int, separate: bool) -> None:
-        self.settings, self.device, self.budget, self.separate = settings, device, budget, separate
+    def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
+        self.settings, self.worker = settings, worker
+        self.device, self.budget = torch.device(worker.device), worker.budget
         self._pieces: dict[Hashable, Pieces] = {}
         self._cuts: dict[Hashable, ShardedCut] = {}
 
@@ -136,7 +137,7 @@ class Preparation:
         layouts = member.layouts(cuts)
         hosts = [member.bytes_of(layout) for layout in layouts]
         decay, keep = member.training.default_decay(), self.settings.activations == "keep"
-        trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.separate)
+        trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.worker.separate)
         return ShardedCut(cuts, layouts, trial)
 
 

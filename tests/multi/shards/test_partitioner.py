@@ -1,5 +1,6 @@
 """Where models are cut into shards: as few as fit, never within what cannot be cut."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from test_sharded_exactness import settings_of
 
 from partrain.control import Control
 from partrain.data import Dataset
+from partrain.multi.shards.crew import worker_settings
 from partrain.multi.shards.member import Member
 from partrain.multi.shards.partitioner import Piece, Pieces
 from partrain.multi.shards.preparation import Preparation, ShardedCut
@@ -30,7 +32,8 @@ def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> Pieces:
 def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardedCut:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
     member = Member(task, "one", Control(task))
-    return Preparation(how, torch.device("cpu"), budget, separate=False).cut(member, member.training.task)
+    settings = replace(how, budget_gib=budget / 2**30)
+    return Preparation(settings, worker_settings(["cpu"], settings)[0]).cut(member, member.training.task)
 
 
 def test_as_few_shards_as_fit() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from test_sharded_exactness import settings_of
 from partrain.control import Control
 from partrain.data import Dataset
 from partrain.multi.capacity import LiveBytes
+from partrain.multi.shards.crew import worker_settings
 from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.layout import Layout
 from partrain.multi.shards.member import Member
 from partrain.multi.shards.memory import DeviceMemory
-from partrain.multi.shards.messages import Failure, Forget, Outcome, Prefetch, ShardSpec, Welcome, WorkerSettings
+from partrain.multi.shards.messages import Failure, Forget, Outcome, Prefetch, ShardSpec, Welcome
 from partrain.multi.shards.model import ShardedModel
 from partrain.multi.shards.preparation import Preparation
 from partrain.multi.shards.scheduler import num_units, unit_at
@@ -55,14 +56,15 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
 def make_member(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> Member:
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
     member = Member(task, folder.name, Control(task))
-    Preparation(how, CPU, ROOM, separate=True).prepare(member, host)
+    settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
+    Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(member, host)
     return member
 
 
 def make_worker(double_buffer: bool = False) -> tuple[Worker, Wire]:
     wire = Wire()
-    settings = WorkerSettings(device="cpu", budget=ROOM, threads=1, separate=True, double_buffer=double_buffer)
-    return Worker(wire, settings), wire  # type: ignore[arg-type]
+    settings = ShardSettings(budget_gib=ROOM / 2**30, separate=True, double_buffer=double_buffer)
+    return Worker(wire, worker_settings(["cpu"], settings, threads=1)[0]), wire  # type: ignore[arg-type]
 
 
 def do_step(worker: Worker, wire: Wire, members: list[Member]) -> list[int]:

@@ -16,7 +16,7 @@ from partrain.data import Dataset
 from partrain.launch import SegmentFailed
 from partrain.launch.placement import available_devices
 from partrain.loop import CHECKPOINT
-from partrain.multi.shards import driver
+from partrain.multi.shards import crew
 from partrain.multi.shards.driver import ShardedTraining
 from partrain.multi.shards.settings import ShardSettings
 from partrain.multi.shards.simulator import read_loads
@@ -127,7 +127,7 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
 def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr(crew, "free_bytes", lambda device: 2**30)
     monkeypatch.setattr("partrain.multi.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     with pytest.raises(ValueError, match=r"^these models need 0.00 GiB of host memory, 0.00 GiB are free; "):
