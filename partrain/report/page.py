@@ -55,6 +55,7 @@ def write_page(folder: Path, dataset: Dataset | None = None, refresh: float | No
             plots=figures(record),
             pairs=sections.confused_pairs(record.evaluation, dataset or _dataset(record)) if record.evaluation else [],
             processes=sections.process_table(record),
+            sharded=sharded_pages(folder),
             command=_command(record),
             config=yaml.safe_dump(record.config, sort_keys=False) if record.config else "",
         )
@@ -93,6 +94,11 @@ def write_runs_page(
     )
     checkpoint.write_text(folder / PAGE, text)
     return folder / PAGE
+
+
+def sharded_pages(folder: Path) -> list[str]:
+    """Where, relative to `folder`, the pages are of what was trained there in shards."""
+    return [str(page.relative_to(folder)) for page in sorted(folder.glob(f"shards/*/{PAGE}"))]
 
 
 def make_table(rows: Sequence[dict[str, Any]], links: Sequence[str | None] = ()) -> Table:

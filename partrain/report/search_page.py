@@ -8,7 +8,7 @@ import yaml
 
 from partrain import checkpoint
 from partrain.compare.machine import described
-from partrain.report.page import environment, make_table
+from partrain.report.page import environment, make_table, sharded_pages
 from partrain.report.quantities import duration, setting, share
 from partrain.report.search_figures import figures
 from partrain.report.search_record import Bracket, SearchRecord
@@ -38,6 +38,7 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
             advances=[advance(bracket) for bracket in record.brackets],
             plots=figures(record),
             leaderboard=make_table(*leaderboard(record)),
+            sharded=sharded_pages(folder),
             machine=described(record.machine) if record.machine else "",
             config=yaml.safe_dump(record.settings, sort_keys=False) if record.settings else "",
         )

@@ -7,6 +7,7 @@ from pages import figures, plain, table
 
 from partrain.multi.shards.timeline import COLUMNS, MOMENTS, TIMELINE
 from partrain.report import shards_page
+from partrain.report.page import write_page
 from partrain.report.shards_page import read_timeline, write_shards_page
 
 Unit = tuple[int, str, int, int, str, float, float]
@@ -78,3 +79,15 @@ def test_the_time_between_two_sessions_is_left_out(tmp_path: Path) -> None:
     for name in ("Devices over time", "Busy"):
         (line,) = figures(page)[name]["layout"]["shapes"]
         assert line["x0"] == 4.0
+
+
+def test_pages_of_runs_and_searches_lead_to_it(tmp_path: Path) -> None:
+    for name in ("0", "recovery"):
+        folder = tmp_path / "shards" / name
+        folder.mkdir(parents=True)
+        write_timeline(folder, UNITS)
+        write_shards_page(folder)
+    text = write_page(tmp_path).read_text()
+    assert "Trained in shards, which took turns on the devices: " in text
+    for name in ("0", "recovery"):
+        assert f'<a href="shards/{name}/report.html">{name}</a>' in text
