@@ -5,6 +5,7 @@ Nothing else in `partrain` knows Hydra but `report/multirun.py`, a callback of i
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -219,12 +220,19 @@ def clear_job_errors(resume: str | None = None) -> Iterator[None]:
         except KeyboardInterrupt:
             if not resume:
                 raise
-            console.print(f"stopped; go on with: python experiments/train.py resume={resume}")
+            console.print(f"stopped; go on with: python experiments/train.py {_resuming(resume)}", soft_wrap=True)
             sys.exit(130)
         except (SegmentFailed, OSError):
             if resume:
-                console.print(f"what all processes did is kept; once the cause is removed: resume={resume}")
+                again = _resuming(resume)
+                console.print(f"what all processes did is kept; once the cause is removed: {again}", soft_wrap=True)
             raise
+
+
+def _resuming(folder: str) -> str:
+    """The arguments that go on with the run in `folder`: how it is launched is not kept there, but said each time."""
+    launch = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith("launch")]
+    return shlex.join([f"resume={folder}", *launch])
 
 
 def _fail(message: str) -> None:

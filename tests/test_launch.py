@@ -178,7 +178,9 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     out, err = pressed.communicate(timeout=60)
     assert pressed.returncode == 130
     assert not [line for line in err.splitlines() if not line.startswith("preparing ")]
-    assert out.splitlines()[-1] == f"stopped; go on with: python experiments/train.py resume={run}"
+    launched = [word for word in LONG if word.startswith("launch.")]  # is said each time: a run may go on elsewhere
+    again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
+    assert out.splitlines()[-1] == f"stopped; go on with: {again}"
     assert not processes_of(run)
 
     abandoned = script(f"resume={run}")  # the launcher is killed: its processes end by themselves
