@@ -13,6 +13,7 @@ from partrain.data.batches import check_batch_size
 from partrain.launch.job import Job
 from partrain.launch.placement import place
 from partrain.loop import CHECKPOINT
+from partrain.networks.deferred import ONE_AT_A_TIME
 from partrain.partition import PartitionSettings, Plan, make_plan
 from partrain.schedule import make_tasks, projections
 from partrain.settings import RunSettings, ScheduleSettings
@@ -83,9 +84,12 @@ def prepare_run(
     place(settings.launch.device, 1)  # so that a device that is not there is said before data are prepared
     dataset = dataset or prepare(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
-    plan = make_plan(settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size)
-    check_segments(settings, plan, num_images or len(dataset.train))
-    tasks = (make_rank_tasks if settings.strategy.is_group else make_tasks)(settings, plan, dataset)
+    with ONE_AT_A_TIME:
+        plan = make_plan(
+            settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size
+        )
+        check_segments(settings, plan, num_images or len(dataset.train))
+        tasks = (make_rank_tasks if settings.strategy.is_group else make_tasks)(settings, plan, dataset)
     if num_images is not None:
         tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
     return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)

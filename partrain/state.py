@@ -35,20 +35,17 @@ def weights_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def assign_weights(tensors: Mapping[str, Tensor], model: nn.Module, strict: bool = True) -> None:
-    """Let `model`'s weights be `tensors`, by their names.
-
-    A parameter that several modules share stays one, unless they have been trained apart, in pieces of their own.
-    """
+    """Let `model`'s weights be `tensors`, by their names; a parameter that several modules share stays one."""
     before = dict(model.named_parameters(remove_duplicate=False))
     model.load_state_dict(tensors, strict=strict, assign=True)
-    first: dict[int, nn.Parameter] = {}
+    shared: dict[int, nn.Parameter] = {}
     for name, parameter in before.items():
-        owner, _, attribute = name.rpartition(".")
-        module = model.get_submodule(owner)
-        own = module.get_parameter(attribute)
-        shared = first.setdefault(id(parameter), own)
-        if shared is not own and torch.equal(shared, own):
-            setattr(module, attribute, shared)
+        if name in tensors:
+            shared.setdefault(id(parameter), model.get_parameter(name))
+    for name, parameter in before.items():
+        if id(parameter) in shared:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, shared[id(parameter)])
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

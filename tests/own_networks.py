@@ -125,3 +125,11 @@ def tied() -> nn.Module:
     second.weight = first.weight
     layers = [nn.Linear(64, 32), nn.ReLU(), first, nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), second, nn.ReLU()]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
+
+
+def frozen() -> nn.Module:
+    """Its first two layers are not trained."""
+    layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
+    for layer in layers:
+        layer.requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))

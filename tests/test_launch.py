@@ -193,7 +193,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     wait_until(lambda: not processes_of(run))
     assert not (run / "results.json").exists()
 
-    assert run_script("train", f"resume={run}").code == 0
+    assert run_script("train", f"resume={run}", *launched).code == 0
     undisturbed = tmp_path / "undisturbed"
     assert run_script("train", *LONG, *how, f"hydra.run.dir={undisturbed}").code == 0
     assert model_bytes(run) == model_bytes(undisturbed)

@@ -64,8 +64,9 @@ class RungTrainer:
         try:
             train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, known=self._known)
         except SegmentFailed:
-            if not any((folder / ERROR_FILE).exists() for folder in work.tasks):
-                raise  # of a process, not of a configuration
+            for path, pause in work.pauses.items():
+                if not (path / ERROR_FILE).exists() and not _is_there(path, pause or 0):
+                    raise  # of a process, not of a configuration
         return {trial.index: reason for trial in trials if (reason := self.failure(trial))}
 
     def failure(self, trial: Trial) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from partrain.networks.deferred import InitTape, record
+from partrain.networks.deferred import ONE_AT_A_TIME, InitTape, record
 from partrain.networks.layers import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES
 
 
@@ -48,7 +48,8 @@ class Chain:
         self.network = network
         self.tape = tape
         try:
-            graph = _Tracer().trace(network)
+            with ONE_AT_A_TIME:
+                graph = _Tracer().trace(network)
         except (fx.proxy.TraceError, TypeError) as error:
             raise ValueError(
                 f"network: {type(network).__name__} cannot be traced, so it cannot be cut: {error}"

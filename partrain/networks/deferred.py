@@ -8,6 +8,7 @@ network starts from the same weights as the uncut one, on every device, and the 
 own constructor asks for.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from partrain.seeds import derive
+
+# Recording, tracing and replaying change what all of torch does, in every thread, until they are done: whoever does one of
+# them, or computes a module while another thread may, holds this.
+ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
     """
     tape = InitTape()
     try:
-        with tape.fake_mode, tape, _whole_initialisers(tape):
+        with ONE_AT_A_TIME, tape.fake_mode, tape, _whole_initialisers(tape):
             return build(), tape
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(
@@ -161,7 +166,8 @@ def materialise(module: nn.Module, tape: InitTape, seed: int, device: torch.devi
                     continue
                 if id(tensor) not in shared:
                     own = derive(seed, "initial", f"{prefix}.{name}" if prefix else name)
-                    made = tape.replay(tensor, own).to(device)
+                    with ONE_AT_A_TIME:
+                        made = tape.replay(tensor, own).to(device)
                     is_parameter = isinstance(tensor, nn.Parameter)
                     shared[id(tensor)] = nn.Parameter(made, tensor.requires_grad) if is_parameter else made
                 tensors[name] = shared[id(tensor)]

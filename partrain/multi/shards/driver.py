@@ -4,6 +4,7 @@ This process holds every model in host memory, and the schedule; a worker per de
 crosses between them and a few numbers travel.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -72,6 +73,7 @@ class ShardedTraining:
             ValueError: the folder is no task's, or is here already.
         """
         self.joining.add(task, pause, name)
+        self.failures.pop(Path(task).absolute(), None)
 
     def run(self, ended: Callable[[Path], None] | None = None) -> None:
         """Train all that have been added, or are while it is under way; then it returns.
@@ -89,7 +91,8 @@ class ShardedTraining:
         try:
             with self.joining, self.view:
                 self.train(self.joining.first(self.host))
-            write_loads(self.folder / COSTS, [self.loads[model] for model in sorted(self.loads)])
+            if self.loads:
+                write_loads(self.folder / COSTS, [self.loads[model] for model in sorted(self.loads)])
             self.view.write_page()
             if self.control.stop_asked():
                 raise KeyboardInterrupt
@@ -217,6 +220,8 @@ class ShardedTraining:
         self.to_reload.discard(model)
         self.crew.forget(model)
         self.host.free(member.files())
+        del member.training  # with its modules, which refer to themselves
+        gc.collect()
         self.view.ended(member.folder)
         self.gone(member.folder)
 

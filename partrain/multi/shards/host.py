@@ -65,6 +65,21 @@ class HostMemory:
                 break
         return path
 
+    def make_all(self, sizes: Iterable[int]) -> list[Path]:
+        """A new file of each of these numbers of bytes; all of them, or none.
+
+        Raises:
+            OSError: as `make`.
+        """
+        made: list[Path] = []
+        try:
+            for size in sizes:
+                made.append(self.make(size))
+        except OSError:
+            self.free(made)
+            raise
+        return made
+
     def free(self, paths: Iterable[Path]) -> None:
         """Let go of files; who has them mapped may still use them."""
         for path in paths:

@@ -11,10 +11,12 @@ from typing import Self
 
 import torch
 
+from partrain import checks
 from partrain.control import Control
 from partrain.multi.shards.host import HostMemory
 from partrain.multi.shards.member import Member
 from partrain.multi.shards.preparation import Preparation
+from partrain.networks.deferred import ONE_AT_A_TIME
 from partrain.task import SegmentTask
 from partrain.worker import ERROR_FILE
 
@@ -46,6 +48,8 @@ class Joining:
         """
         folder = Path(task).absolute()
         settings = SegmentTask.read(folder)
+        if pause is not None:
+            checks.at_least(f"{folder}: pause", pause, 1)
         if folder in self._here:
             raise ValueError(f"{folder} is being trained already; give every task once")
         if settings.train.compile:
@@ -97,6 +101,7 @@ class Joining:
     def _prepare(self, candidate: Candidate, host: HostMemory) -> Member:
         before = torch.get_num_threads()
         torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
+        ONE_AT_A_TIME.acquire()
         try:
             (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
             member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
@@ -106,6 +111,7 @@ class Joining:
                 self._preparation.prepare(member, host)
             return member
         finally:
+            ONE_AT_A_TIME.release()
             torch.set_num_threads(before)
 
     def __enter__(self) -> Self:

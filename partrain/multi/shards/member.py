@@ -19,6 +19,7 @@ from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
 from partrain.multi.shards.scheduler import Cost, Unit, num_units
 from partrain.multi.shards.simulator import Load
 from partrain.networks import Chain, network_settings
+from partrain.networks.deferred import ONE_AT_A_TIME
 from partrain.optimization import moments
 from partrain.segment import SegmentTraining
 
@@ -221,7 +222,8 @@ class Member:
         if not self.training.progress.finished:
             self.keep()
         if self.next is None:
-            self.training.conclude()
+            with ONE_AT_A_TIME:  # what the next segment is to be fed is computed here
+                self.training.conclude()
 
     def keep(self) -> None:
         self.training.keep()

@@ -15,7 +15,7 @@ from partrain.health import collapse_warning
 from partrain.multi.shards.kept import Kept
 from partrain.multi.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
 from partrain.networks import Chain, network_settings
-from partrain.networks.deferred import materialise
+from partrain.networks.deferred import ONE_AT_A_TIME, materialise
 from partrain.optimization import autocast, make_optimizer, resolve_precision, weight_type
 from partrain.progress import EpochMeter
 from partrain.seeds import seed_forward
@@ -43,6 +43,12 @@ class ShardedModel:
         What came of it is noted in `outcome`; what it leaves its neighbours is returned: its output, and the gradient of its
         features.
         """
+        with ONE_AT_A_TIME:  # models that join are traced in another thread
+            return self._compute(visit, outcome, buffer, features, gradient)
+
+    def _compute(
+        self, visit: Visit, outcome: Outcome, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         unit, shard, output = visit.unit, self.shards[visit.unit.shard], None
         outcome.cold = not shard.is_built
         shard.bind(buffer)
@@ -162,7 +168,7 @@ class Shard:
         materialise(self.module, chain.tape, task.seed, self.model.device)
         self.module.train()
         self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.decay)
-        self._parameters = dict(self.module.named_parameters())
+        self._parameters = dict(self.module.named_parameters(remove_duplicate=False))
         named = ((prefix, owner, each) for prefix, owner in self.module.named_modules() for each in owner._buffers)
         held = [(owner, each, f"{prefix}.{each}" if prefix else each) for prefix, owner, each in named]
         self._buffers = [(owner, each, name) for owner, each, name in held if name in views]
@@ -210,7 +216,8 @@ class Shard:
         """From the `gradient` of its output."""
         assert self._output is not None
         output, self._output = self._output, None
-        output.backward(gradient)
+        if output.requires_grad:  # or all of a first shard is frozen
+            output.backward(gradient)
 
     def features_gradient(self) -> Tensor | None:
         """For the shard to the left."""

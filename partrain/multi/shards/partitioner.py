@@ -47,6 +47,8 @@ class Pieces:
             for layer in chain.layers
             if first < layer.first < last and layer.first in names and layer.first not in shared
         ]
+        if inner and not _tensors(chain, chain.nodes[first : inner[0]]):
+            inner = inner[1:]  # what has no weights goes with what comes next
         places = [first, *inner, last]
         starts = [task.start, *(names[place] for place in inner)]
         layers = {layer.first: layer.name for layer in chain.layers}

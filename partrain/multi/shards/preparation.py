@@ -1,5 +1,6 @@
 """Before the first step: every model cut into shards that fit, tried out, and laid into shared host memory."""
 
+import gc
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from json import dumps
@@ -66,13 +67,17 @@ class Preparation:
         task = replace(member.training.task, device=str(self.device))
         found = self.cut(member, task)
         trial = found.trial
+        sizes = [layout.num_bytes for layout in found.layouts]
+        files = host.make_all([*sizes, *(each.begin + aligned(each.num_bytes) for each in trial.gradients)])
         shards = [
-            ShardSpec(start=start, stop=stop, layout=layout, file=host.make(layout.num_bytes), work_bytes=work)
-            for (start, stop), layout, work in zip(found.cuts, found.layouts, trial.work_bytes, strict=True)
+            ShardSpec(start=start, stop=stop, layout=layout, file=file, work_bytes=work)
+            for (start, stop), layout, file, work in zip(
+                found.cuts, found.layouts, files[: len(sizes)], trial.work_bytes, strict=True
+            )
         ]
         crossings = [
-            CrossingSpec(file=host.make(gradient.begin + aligned(gradient.num_bytes)), output=output, gradient=gradient)
-            for output, gradient in zip(trial.outputs, trial.gradients, strict=True)
+            CrossingSpec(file=file, output=output, gradient=gradient)
+            for file, output, gradient in zip(files[len(sizes) :], trial.outputs, trial.gradients, strict=True)
         ]
         member.move_to(shards)
         member.spec = ModelSpec(
@@ -137,7 +142,12 @@ class Preparation:
         layouts = member.layouts(cuts)
         hosts = [member.bytes_of(layout) for layout in layouts]
         decay, keep = member.training.default_decay(), self.settings.activations == "keep"
-        trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.worker.separate)
+        try:
+            trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.worker.separate)
+        finally:
+            if self.device.type == "cuda":  # the workers' processes need what this one's allocator would hold on to
+                gc.collect()
+                torch.cuda.empty_cache()
         return ShardedCut(cuts, layouts, trial)
 
 

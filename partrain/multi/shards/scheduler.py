@@ -95,6 +95,7 @@ class Scheduler:
         self._ready[model] = False
         self._held.discard(model)
         self._remaining[model] = 0.0
+        self._next[model] = (self._next[model][0], 0)  # nothing of it is kept on any device
         self.queued = [[unit for unit in units if unit.model != model] for units in self.queued]
 
     def restart(self, model: int, step: int) -> None:

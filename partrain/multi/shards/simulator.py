@@ -3,8 +3,8 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from partrain import checkpoint
 from partrain.multi.shards.policies import Policy
@@ -33,9 +33,8 @@ class Load:
 
     @property
     def path(self) -> float:
-        """Seconds of the whole training, were it alone: what it copies in while it computes takes no time of its own."""
-        shown = sum(max(0.0, unit.load - before.seconds - before.store) for before, unit in pairwise(self.units))
-        return self.seconds + self.units[0].load + self.steps * (shown + sum(unit.store for unit in self.units))
+        """Seconds that the training takes at least, were it alone: shards may be on a device before they are needed."""
+        return self.seconds + self.units[0].load + self.steps * sum(unit.store for unit in self.units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,8 @@ def read_loads(path: str | Path) -> list[Load]:
     Raises:
         DamagedFile, FileNotFoundError: there are none in `path`.
     """
-    return [
-        Load(units=tuple(Cost(**unit) for unit in each["units"]), steps=each["steps"])
-        for each in checkpoint.read_json(Path(path))
-    ]
+    stored: Any = checkpoint.read_json(Path(path))
+    try:
+        return [Load(units=tuple(Cost(**unit) for unit in each["units"]), steps=each["steps"]) for each in stored]
+    except (TypeError, KeyError, ValueError):
+        raise checkpoint.DamagedFile(f"{path} is damaged: it does not hold the costs of a sharded training") from None

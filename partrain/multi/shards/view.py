@@ -54,7 +54,7 @@ class View:
 
     def failed(self, name: str, error: Exception) -> None:
         if self._show:
-            self.say(f"{name} FAILED: {str(error).splitlines()[0]}; the others go on")
+            self.say(f"{name} FAILED: {(str(error) or type(error).__name__).splitlines()[0]}; the others go on")
 
     def write_page(self) -> None:
         """Which device computed what when, as a page."""

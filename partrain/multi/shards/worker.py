@@ -3,6 +3,7 @@
 Three threads with a unit in each: one copies in, one computes, one copies back. Without double buffering one does all.
 """
 
+import gc
 import os
 import queue
 import shutil
@@ -58,6 +59,7 @@ class Worker:
         self.device = torch.device(settings.device)
         self.memory = DeviceMemory(self.device, settings.budget, settings.separate)
         self.models: dict[int, ShardedModel] = {}
+        self.broken: dict[int, Exception] = {}  # why a model could not be built
         self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, once used
 
     def run(self) -> None:
@@ -105,15 +107,20 @@ class Worker:
     def load(self, message: Message) -> _Task | None:
         """Copy a visit's shard and what its neighbours have left it to the device; take note of anything else."""
         if isinstance(message, Welcome):
-            self.models[message.model] = ShardedModel(message.spec, self.device, self.settings.separate)
+            try:
+                self.models[message.model] = ShardedModel(message.spec, self.device, self.settings.separate)
+            except Exception as error:
+                self.broken[message.model] = error  # which its first visit will say
             return None
         if isinstance(message, Forget):
-            self.models.pop(message.model, None)
-            self.crossings.pop(message.model, None)
             self.memory.forget(message.model)
+            self.crossings.pop(message.model, None)
+            self.broken.pop(message.model, None)
+            if self.models.pop(message.model, None) is not None:
+                gc.collect()  # modules refer to themselves, and to what they have bound
             return None
         if isinstance(message, Prefetch):
-            with suppress(FileNotFoundError):  # the model has left meanwhile
+            with suppress(Exception):  # the model has left meanwhile, or its visit will say what is wrong
                 self.memory.leave(self._fetch(message.model, message.shard, message.version, message.backward)[0])
             return None
         task = _Task(message, Outcome(unit=message.unit))
@@ -122,6 +129,8 @@ class Worker:
 
     def _load(self, task: _Task) -> None:
         unit, began = task.visit.unit, time.time()
+        if unit.model in self.broken:
+            raise self.broken[unit.model]
         spec, crossings = self.models[unit.model].spec, self._crossings(unit.model)
         task.resident, task.outcome.bytes_in = self._fetch(unit.model, unit.shard, task.visit.version, unit.backward)
         if unit.shard > 0 and (unit.forward or not spec.keep):
@@ -164,11 +173,13 @@ class Worker:
     def store(self, task: _Task) -> None:
         """Copy what has changed back, and say so."""
         self._attempt(task, self._store)
-        resident, visit = task.resident, task.visit
+        resident, visit, error = task.resident, task.visit, task.error
+        answer = task.outcome if error is None else Failure(unit=visit.unit, error=_portable(error))
+        version = visit.version + 1 if error is None else -1
+        task.resident = task.features = task.gradient = task.output = task.error = error = None  # others need the room
         if resident is not None:
-            self.memory.give(resident, visit.version + 1 if task.error is None else -1)
+            self.memory.give(resident, version)
         task.outcome.peak_bytes = self.memory.peak
-        answer = task.outcome if task.error is None else Failure(unit=visit.unit, error=_portable(task.error))
         self.connection.send(answer)
 
     def _store(self, task: _Task) -> None:
@@ -221,7 +232,8 @@ def _portable(error: Exception) -> Exception:
         return torch.OutOfMemoryError(str(error))
     if isinstance(error, ValueError | OSError):
         return ValueError(str(error))
-    return RuntimeError("".join(traceback.format_exception(error)))
+    told = f"{type(error).__name__}: {error}\n"
+    return RuntimeError(told + "".join(traceback.format_exception(error)))
 
 
 def main(descriptor: int) -> None:

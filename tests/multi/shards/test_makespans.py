@@ -65,6 +65,9 @@ def test_costs_that_are_no_costs(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     path.write_text("{")
     assert run_script("simulate", f"costs={path}").error.startswith(f"error: {path} is damaged")
+    path.write_text('{"accuracy": 0.5}')
+    told = f"error: {path} is damaged: it does not hold the costs of a sharded training"
+    assert run_script("simulate", f"costs={path}").error == told
     write_loads(path, [Load(units=(Cost(seconds=1.0),), steps=0)])
     assert run_script("simulate", f"costs={path}").error == (
         f"error: costs={path} holds no model that did a step; take that of another training"

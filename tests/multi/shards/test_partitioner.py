@@ -16,6 +16,7 @@ from partrain.multi.shards.partitioner import Piece, Pieces
 from partrain.multi.shards.preparation import Preparation, ShardedCut
 from partrain.multi.shards.settings import ShardSettings
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
+from partrain.partition import PartitionSettings
 from partrain.task import SegmentTask
 
 
@@ -65,6 +66,16 @@ def test_no_cut_is_within_a_residual_block_nor_between_shared_weights(small: Dat
     tied = pieces_of(small, tmp_path / "tied", CustomSettings(builder="own_networks:tied")).pieces
     assert [piece.name for piece in tied] == ["1", "3", "9", "11"]
     assert tied[1].weights == 8 * (2 * 32 * 32 + 3 * 32)  # what is shared is there once
+
+
+def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None:
+    """A segment that begins with an activation."""
+    settings = settings_of(
+        network=MLPSettings(depth=4, width=32), partition=PartitionSettings(segments=2, before_activation=True)
+    )
+    *_, task = write_tasks(tmp_path, small, [settings])
+    pieces = Pieces.of(SegmentTask.read(task)).pieces
+    assert [piece.weights > 0 for piece in pieces] == [True, True]
 
 
 @pytest.mark.parametrize("double_buffer", [False, True])

@@ -111,6 +111,15 @@ def test_what_a_lost_device_takes_with_it() -> None:
     assert scheduler.next_unit(0) == unit_at(0, 0, 0, 2)
 
 
+def test_a_model_that_has_left_is_not_lost_with_a_device() -> None:
+    scheduler = Scheduler(1, FirstReady(), ties=True, double_buffer=False)
+    scheduler.add(2, 5, [1.0] * 3)
+    ((_, unit),) = scheduler.deal()
+    scheduler.finish(0, unit)  # its activations are kept there
+    scheduler.drop(0)
+    assert scheduler.lose(0) == []
+
+
 def overlaps(result: Simulation) -> bool:
     """Whether a model or a device ever does two things at once, or a model's units are out of order."""
     by_model: dict[int, list[tuple[float, float, int, int]]] = {}

@@ -1,6 +1,8 @@
 """A worker by itself, in this process: what it holds, what it copies, and what it says when a unit fails."""
 
 import contextlib
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,6 +113,55 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
     )  # in the scheduler's process
     assert ROOM / 2 < live.peak <= ROOM + kept
     assert worker.memory.peak <= ROOM
+
+
+@pytest.mark.parametrize("double_buffer", [False, True])
+def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
+    small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
+) -> None:
+    """Its threads wait with the last unit's names still bound; all that is in them has been let go of."""
+    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker(double_buffer)
+    seen = []
+
+    def look() -> Any:
+        if wire.inbox:
+            return wire.inbox.pop(0)
+        while not wire.said:
+            time.sleep(0.01)
+        (resident,) = worker.memory._residents.values()
+        while resident.in_use:
+            time.sleep(0.01)
+        seen.append(weakref.ref(resident.buffer))
+        del resident
+        worker.memory._residents.clear()
+        time.sleep(0.1)
+        seen.append(seen[-1]())
+        raise EOFError
+
+    wire.recv = look  # type: ignore[method-assign]
+    wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+    worker.run()
+    assert len(seen) == 2
+    assert seen[1] is None
+
+
+def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
+    small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no coffee")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedModel, "__init__", fail)
+        wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+        worker.run()
+    failure = wire.said.pop()
+    assert isinstance(failure, Failure)
+    assert str(failure.error).splitlines()[0] == "RuntimeError: no coffee"
 
 
 def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, host: HostMemory) -> None:

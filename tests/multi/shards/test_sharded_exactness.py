@@ -62,6 +62,7 @@ NETWORKS: list[NetworkSettings] = [
     CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),  # with batch norm
     CustomSettings(builder="own_networks:attending"),
     CustomSettings(builder="own_networks:tied"),
+    CustomSettings(builder="own_networks:frozen"),
 ]
 
 
