@@ -60,13 +60,14 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs:
 
 
 def stages(runs: Sequence[PreparedRun]) -> list[Work]:
-    """What is to be trained at once, one stage after another."""
+    """What is to be trained at once, one stage after another; those that are done are empty."""
     found: list[Work] = []
     for run in runs:
         in_turn = run.settings.schedule.name == "sequential"
-        for place, job in enumerate(run.segments_left()):
-            stage = place if in_turn else 0
+        for job in run.segments_left():
+            task = run.tasks[f"segments/{job.folder.name}"]
+            stage = task.index if in_turn else 0
             found += [Work() for _ in range(stage + 1 - len(found))]
             name = f"{run.folder.name}, {job.name}" if len(runs) > 1 else job.name
-            found[stage].add(job.folder, run.tasks[f"segments/{job.folder.name}"], name, job.cost)
+            found[stage].add(job.folder, task, name, job.cost)
     return found

@@ -17,9 +17,9 @@ from partrain.multi.shards.settings import ShardSettings
 def worker_settings(
     devices: Sequence[str], settings: ShardSettings, threads: int | None = None
 ) -> list[WorkerSettings]:
-    """For a worker on each of `devices`; those on the CPU share it. `threads`: of each; None: an equal share."""
+    """For a worker on each of `devices`; those on the same one share it. `threads`: of each; None: an equal share."""
     on_cpu = torch.device(devices[0]).type == "cpu"
-    sharing = len(devices) if on_cpu else 1
+    sharing = max(devices.count(device) for device in devices)
     if settings.budget_gib is None:
         budget = min(free_bytes(torch.device(device)) for device in set(devices)) // sharing
     else:
@@ -28,7 +28,7 @@ def worker_settings(
         WorkerSettings(
             device=device,
             budget=budget,
-            threads=threads or max(1, num_cores() // sharing),
+            threads=threads or max(1, num_cores() // (sharing if on_cpu else 1)),
             separate=settings.separate or not on_cpu,
             double_buffer=settings.double_buffer,
         )

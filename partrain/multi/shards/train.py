@@ -31,8 +31,12 @@ def train_sharded(
         SegmentFailed: a worker was lost too often.
         KeyboardInterrupt: Ctrl-C; every model has written its checkpoint.
     """
+    folders = [Path(task).absolute() for task in tasks]
+    wanted = {Path(task).absolute(): epoch for task, epoch in (pauses or {}).items()}
+    for task in wanted.keys() - set(folders):
+        raise ValueError(f"pauses: {task} is none of the tasks")
     training = ShardedTraining(devices, folder, settings, policy, seed=seed, show=show)
-    for task in map(Path, tasks):
-        training.add(task, (pauses or {}).get(task))
+    for task in folders:
+        training.add(task, wanted.get(task))
     training.run()
     return training.failures

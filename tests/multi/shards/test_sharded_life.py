@@ -168,6 +168,12 @@ def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         train_sharded([one, one], ["cpu"], tmp_path / "shards")
     assert str(caught.value) == f"{one} is being trained already; give every task once"
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={tmp_path / "other": 1})
+    assert str(caught.value) == f"pauses: {tmp_path}/other is none of the tasks"
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={one: 0})
+    assert str(caught.value) == f"{one}: pause must be at least 1, got 0"
     (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
     with pytest.raises(ValueError) as caught:
         train_sharded([compiled], ["cpu"], tmp_path / "shards")

@@ -13,6 +13,7 @@ from partrain.data import Dataset
 from partrain.launch import LaunchSettings, SegmentFailed, placement
 from partrain.launch.placement import num_cores, place_whole, worker_devices
 from partrain.multi.search import SearchSettings, search
+from partrain.multi.shards import crew
 from partrain.multi.shards.settings import ShardSettings
 from partrain.partition import PartitionSettings
 from partrain.report.settings import ReportSettings
@@ -80,6 +81,16 @@ def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_devices("auto", "auto", 1) == ["cuda:0", "cuda:1"]
     assert worker_devices("cuda:1", "auto", 5) == ["cuda:1"]
     assert worker_devices("cpu", cores, 5) == ["cpu"]
+
+
+def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "free_bytes", lambda device: 1000 if str(device) == "cuda:0" else 600)
+    free = ShardSettings()
+    assert [each.budget for each in crew.worker_settings(["cpu"] * 3, free)] == [200] * 3
+    assert [each.threads for each in crew.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
+    assert [each.budget for each in crew.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
+    assert [each.budget for each in crew.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
+    assert [each.budget for each in crew.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [2**31]
 
 
 def test_a_network_that_a_gpu_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
