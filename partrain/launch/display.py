@@ -17,7 +17,6 @@ class Display:
     def __init__(self, segments: Sequence[tuple[Path, str]], show: bool = True) -> None:
         self.show = show
         self._as_lines = show and not console.is_terminal
-        self._first = segments
         self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
         self._seen: dict[Path, int] = {}
@@ -30,11 +29,11 @@ class Display:
             console=console,
             disable=not (show and console.is_terminal),
         )
+        for folder, name in segments:
+            self.add(folder, name)
 
     def __enter__(self) -> "Display":
         self._live.start()
-        for folder, name in self._first:
-            self.add(folder, name)
         return self
 
     def add(self, folder: Path, name: str) -> None:

@@ -101,17 +101,16 @@ class Joining:
     def _prepare(self, candidate: Candidate, host: HostMemory) -> Member:
         before = torch.get_num_threads()
         torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
-        ONE_AT_A_TIME.acquire()
         try:
-            (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
-            member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
-            if member.next is None:
-                member.save()
-            else:
-                self._preparation.prepare(member, host)
-            return member
+            with ONE_AT_A_TIME:
+                (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
+                member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
+                if member.next is None:
+                    member.save()
+                else:
+                    self._preparation.prepare(member, host)
+                return member
         finally:
-            ONE_AT_A_TIME.release()
             torch.set_num_threads(before)
 
     def __enter__(self) -> Self:

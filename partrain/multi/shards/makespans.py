@@ -1,6 +1,7 @@
 """How long recorded costs would take on other devices: to plan a sharded training before it is paid for."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +81,11 @@ class Makespan:
 
 def makespans(settings: SimulateSettings) -> list[Makespan]:
     """A row for each number of devices and policy."""
-    loads, rows = settings.loads(), []
+    return _makespans(settings, settings.loads())
+
+
+def _makespans(settings: SimulateSettings, loads: Sequence[Load]) -> list[Makespan]:
+    rows = []
     work = sum(load.seconds for load in loads)
     for devices in settings.devices:
         for policy in settings.policies:
@@ -102,7 +107,8 @@ def makespans(settings: SimulateSettings) -> list[Makespan]:
 
 def show_makespans(settings: SimulateSettings) -> None:
     """Print the table, write it where that is asked for, and say from how many devices on nothing is gained."""
-    rows, loads = makespans(settings), settings.loads()
+    loads = settings.loads()
+    rows = _makespans(settings, loads)
     steps = sum(load.steps for load in loads)
     table = Table(title=f"{len(loads)} model{'s' * (len(loads) != 1)}, {steps:,} steps, from {settings.costs}")
     for column in ("devices", "policy", "makespan", "critical path", "equal share", "× the bound", "busy", "speed-up"):
