@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.compare.cells import compare
-from partrain.config import clear_errors, clear_job_errors, grid_settings, register, run_settings
+from partrain.cli.config import clear_errors, clear_job_errors, grid_settings, register, run_settings
+from partrain.comparison.compare import compare
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")

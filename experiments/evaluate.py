@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 import partrain
-from partrain.config import clear_errors, clear_job_errors, evaluation_data, register
+from partrain.cli.config import clear_errors, clear_job_errors, evaluation_data, register
 from partrain.launch.placement import place
 from partrain.report.evaluation import show_evaluation, write_evaluation
 

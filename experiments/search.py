@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.config import apart, clear_errors, clear_job_errors, register, run_settings, search_settings
-from partrain.multi.search import search
+from partrain.cli.config import apart, clear_errors, clear_job_errors, register, run_settings, search_settings
+from partrain.tuning.search import search
 
 space: list[str] = []  # what the command line says is searched
 

@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from partrain.config import clear_errors, clear_job_errors, register
-from partrain.multi.shards.makespans import SimulateSettings, show_makespans
+from partrain.cli.config import clear_errors, clear_job_errors, register
+from partrain.shards.makespans import SimulateSettings, show_makespans
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="simulate")

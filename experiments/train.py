@@ -5,7 +5,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import partrain
-from partrain.config import clear_errors, clear_job_errors, register, resumed_settings, run_settings
+from partrain.cli.config import clear_errors, clear_job_errors, register, resumed_settings, run_settings
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")

@@ -1,28 +1,9 @@
-"""partrain trains neural networks in independent pieces: cut, train every segment on its own, stitch."""
+"""partrain trains neural networks in independent pieces: cut, train every segment on its own, stitch.
 
-from partrain.data.batches import normalise
-from partrain.evaluate import Evaluation, evaluate
-from partrain.multi.shards.driver import ShardedTraining
-from partrain.multi.shards.settings import ShardSettings
-from partrain.multi.shards.train import train_sharded
-from partrain.multi.together import run_together
-from partrain.multi.unify import unify
-from partrain.prepared import prepare_run
-from partrain.run import run
-from partrain.settings import RunSettings
-from partrain.stitch import load
+All that a user's script needs is a name of this package; everything below it is private. The names are loaded when they
+are first used (PEP 562), so that a process imports no more than it needs; `__init__.pyi` says where they are.
+"""
 
-__all__ = [
-    "Evaluation",
-    "RunSettings",
-    "ShardSettings",
-    "ShardedTraining",
-    "evaluate",
-    "load",
-    "normalise",
-    "prepare_run",
-    "run",
-    "run_together",
-    "train_sharded",
-    "unify",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from partrain import checks
+from partrain.boundaries.labels import LabelSettings
 from partrain.data import DataSettings
-from partrain.labels import LabelSettings
-from partrain.launch import LaunchSettings
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings, NetworkSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.strategies.settings import StrategySettings
+from partrain.training.optimization import TrainSettings
 
 # the setting that says which option of a group is chosen
 GROUPS = {
@@ -21,6 +21,15 @@ GROUPS = {
     "schedule": "name",
     "strategy": "name",
     "launch": "name",
+}
+
+# settings on which no number depends
+_NOT_DECIDING = {
+    "data": ("root", "download", "cache"),
+    "launch": ("max_restarts", "shards"),  # a model in shards is what it is elsewhere
+    "partition": ("dry_run",),
+    "report": ("page",),
+    "strategy": ("port",),
 }
 
 
@@ -65,3 +74,10 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All settings that numbers depend on; where files lie is not part of it."""
+        values = self.to_json()
+        for part, names in _NOT_DECIDING.items():
+            values[part] = {name: value for name, value in values[part].items() if name not in names}
+        return values

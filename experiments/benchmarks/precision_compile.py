@@ -17,10 +17,10 @@ import torch
 from measuring import alternating, machine, parser, ratio, write
 from segment_throughput import make_training, partrain_rate, timed
 
-from partrain.data import DataSettings, prepare
+from partrain.data import DataSettings, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
-from partrain.optimization import TrainSettings
 from partrain.settings import RunSettings
+from partrain.training.optimization import TrainSettings
 
 NETWORKS: dict[str, NetworkSettings] = {"mlp": MLPSettings(), "mlp2048": MLPSettings(width=2048), "cnn": CNNSettings()}
 PREPARATION = 0.5  # seconds of training before the clock starts
@@ -34,7 +34,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=3.0, help="of every variant in every repetition")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    about, dataset = machine(), prepare(DataSettings())
+    about, dataset = machine(), prepare_data(DataSettings())
     variants = [("fp32", False), ("bf16", False)]
     notes = [f"Batch {given.batch}, {given.threads} thread(s)."]
     if any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):

@@ -19,12 +19,12 @@ from typing import Any
 from measuring import machine, parser, write
 
 import partrain
-from partrain import checkpoint
 from partrain.data import DataSettings
-from partrain.launch import LaunchSettings
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.storage import checkpoint
+from partrain.training.optimization import TrainSettings
 
 MB = 1e6
 

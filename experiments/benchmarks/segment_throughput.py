@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from measuring import alternating, machine, parser, ratio, write
 from torch import Tensor, nn
 
-from partrain.boundaries import SyntheticBoundary
-from partrain.control import Control
-from partrain.data import Dataset, DataSettings, prepare
-from partrain.memory import PeakMemory
+from partrain.boundaries.boundary import SyntheticBoundary
+from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import make_plan
-from partrain.schedule import make_tasks
-from partrain.segment import SegmentTraining
+from partrain.partition.plan import make_plan
+from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
+from partrain.training.context import Control
+from partrain.training.meters import PeakMemory
+from partrain.training.optimization import TrainSettings
+from partrain.training.segment import SegmentTraining
 
 PREPARATION = 0.3  # seconds of either loop before it is timed
 
@@ -135,7 +135,7 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     about, rows, raw = machine(), [], []
-    dataset = prepare(DataSettings())
+    dataset = prepare_data(DataSettings())
     cases = [(w, b, p, s) for w in given.widths for b in given.batches for p in given.precisions for s in (0, 1)]
     for width, batch, precision, index in cases:
         train = TrainSettings(epochs=1000, batch_size=batch, precision=precision, early_stop=0, checkpoint_seconds=1e9)

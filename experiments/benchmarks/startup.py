@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measuring import machine, parser, write
 
-from partrain.data import DataSettings, prepare
+from partrain.data import DataSettings, prepare_data
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser(__doc__, repetitions=5)
     options.add_argument("--overrides", nargs="*", default=[], help="settings for experiments/train.py")
     given = options.parse_args()
-    prepare(DataSettings())
+    prepare_data(DataSettings())
     about = machine()
     start(given.overrides)  # the files of the libraries are then in the page cache
     found = [start(given.overrides) for _ in range(given.repetitions)]

@@ -20,9 +20,9 @@ from typing import Any
 from measuring import machine, parser, write
 
 import partrain
-from partrain.data import DataSettings, prepare
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.data import DataSettings, prepare_data
+from partrain.partition.plan import PartitionSettings
+from partrain.training.optimization import TrainSettings
 
 Case = tuple[int, int]  # segments, epochs
 
@@ -60,7 +60,7 @@ def main() -> None:
     options.add_argument("--margin", type=float, default=0.3, help="points that K = 2 may be below end to end")
     given = options.parse_args()
     about, data = machine(), data_settings(given.data, given.limit)
-    prepare(data)
+    prepare_data(data)
     cases: list[Case] = [(1, epochs) for epochs in given.epochs] + [(2, epochs) for epochs in given.k2_epochs]
     run_once((2, 1), 0, data)  # so that the first case finds files and libraries as the others do
     found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}

@@ -1,7 +1,7 @@
 """Data sets as memory-mapped arrays: glyphs drawn from fonts, EMNIST and its relatives, and a user's own arrays."""
 
 from partrain.data.dataset import Dataset, Split
-from partrain.data.prepare import prepare
+from partrain.data.prepare import prepare_data
 from partrain.data.settings import DATA_SETS, EMNIST_SPLITS, DataSettings
 
-__all__ = ["DATA_SETS", "EMNIST_SPLITS", "DataSettings", "Dataset", "Split", "prepare"]
+__all__ = ["DATA_SETS", "EMNIST_SPLITS", "DataSettings", "Dataset", "Split", "prepare_data"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from partrain.data.dataset import Dataset, Split
-from partrain.seeds import generator
+from partrain.rng import generator
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from partrain.data.fonts import FIELD_EXTENT, distance_fields, font_identity, usable_fonts
 from partrain.data.source import Part, PartName
-from partrain.seeds import generator
+from partrain.rng import generator
 
 CLASSES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
 """The classes of EMNIST Balanced. A lower-case letter that is not among them belongs to the class of its upper case."""

@@ -9,7 +9,7 @@ from partrain.data.settings import DataSettings
 from partrain.data.source import Source
 
 
-def prepare(settings: DataSettings, progress: bool = True) -> Dataset:
+def prepare_data(settings: DataSettings, progress: bool = True) -> Dataset:
     """The data set that `settings` name, from the cache, or made and put there first.
 
     progress: show a bar on a terminal, or one line elsewhere, while arrays are made.

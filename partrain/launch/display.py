@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from partrain import checkpoint
 from partrain.console import console
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import PROGRESS
 
 
 class Display:
@@ -50,7 +51,7 @@ class Display:
 
     def update(self, folder: Path) -> None:
         """Show what has changed in `folder`/progress.json since the last look."""
-        path = folder / "progress.json"
+        path = folder / PROGRESS
         try:
             changed = path.stat().st_mtime_ns
             if changed == self._seen.get(folder):

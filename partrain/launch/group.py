@@ -8,11 +8,14 @@ from datetime import timedelta
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
 from partrain.console import console
+from partrain.device import num_cores
+from partrain.errors import SegmentFailed
 from partrain.launch.display import Display
-from partrain.launch.job import Job, SegmentFailed
-from partrain.launch.local import LaunchSettings, interruptible
-from partrain.launch.placement import divide, num_cores
-from partrain.worker import DONE
+from partrain.launch.job import Job
+from partrain.launch.placement import divide
+from partrain.launch.settings import LaunchSettings
+from partrain.launch.supervisor import interruptible
+from partrain.launch.worker import DONE
 
 _POLL = 0.1  # seconds
 _GRACE = 2.0  # in which the cause of a failure may still come to light

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from partrain import checkpoint
-from partrain.control import THREADS_FILE
-from partrain.worker import ERROR_FILE, UNWRITABLE
+from partrain.errors import SegmentFailed
+from partrain.launch.worker import UNWRITABLE
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import ERROR_FILE, LOG, THREADS_FILE
 
 # glibc's allocator for training: it would give memory back to the system and fetch it again at every step, which can
 # double a step's time, and keep large blocks that are no longer needed. Other allocators pass these over.
@@ -22,27 +23,19 @@ ALLOCATOR = {
 }
 
 
-class SegmentFailed(RuntimeError):
-    """A segment failed for good; the message holds its index and its own report. `clear`: no traceback is needed."""
-
-    def __init__(self, message: str, clear: bool) -> None:
-        super().__init__(message)
-        self.clear = clear
-
-
 @dataclass
 class Job:
     """A process to run: its task's `folder`, a `name` for people, and its share of the work in any unit.
 
-    `module` is what it runs, with `environment` besides its launcher's. `members`: the trainings in it, their folders and
-    names, where the process has more than one.
+    `module` is the engine that it runs (see `worker`), with `environment` besides its launcher's. `members`: the
+    trainings in it, their folders and names, where the process has more than one.
     """
 
     folder: Path
     name: str
     device: str
     cost: float
-    module: str = "partrain.worker"
+    module: str = "partrain.training.segment"
     environment: dict[str, str] = field(default_factory=dict)
     members: dict[Path, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
@@ -58,9 +51,9 @@ class Job:
         if self.restarts == 0:
             for member in self.members:
                 (member / ERROR_FILE).unlink(missing_ok=True)
-        with (self.folder / "log.txt").open("ab") as log:
+        with (self.folder / LOG).open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(self.folder), str(os.getpid())],
+                [sys.executable, "-m", "partrain.launch", self.module, str(self.folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -103,7 +96,7 @@ class Job:
             if code == UNWRITABLE:
                 return SegmentFailed(f"{self.name}: {self.folder} cannot be written to; is the disk full?", clear=True)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            log = self.folder / "log.txt"
+            log = self.folder / LOG
             often = f", after {self.restarts} restarts" if self.restarts else ""
             return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
         return _failure(self.name, report)

@@ -1,20 +1,10 @@
 """Which device and how many threads each segment gets."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_devices() -> list[str]:
-    """What `launch.device` may name here."""
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ["cpu", *gpus]
+from partrain.device import available_devices, num_cores, physical_free_bytes
 
 
 def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
@@ -38,7 +28,7 @@ def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
 def place_whole(wanted: str, parameters: int) -> str:
     """Where a network of so many `parameters` is evaluated: `wanted`, or the CPU where a GPU has not twice their room."""
     device = place(wanted, 1)[0]
-    if device == "cpu" or 2 * 4 * parameters <= torch.cuda.mem_get_info(device)[0]:
+    if device == "cpu" or 2 * 4 * parameters <= physical_free_bytes(torch.device(device)):
         return device
     return "cpu"
 

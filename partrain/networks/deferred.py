@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from partrain.seeds import derive
+from partrain.rng import derive
 
 # Recording, tracing and replaying change what all of torch does, in every thread, until they are done: whoever does one of
 # them, or computes a module while another thread may, holds this.

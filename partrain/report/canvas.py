@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from partrain.report.plots import COLOURS
+from partrain.report.style import COLOURS
 
 _DASHES = ("solid", "dash", "dot")
 

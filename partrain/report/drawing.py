@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from partrain.report.quantities import count
+from partrain.report.formatting import count
 from partrain.report.record import RunRecord, shape
 
 _SMALL, _TEXT, _LETTER = 6.4, 7.6, 7.3  # widths of a letter, generous: small text, 14 px bold, layers' monospace

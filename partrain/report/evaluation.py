@@ -5,17 +5,18 @@ from pathlib import Path
 from rich.table import Table
 
 from partrain.console import console
-from partrain.evaluate import Evaluation
+from partrain.report.console_tables import data_label
 from partrain.report.plots import plot_confusion, plot_curves, plot_per_class
-from partrain.report.tables import data_label
+from partrain.stitching.evaluate import Evaluation
+from partrain.storage.run_folder import CONFUSION_PLOT, CURVES_PLOT, EVALUATION, METRICS, SEGMENTS
 
 
 def write_evaluation(result: Evaluation, run: Path, folder: Path) -> None:
     """Write evaluation.json, confusion.png, per_class.png and the run's curves.png into `folder`."""
-    result.write(folder / "evaluation.json")
-    plot_confusion(result, folder / "confusion.png")
+    result.write(folder / EVALUATION)
+    plot_confusion(result, folder / CONFUSION_PLOT)
     plot_per_class(result, folder / "per_class.png")
-    plot_curves(sorted((run / "segments").glob("*/metrics.csv")), folder / "curves.png")
+    plot_curves(sorted((run / SEGMENTS).glob(f"*/{METRICS}")), folder / CURVES_PLOT)
 
 
 def show_evaluation(result: Evaluation, folder: Path) -> None:

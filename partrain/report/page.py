@@ -1,67 +1,48 @@
-"""The HTML pages: of a run, and of several runs side by side. Each is one file that needs nothing else.
+"""What all pages share: the templates, tables, headline numbers, and the page of several runs side by side.
 
-plotly's JavaScript is in the page itself, compressed; the browser unpacks it.
+Each page is one file that needs nothing else. plotly's JavaScript is in the page itself, compressed; the browser
+unpacks it.
 """
 
 import base64
 import gzip
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from partrain import checkpoint
-from partrain.data import Dataset
-from partrain.report import sections
 from partrain.report.canvas import Plot
-from partrain.report.command import command
-from partrain.report.drawing import draw_network
-from partrain.report.figures import figures
-from partrain.report.plots import COLOURS
-from partrain.report.record import RunRecord
-from partrain.report.sections import Cell, Table
-from partrain.report.settings import PAGE
-
-_WIDTHS = {"wide": 1096, "narrow": 340}  # of the drawing, on a screen and on a phone
+from partrain.report.style import COLOURS
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import PAGE, SHARDS
 
 
-def write_page(folder: Path, dataset: Dataset | None = None, refresh: float | None = None) -> Path:
-    """Write report.html into the run's `folder`, from what is there so far.
+class Stat(NamedTuple):
+    """A number of the headline."""
 
-    `dataset`: the run's, for pictures of confused images; without it, the one that its tasks name. `refresh`: training
-    goes on, and the browser is to look again after this many seconds.
-    """
-    record = RunRecord.read(folder, dataset)
-    text = (
-        environment()
-        .get_template("run.html.j2")
-        .render(
-            title=f"{record.network} on {record.data}" if record.plan else "Run",
-            record=record,
-            refresh=refresh,
-            updated=f"{datetime.now():%H:%M:%S}",
-            stats=sections.headline(record),
-            warnings=record.warnings(),
-            drawings={name: Markup(draw_network(record, width)) for name, width in _WIDTHS.items()}
-            if record.plan
-            else {},
-            plan=sections.plan_table(record),
-            plots=figures(record),
-            pairs=sections.confused_pairs(record.evaluation, dataset or _dataset(record)) if record.evaluation else [],
-            processes=sections.process_table(record),
-            sharded=sharded_pages(folder),
-            command=_command(record),
-            config=yaml.safe_dump(record.config, sort_keys=False) if record.config else "",
-        )
-    )
-    checkpoint.write_text(folder / PAGE, text, sync=refresh is None)
-    return folder / PAGE
+    label: str
+    value: str
+    note: str = ""
+
+
+class Cell(NamedTuple):
+    """Of a table. `value` is what it is sorted by, where that is not the text."""
+
+    text: str
+    value: float | str | None = None
+    href: str | None = None
+
+
+class Table(NamedTuple):
+    """Sortable by every column; those named in `numeric` stand to the right."""
+
+    columns: list[str]
+    numeric: set[str]
+    rows: list[list[Cell]]
 
 
 def write_runs_page(
@@ -82,7 +63,7 @@ def write_runs_page(
     """
     text = (
         environment()
-        .get_template("runs.html.j2")
+        .get_template("report/templates/runs.html.j2")
         .render(
             title=title,
             lead=lead,
@@ -98,7 +79,7 @@ def write_runs_page(
 
 def sharded_pages(folder: Path) -> list[str]:
     """Where, relative to `folder`, the pages are of what was trained there in shards."""
-    return [str(page.relative_to(folder)) for page in sorted(folder.glob(f"shards/*/{PAGE}"))]
+    return [str(page.relative_to(folder)) for page in sorted(folder.glob(f"{SHARDS}/*/{PAGE}"))]
 
 
 def make_table(rows: Sequence[dict[str, Any]], links: Sequence[str | None] = ()) -> Table:
@@ -129,27 +110,11 @@ def _cell(value: Any) -> Cell:
         return Cell(str(value))
 
 
-def _dataset(record: RunRecord) -> Dataset | None:
-    """The prepared data set that the run's processes read, if it is still where it was."""
-    folders = [process.task["data"] for process in record.processes if "data" in process.task]
-    try:
-        return Dataset.open(folders[0]) if folders else None
-    except (ValueError, OSError):
-        return None
-
-
-def _command(record: RunRecord) -> str | None:
-    """The command that does the run again; None for a run of arrays given from Python."""
-    named = record.config.get("data", {}).get("name")
-    same_data = named is not None and record.provenance.get("name", named) == named
-    return command(record.config) if same_data else None
-
-
 @cache
 def environment() -> Environment:
     """The pages' templates, with what they all use."""
     templates = Environment(
-        loader=PackageLoader("partrain", "report/templates"),
+        loader=PackageLoader("partrain", ""),  # pages lie with the parts that they are of
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

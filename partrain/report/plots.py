@@ -6,12 +6,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from partrain import checkpoint
-from partrain.evaluate import Evaluation
-from partrain.report.tables import data_label
-
-# Okabe and Ito's colours, told apart by colour-blind people too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from partrain.report.console_tables import data_label
+from partrain.report.style import COLOURS
+from partrain.stitching.evaluate import Evaluation
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import SEGMENTS
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -68,5 +67,5 @@ def plot_curves(metrics: Sequence[Path], path: Path) -> None:
 
 
 def _process_name(metrics: Path) -> str:
-    kind = "segment" if metrics.parent.parent.name == "segments" else "process"
+    kind = "segment" if metrics.parent.parent.name == SEGMENTS else "process"
     return f"{kind} {metrics.parent.name}"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from partrain.report.canvas import Plot, add_rows, line_style, make_figure, name_rows, rows_height
-from partrain.report.plots import COLOURS
-from partrain.report.quantities import byte_unit
+from partrain.report.formatting import byte_unit
 from partrain.report.record import Process
+from partrain.report.style import COLOURS
 
 
 def time_line(processes: Sequence[Process]) -> list[Plot]:

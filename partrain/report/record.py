@@ -7,14 +7,23 @@ from typing import Any
 
 import yaml
 
-from partrain import checkpoint
 from partrain.data import Dataset
-from partrain.loop import CHECKPOINT
-from partrain.partition import Plan, SegmentPlan
-from partrain.report.quantities import data_name
-from partrain.strategies.settings import PIPELINES
-
-RECOVERY = "recovery"
+from partrain.partition.plan import Plan, SegmentPlan
+from partrain.report.formatting import data_name
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    EVALUATION,
+    METRICS,
+    PLAN,
+    PROGRESS,
+    RANKS,
+    RECOVERY,
+    RESULTS,
+    SEGMENTS,
+    TASK_FILE,
+)
 
 _STRATEGIES = {"synthetic": "synthetic labels", "gpipe": "GPipe pipeline", "1f1b": "1F1B pipeline"}
 
@@ -48,9 +57,9 @@ class Process:
         timeline = result.get("timeline") or _checkpoint(folder).get("timeline", [])
         return cls(
             name=name,
-            task=read_found(folder / "task.json"),
-            rows=_rows(folder / "metrics.csv"),
-            progress=read_found(folder / "progress.json"),
+            task=read_found(folder / TASK_FILE),
+            rows=_rows(folder / METRICS),
+            progress=read_found(folder / PROGRESS),
             result=result,
             timeline=[(start, end) for start, end in timeline],
         )
@@ -105,15 +114,15 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path, dataset: Dataset | None = None) -> "RunRecord":
-        config = folder / "config.yaml"
-        results = read_found(folder / "results.json")
+        config = folder / CONFIG
+        results = read_found(folder / RESULTS)
         return cls(
             folder=folder,
             provenance=results.get("data") or (dataset.provenance() if dataset else {}),
             config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {},
-            plan=_plan(read_found(folder / "plan.json")),
+            plan=_plan(read_found(folder / PLAN)),
             results=results,
-            evaluation=read_found(folder / "evaluation.json"),
+            evaluation=read_found(folder / EVALUATION),
             processes=_processes(folder, results.get("segments", [])),
         )
 
@@ -156,7 +165,7 @@ class RunRecord:
             family = self.config.get("labels", {}).get("family")
             schedule = self.config.get("schedule", {}).get("name")
             return ", ".join(part for part in (f"{label} ({family})" if family else label, schedule) if part)
-        return f"{label}, {self.strategy['microbatches']} microbatches" if name in PIPELINES else label
+        return f"{label}, {self.strategy['microbatches']} microbatches" if label.endswith("pipeline") else label
 
     def boundaries(self) -> list[str]:
         """What boundary 1 … K carries: "codes, 512 (relu2)", …, "47 classes"."""
@@ -194,13 +203,15 @@ def _plan(values: dict[str, Any]) -> Plan | None:
 
 def _processes(folder: Path, results: list[dict[str, Any]]) -> list[Process]:
     processes = []
-    for kind, name in (("segments", "segment"), ("ranks", "process")):
-        folders = sorted((path.parent for path in (folder / kind).glob("*/task.json")), key=lambda path: int(path.name))
+    for kind, name in ((SEGMENTS, "segment"), (RANKS, "process")):
+        folders = sorted(
+            (path.parent for path in (folder / kind).glob(f"*/{TASK_FILE}")), key=lambda path: int(path.name)
+        )
         for position, each in enumerate(folders):
             result = results[position] if position < len(results) else {}
             processes.append(Process.read(each, f"{name} {each.name}", result))
-    if (folder / "recovery" / "task.json").exists():
-        processes.append(Process.read(folder / "recovery", RECOVERY, {}))
+    if (folder / RECOVERY / TASK_FILE).exists():
+        processes.append(Process.read(folder / RECOVERY, RECOVERY, {}))
     return processes
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from html import escape
 
 from partrain.report.canvas import Plot, add_rows, epoch_axis, line_style, make_figure, name_rows, rows_height
-from partrain.report.plots import COLOURS
-from partrain.report.quantities import byte_unit
+from partrain.report.formatting import byte_unit
 from partrain.report.record import Point, Process, RunRecord
+from partrain.report.style import COLOURS
 
 
 def runs_figures(runs: Mapping[str, RunRecord]) -> list[Plot]:

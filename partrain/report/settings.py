@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from partrain import checks
 
-PAGE = "report.html"
-
 
 @dataclass(kw_only=True)
 class ReportSettings:

@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from partrain.data.batches import Batch
-from partrain.optimization import autocast, weight_type
+from partrain.device import is_gpu
 from partrain.strategies.rank import RankTraining
+from partrain.training.optimization import autocast, weight_type
 
 
 class ReplicaTraining(RankTraining):
@@ -41,6 +42,6 @@ class DataParallel(ReplicaTraining):
 
     def build(self) -> nn.Module:
         model = super().build()
-        devices = [self.device] if self.device.type == "cuda" else None
+        devices = [self.device] if is_gpu(self.device) else None
         self.wrapped = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
         return model

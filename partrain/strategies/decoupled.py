@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from partrain.data.batches import Batch
 from partrain.networks.deferred import materialise, record
-from partrain.optimization import autocast, weight_type
-from partrain.seeds import derive
+from partrain.rng import derive
 from partrain.strategies.stages import StageTraining
+from partrain.training.optimization import autocast, weight_type
 
 _POOLED = 2  # a feature map is averaged to so many values a side before its classifier
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from partrain.device import communication_backend, is_gpu, make_current
 from partrain.strategies.task import RankTask
 
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"  # PyTorch's own names, so that its tools find the group too
@@ -34,14 +35,13 @@ def joined(task: RankTask) -> Iterator[None]:
     """
     timeout = timedelta(seconds=task.timeout)
     device = torch.device(task.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    elif os.environ[ADDRESS] == "127.0.0.1":
+    make_current(device)
+    if not is_gpu(device) and os.environ[ADDRESS] == "127.0.0.1":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host's own name need not lead to it
     try:
         store = TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), is_master=False, timeout=timeout)
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            communication_backend(device),
             store=store,
             rank=task.index,
             world_size=task.num_ranks,

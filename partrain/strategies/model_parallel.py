@@ -4,8 +4,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from partrain.data.batches import Batch
-from partrain.optimization import autocast
 from partrain.strategies.stages import StageTraining
+from partrain.training.optimization import autocast
 
 
 class ModelParallel(StageTraining):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
 from partrain.data.batches import Batch
-from partrain.optimization import autocast
 from partrain.strategies.stages import StageTraining
+from partrain.training.optimization import autocast
 
 
 class Pipeline(StageTraining):

@@ -6,20 +6,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from partrain import checkpoint
-from partrain.boundaries import ClassBoundary
-from partrain.control import Control
+from partrain.boundaries.boundary import ClassBoundary
 from partrain.data import Dataset
 from partrain.data.batches import Images
-from partrain.loop import CHECKPOINT, Loop
-from partrain.memory import PeakMemory
-from partrain.optimization import DEFAULT_DECAY, make_optimizer
-from partrain.progress import Progress
-from partrain.segment import build_segment
-from partrain.state import load_optimizer, load_weights, optimizer_state, weights_state
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
-
-_PREVIOUS = "previous.safetensors"  # the checkpoint before, for when a peer has not come as far
+from partrain.training.context import Control
+from partrain.training.loop import Loop
+from partrain.training.meters import PeakMemory
+from partrain.training.optimization import DEFAULT_DECAY, make_optimizer
+from partrain.training.progress import Progress
+from partrain.training.segment import build_segment
+from partrain.training.state import load_optimizer, load_weights, optimizer_state, weights_state
 
 
 class RankTraining(Loop):
@@ -63,7 +62,7 @@ class RankTraining(Loop):
         self.describe_end()
         self._write({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
-        (self.folder / _PREVIOUS).unlink(missing_ok=True)
+        (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
     def save(self) -> None:
         """A checkpoint, at the end of an epoch only: between them the processes are not at the same step."""
@@ -74,13 +73,13 @@ class RankTraining(Loop):
     def _write(self, tensors: dict[str, Tensor]) -> None:
         path = self.folder / CHECKPOINT
         if path.exists() and not checkpoint.load_metadata(path)["finished"]:
-            path.replace(self.folder / _PREVIOUS)
+            path.replace(self.folder / PREVIOUS_CHECKPOINT)
         checkpoint.save(path, tensors, self.progress.to_json())
 
     def restore(self) -> None:
         """Go on from the last step that all of the group have a checkpoint of."""
         found = {}
-        for name in (_PREVIOUS, CHECKPOINT):
+        for name in (PREVIOUS_CHECKPOINT, CHECKPOINT):
             path = self.folder / name
             if path.exists() and not (progress := checkpoint.load_metadata(path))["finished"]:
                 found[progress["step"]] = path

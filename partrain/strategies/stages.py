@@ -5,8 +5,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from partrain.data.batches import Batch
-from partrain.optimization import autocast, weight_type
 from partrain.strategies.rank import RankTraining
+from partrain.training.optimization import autocast, weight_type
 
 _TYPES = (torch.bfloat16, torch.float32, torch.float64)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from partrain.data import Dataset, DataSettings, prepare
+from partrain.data import Dataset, DataSettings, prepare_data
 
 Bytes = npt.NDArray[np.uint8]
 WriteIdx = Callable[[Path, Bytes], Path]
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Two chunks of training and one of test images, drawn once."""
     folder = str(tmp_path_factory.mktemp("glyphs"))
-    return prepare(DataSettings(cache=folder, limit_train=3760, limit_test=1880), progress=False)
+    return prepare_data(DataSettings(cache=folder, limit_train=3760, limit_test=1880), progress=False)
 
 
 def packed(array: Bytes) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from partrain.data import Dataset, DataSettings, prepare
+from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.data.idx import IdxFile, image_blocks, images_shape, read_labels
 
 IMAGES = "emnist-balanced-train-images-idx3-ubyte.gz"
@@ -26,7 +26,7 @@ def message(raw: Path, **settings: object) -> str:
     """What `prepare` says about the files in `raw`."""
     root = str(raw.parent.parent)
     with pytest.raises(ValueError) as raised:
-        prepare(DataSettings(name="emnist", root=root, download=False, **settings), progress=False)  # type: ignore[arg-type]
+        prepare_data(DataSettings(name="emnist", root=root, download=False, **settings), progress=False)  # type: ignore[arg-type]
     return str(raised.value)
 
 

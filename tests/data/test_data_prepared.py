@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import partrain.data
-from partrain.data import Dataset, DataSettings, prepare
+from partrain.data import Dataset, DataSettings, prepare_data
 
 RACE = """
 import sys, time
 from pathlib import Path
-from partrain.data import DataSettings, prepare, store
+from partrain.data import DataSettings, prepare_data, store
 
 move = store._move_in_place
 def together(*args):
@@ -28,7 +28,7 @@ def together(*args):
         time.sleep(0.01)
     move(*args)
 store._move_in_place = together
-data = prepare(DataSettings(name="emnist", root=sys.argv[3], cache=sys.argv[4], download=False))
+data = prepare_data(DataSettings(name="emnist", root=sys.argv[3], cache=sys.argv[4], download=False))
 print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 """
 
@@ -41,9 +41,9 @@ def message(*arrays: object, **options: object) -> str:
 
 def test_settings_find_what_they_made(balanced: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = DataSettings(name="emnist", root=str(balanced), download=False)
-    made = prepare(settings)
+    made = prepare_data(settings)
     times = {file: file.stat().st_mtime_ns for file in made.folder.iterdir()}
-    found = prepare(settings)
+    found = prepare_data(settings)
     assert capsys.readouterr().err == "preparing emnist balanced: 5,640 images\n"
     assert found.folder == made.folder
     assert {file: file.stat().st_mtime_ns for file in made.folder.iterdir()} == times
@@ -64,13 +64,13 @@ def test_an_opened_folder_is_the_prepared_one(glyphs: Dataset) -> None:
 
 
 def test_a_change_of_mapped_images_stays_out_of_the_file(balanced: Path, glyphs: Dataset) -> None:
-    data = prepare(DataSettings(name="emnist", root=str(balanced), download=False), progress=False)
+    data = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), progress=False)
     data.train.images.zero_()
     assert torch.equal(Dataset.open(data.folder).train.images, glyphs.train.images)
 
 
 def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Dataset) -> None:
-    folder = prepare(DataSettings(name="emnist", root=str(balanced), download=False), progress=False).folder
+    folder = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), progress=False).folder
     for file in folder.glob("*_images.npy"):
         file.write_bytes(bytes(file.stat().st_size))
     data = Dataset.open(folder)
@@ -96,7 +96,7 @@ def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> No
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError) as raised:
-        prepare(DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), progress=False)
+        prepare_data(DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), progress=False)
     remedy = "set data.cache or $PARTRAIN_CACHE to another folder"
     assert str(raised.value) == f"{file}: cannot be written to (File exists); {remedy}"
 
@@ -105,7 +105,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
     balanced: Path, glyphs: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = DataSettings(name="emnist", root=str(balanced), download=False)
-    folder = prepare(settings, progress=False).folder
+    folder = prepare_data(settings, progress=False).folder
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])
     damaged = f"{file}: damaged: 1000 bytes, expected 2947968"
@@ -113,7 +113,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
         Dataset.open(folder)
     assert str(raised.value) == f"{damaged}; remove {folder} and prepare it again"
     with caplog.at_level(logging.WARNING):
-        data = prepare(settings, progress=False)
+        data = prepare_data(settings, progress=False)
     assert caplog.messages == [f"{damaged}; making it again"]
     assert torch.equal(data.train.images, glyphs.train.images)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from claims.output import plot_bars
 from scripting import ROOT
 
-from partrain.compare.claim import plot_bars
-from partrain.compare.grid import Cell, GridSettings, cells_of
-from partrain.compare.table import Run
+from partrain.comparison.grid import Cell, GridSettings, cells_of
+from partrain.comparison.table import Run
 from partrain.networks import MLPSettings
 
 CLAIMS = ROOT / "experiments/claims"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from partrain.networks import Chain, CNNSettings, CustomSettings, MLPSettings, NetworkSettings, TorchvisionSettings
 from partrain.networks.deferred import materialise, record
-from partrain.partition import PartitionSettings, make_plan
+from partrain.partition.plan import PartitionSettings, make_plan
 
 IMAGES = (1, 28, 28)
 

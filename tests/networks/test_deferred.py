@@ -7,7 +7,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from partrain.networks.deferred import materialise, record
-from partrain.seeds import derive
+from partrain.rng import derive
 
 
 class Oddities(nn.Module):

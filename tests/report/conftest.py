@@ -8,8 +8,8 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.optimization import TrainSettings
-from partrain.report.search_page import write_search_page
+from partrain.training.optimization import TrainSettings
+from partrain.tuning.page import write_search_page
 
 
 @pytest.fixture(scope="session")

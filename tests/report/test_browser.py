@@ -7,7 +7,8 @@ from browser import open_page
 from pages import figures, table
 
 from partrain.report.canvas import Plot, make_figure
-from partrain.report.page import write_page, write_runs_page
+from partrain.report.page import write_runs_page
+from partrain.report.run_page import write_page
 
 DRAWN = """
   answers.drawn = document.querySelectorAll(".plot .main-svg").length > 0

@@ -11,7 +11,7 @@ from scripting import small_settings
 import partrain
 from partrain.data import Dataset
 from partrain.networks import MLPSettings, NetworkSettings, TorchvisionSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
 from partrain.report.drawing import draw_network
 from partrain.report.record import RunRecord
 

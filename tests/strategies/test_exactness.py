@@ -8,12 +8,12 @@ import torch
 from scripting import small_settings
 
 import partrain
-from partrain import checkpoint
 from partrain.data import Dataset
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.storage import checkpoint
 from partrain.strategies.settings import StrategySettings
+from partrain.training.optimization import TrainSettings
 
 TOLERANCE = 1e-11  # largest difference of any weight; sums are made in another order
 

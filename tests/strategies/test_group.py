@@ -13,12 +13,14 @@ import pytest
 from scripting import model_bytes, small_settings, wait_until
 
 import partrain
-from partrain import RunSettings, checkpoint
+from partrain import RunSettings
 from partrain.data import Dataset
-from partrain.launch import SegmentFailed, local
+from partrain.errors import SegmentFailed
+from partrain.launch import supervisor as local
 from partrain.launch.group import meeting_place
-from partrain.loop import CHECKPOINT
 from partrain.networks import CustomSettings
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
 from partrain.strategies.settings import StrategySettings
 
 STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]

@@ -6,23 +6,29 @@ Three sides take turns: configurations packed (launch.pack=auto), one after anot
 and side by side with one core each (launch.threads=1). Runs are kept in --runs; those that are done are not done again.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from partrain import checkpoint
-from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
-from partrain.config import clear_errors
-from partrain.data import DataSettings, prepare
-from partrain.launch import LaunchSettings
-from partrain.launch.placement import num_cores
-from partrain.multi.search import SearchSettings, search
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import plot_bars, ratio_columns, write_table
+from claims.runs import claim_data, parser
+
+from partrain.cli.config import clear_errors
+from partrain.data import DataSettings, prepare_data
+from partrain.device import num_cores
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.settings import RunSettings
+from partrain.storage import checkpoint
+from partrain.training.optimization import TrainSettings
+from partrain.tuning.search import search
+from partrain.tuning.settings import SearchSettings
 
 HERE = Path(__file__).resolve().parent
 
@@ -106,7 +112,7 @@ def main() -> None:
             f"held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are of the waves, start-up of their processes and "
         )
         notes += f"scoring included. {same} of {rungs} rungs promoted the same in all searches."
-        write_table(given.out, rows, [notes], prepare(data))
+        write_table(given.out, rows, [notes], prepare_data(data))
         seconds = {side: [run["seconds"] for run in runs] for side, runs in found.items()}
         plot_bars(seconds, ["packed"], "seconds of the whole search", given.out / "plot.png", " s")
 

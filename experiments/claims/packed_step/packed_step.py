@@ -8,6 +8,7 @@ its own. Both sides are partrain's own loops, vmap is a bare one. Sides take tur
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,20 +25,24 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from partrain.compare.claim import claim_data, parser, save, write_table
-from partrain.config import clear_errors
-from partrain.data import Dataset, DataSettings, prepare
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save, write_table
+from claims.runs import claim_data, parser
+
+from partrain.cli.config import clear_errors
+from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.launch import job
-from partrain.multi import planning
-from partrain.multi.advice import copies, stepping
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
-from partrain.optimization import TrainSettings, autocast
-from partrain.partition import PartitionSettings
-from partrain.prepared import prepare_run
-from partrain.report.plots import COLOURS
-from partrain.segment import SegmentTraining
+from partrain.packs import planner as planning
+from partrain.packs.autotune import copies, stepping
+from partrain.partition.plan import PartitionSettings
+from partrain.report.style import COLOURS
+from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
-from partrain.task import SegmentTask
+from partrain.training.optimization import TrainSettings, autocast
+from partrain.training.segment import SegmentTraining
+from partrain.training.task import SegmentTask
 
 HERE = Path(__file__).resolve().parent
 
@@ -123,7 +128,7 @@ def measure(
     One after another a model has the caches to itself for a whole training, so one alone is stepped, another in every
     `turn`, and its step counted M times.
     """
-    case, dataset, found = CASES[name], prepare(data), {}
+    case, dataset, found = CASES[name], prepare_data(data), {}
     with tempfile.TemporaryDirectory() as folder:
         for count in sizes:
             tasks = tasks_of(case, precision, count, dataset, own_order)
@@ -242,7 +247,7 @@ def main() -> None:
         rows = [row(*case, count, found[case]) for case in cases for count in given.sizes]
         notes = f"{given.repetitions} repetitions, each in a process of its own; medians; ratios are taken within a "
         notes += "repetition, then their median. torch.func.vmap refuses batch normalisation under autocast."
-        write_table(given.out, rows, [notes], prepare(data))
+        write_table(given.out, rows, [notes], prepare_data(data))
         plot(rows, given.out / "plot.png")
 
 

@@ -8,25 +8,29 @@ core. Runs are kept in --runs; those that are done are not done again.
 """
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import plot_bars, ratio_columns, write_table
+from claims.runs import claim_data, parser
+
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
-from partrain.config import clear_errors
-from partrain.data import Dataset, prepare
-from partrain.launch import LaunchSettings
-from partrain.multi.shards.driver import COSTS
-from partrain.multi.shards.policies import LongestRemaining
-from partrain.multi.shards.simulator import read_loads, simulate
-from partrain.multi.shards.timeline import TIMELINE
+from partrain.cli.config import clear_errors
+from partrain.data import Dataset, prepare_data
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.shards.policies import LongestRemaining
+from partrain.shards.simulator import read_loads, simulate
+from partrain.storage.run_folder import COSTS, TIMELINE
 from partrain.strategies.settings import StrategySettings
+from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 MODELS, WORKERS = 8, 2
@@ -101,7 +105,7 @@ def main() -> None:
     given = options.parse_args()
     with clear_errors():
         data = replace(claim_data(given), limit_train=given.batch * given.steps)
-        dataset = prepare(data)
+        dataset = prepare_data(data)
         settings = replace(settings_of(given.width, given.batch, given.precision), data=data)
         found: dict[str, list[float]] = {side: [] for side in (SHARDS, *RIVALS)}
         seen: list[dict[str, float]] = []

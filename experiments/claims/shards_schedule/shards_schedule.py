@@ -6,6 +6,7 @@ The costs of units are measured here, of several networks cut for several budget
 """
 
 import random
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -16,22 +17,26 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save, write_table
+from claims.runs import claim_data, parser
+
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.compare.claim import claim_data, parser, save, write_table
-from partrain.config import clear_errors
-from partrain.control import Control
-from partrain.data import Dataset, prepare
-from partrain.multi.shards.crew import worker_settings
-from partrain.multi.shards.member import Member
-from partrain.multi.shards.policies import POLICIES, LongestRemaining
-from partrain.multi.shards.preparation import Preparation
-from partrain.multi.shards.scheduler import Cost
-from partrain.multi.shards.simulator import Load, simulate
+from partrain.cli.config import clear_errors
+from partrain.data import Dataset, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
-from partrain.report.plots import COLOURS
+from partrain.partition.plan import PartitionSettings
+from partrain.report.style import COLOURS
+from partrain.shards.crew import worker_settings
+from partrain.shards.member import Member
+from partrain.shards.policies import POLICIES, LongestRemaining
+from partrain.shards.preparation import Preparation
+from partrain.shards.scheduler import Cost
+from partrain.shards.simulator import Load, simulate
+from partrain.training.context import Control
+from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 WORKLOADS, DEVICES, SCALE = 16, 8, 1000
@@ -121,7 +126,7 @@ def main() -> None:
     given = parser(__doc__, HERE).parse_args()
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(1)
-        dataset = prepare(replace(claim_data(given), limit_train=2000))
+        dataset = prepare_data(replace(claim_data(given), limit_train=2000))
         costs = {
             name: costs_of(*model, dataset, Path(folder) / str(number))
             for number, (name, model) in enumerate(MODELS.items())

@@ -9,24 +9,29 @@ sides have the same cores: those that copy share them with those that compute. S
 import csv
 import itertools
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import plot_bars, ratio_columns, write_table
+from claims.runs import claim_data, parser
+
 import partrain
-from partrain import RunSettings, ShardSettings, checkpoint
-from partrain.compare.claim import claim_data, parser, plot_bars, ratio_columns, write_table
-from partrain.config import clear_errors
-from partrain.data import Dataset, prepare
-from partrain.launch import LaunchSettings
-from partrain.launch.placement import num_cores
-from partrain.loop import CHECKPOINT
-from partrain.multi.planning import ALLOCATOR
-from partrain.multi.shards.timeline import TIMELINE
+from partrain import RunSettings, ShardSettings
+from partrain.cli.config import clear_errors
+from partrain.data import Dataset, prepare_data
+from partrain.device import num_cores
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
+from partrain.packs.planner import ALLOCATOR
+from partrain.partition.plan import PartitionSettings
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT, TIMELINE
+from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 WHOLE = "whole, in memory"
@@ -100,7 +105,7 @@ def main() -> None:
     os.environ.update(ALLOCATOR)  # that of workers, for the model that is whole too
     with clear_errors():
         data = replace(claim_data(given), limit_train=given.batch * given.steps)
-        dataset = prepare(data)
+        dataset = prepare_data(data)
         settings = RunSettings(
             data=data,
             network=MLPSettings(depth=given.depth, width=given.width),

@@ -14,10 +14,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import partrain
-from partrain import checkpoint
-from partrain.config import clear_errors, composed, run_settings
+from partrain.cli.config import clear_errors, composed, run_settings
 from partrain.console import console
-from partrain.report.rows import markdown, write_csv
+from partrain.report.tables import markdown, write_csv
+from partrain.storage import checkpoint
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE.parents[2] / "conf"

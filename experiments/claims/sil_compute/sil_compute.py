@@ -8,6 +8,7 @@ finished are not done again, so it can be stopped and started.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +17,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from partrain.compare.claim import parser, runs_of, save, write
-from partrain.compare.table import Run
-from partrain.config import clear_errors
-from partrain.cost import training_flops
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save, write
+from claims.runs import parser, runs_of
+
+from partrain.cli.config import clear_errors
+from partrain.comparison.table import Run
 from partrain.networks import Chain, network_settings
-from partrain.report.plots import COLOURS
+from partrain.partition.cost import training_flops
+from partrain.report.style import COLOURS
 
 HERE = Path(__file__).resolve().parent
 

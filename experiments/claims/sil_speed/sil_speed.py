@@ -6,6 +6,7 @@ Runs are kept in --runs; those that are finished are not done again, so it can b
 """
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -14,19 +15,23 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from partrain import checkpoint
-from partrain.compare.claim import parser, runs_of, save, write
-from partrain.compare.cost_model import CostModel, check, errors, fit
-from partrain.compare.projection import NOTES, TITLE, plot_projection, project, projection_plots
-from partrain.compare.summary import summarise
-from partrain.compare.table import Run, row
-from partrain.compare.work import Setting
-from partrain.config import clear_errors
-from partrain.partition import PartitionSettings
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save, write
+from claims.runs import parser, runs_of
+from cost_model.cost_model import CostModel, check, errors, fit
+from cost_model.projection import NOTES, TITLE, plot_projection, project, projection_plots
+from cost_model.work import Setting
+
+from partrain.cli.config import clear_errors
+from partrain.comparison.summary import summarise
+from partrain.comparison.table import Run, row
+from partrain.partition.plan import PartitionSettings
 from partrain.report.page import write_runs_page
-from partrain.report.plots import COLOURS
-from partrain.report.rows import markdown, write_csv
+from partrain.report.style import COLOURS
+from partrain.report.tables import markdown, write_csv
 from partrain.settings import RunSettings
+from partrain.storage import checkpoint
 
 HERE = Path(__file__).resolve().parent
 

@@ -5,15 +5,20 @@
 Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from partrain.compare.claim import main_of, save
-from partrain.compare.table import Run
-from partrain.compare.work import Setting, traffic_bytes
-from partrain.report.plots import COLOURS
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save
+from claims.runs import main_of
+from cost_model.work import Setting, traffic_bytes
+
+from partrain.comparison.table import Run
+from partrain.report.style import COLOURS
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,6 +8,7 @@ and its share of what it has in common with others (PSS, as Linux tells it), the
 """
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,22 +20,25 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+
+from claims.output import save, write_table
+from claims.runs import claim_data, parser
+
 import partrain
-from partrain.compare.claim import claim_data, parser, save, write_table
-from partrain.config import clear_errors
-from partrain.data import Dataset, prepare
+from partrain.cli.config import clear_errors
+from partrain.data import Dataset, prepare_data
 from partrain.data.batches import Images
+from partrain.device import num_cores
 from partrain.launch.job import Job
-from partrain.launch.placement import num_cores
-from partrain.multi.grouping import Group, write_pack
-from partrain.multi.planning import pack_job
 from partrain.networks import MLPSettings
-from partrain.optimization import TrainSettings
-from partrain.partition import PartitionSettings
-from partrain.prepared import prepare_run
-from partrain.report.plots import COLOURS
+from partrain.packs.planner import Group, pack_job, write_pack
+from partrain.partition.plan import PartitionSettings
+from partrain.report.style import COLOURS
+from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
-from partrain.task import SegmentTask
+from partrain.training.optimization import TrainSettings
+from partrain.training.task import SegmentTask
 
 HERE = Path(__file__).resolve().parent
 
@@ -188,7 +192,7 @@ def main() -> None:
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     with clear_errors():
-        dataset = prepare(claim_data(given))
+        dataset = prepare_data(claim_data(given))
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
         for repetition in range(given.repetitions):
             for way in reversed(WAYS) if repetition % 2 else WAYS:

@@ -1,0 +1,1 @@
+"""Claims, each in a folder with its script, its table and what was seen."""

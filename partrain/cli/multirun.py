@@ -1,0 +1,93 @@
+"""The table that a multirun leaves over its runs, as CSV, Markdown and a page with figures."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from partrain.console import console
+from partrain.report.tables import markdown, write_csv
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import PAGE, RESULTS
+
+COLUMNS = (
+    "run",
+    "overrides",
+    "test accuracy %",
+    "before recovery %",
+    "train seconds",
+    "traffic bytes",
+    "data",
+    "verified data",
+    "outcome",
+)
+
+
+class MultirunTable(Callback):
+    """A Hydra callback: writes table.csv, table.md and report.html into the sweep's folder, anew whenever a run ends."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        hydra = config.hydra
+        if hydra.mode != RunMode.MULTIRUN:
+            return
+        failed = job_return.status != JobStatus.COMPLETED
+        outcome = str(job_return._return_value).splitlines()[0] if failed else "done"
+        self._rows.append(row(Path(hydra.runtime.output_dir), " ".join(job_return.overrides or ()), outcome))
+        write_tables(self._rows, Path(hydra.sweep.dir))
+        write_report(self._rows, Path(hydra.sweep.dir))
+        # after every run: Hydra calls nobody at the end of a multirun in which one has failed
+        console.print(f"Table over the {len(self._rows)} runs so far: {Path(hydra.sweep.dir) / 'table.md'}")
+
+
+def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
+    """The table's row for the run in folder `run`."""
+    found: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"run": run.name, "overrides": overrides, "outcome": outcome}
+    results_file = run / RESULTS
+    if results_file.exists():
+        results = checkpoint.read_json(results_file)
+        data, before = results["data"], results["test_accuracy_before_recovery"]
+        found |= {
+            "test accuracy %": f"{100 * results['test_accuracy']:.2f}",
+            "before recovery %": "" if before is None else f"{100 * before:.2f}",
+            "train seconds": f"{results['train_seconds']:.1f}",
+            "traffic bytes": "unknown" if results["traffic_bytes"] is None else results["traffic_bytes"],
+            "data": f"{data['name']} {data['split'] or ''}".strip(),
+            "verified data": {True: "yes", False: "NO", None: "-"}[data["verified"]],
+        }
+    return found
+
+
+def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write `rows` to table.csv and table.md in `folder`."""
+    write_csv(folder / "table.csv", rows)
+    checkpoint.write_text(folder / "table.md", markdown(rows))
+
+
+def write_report(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write report.html into `folder`: the table, with links to the runs' own pages, and figures over all runs."""
+    from partrain.report.page import write_runs_page  # plotly, which training need not wait for
+    from partrain.report.record import RunRecord
+    from partrain.report.runs_figures import runs_figures
+
+    names = _names(rows)
+    records = {name: RunRecord.read(folder / row["run"]) for name, row in zip(names, rows, strict=True)}
+    links = [f"{row['run']}/{PAGE}" if (folder / row["run"] / PAGE).exists() else None for row in rows]
+    done = sum(row["outcome"] == "done" for row in rows)
+    lead = f"{done} of {len(rows)} runs done"
+    write_runs_page(folder, "Multirun", rows, runs_figures(records), links, lead)
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """The runs' names, each with the overrides that not all runs share."""
+    overrides = [row["overrides"].split() for row in rows]
+    shared = set(overrides[0]).intersection(*overrides)
+    return [
+        " ".join([row["run"], *(word for word in words if word not in shared)])
+        for row, words in zip(rows, overrides, strict=True)
+    ]

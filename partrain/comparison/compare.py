@@ -1,0 +1,118 @@
+"""A comparison from settings to a folder: its cells are checked, then run in alternating order, those that are done kept."""
+
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from partrain.comparison.grid import Cell, GridSettings, cells_of, check_shared, left_out
+from partrain.comparison.output import write_tables
+from partrain.comparison.table import Run, run_folder
+from partrain.comparison.view import View
+from partrain.console import console
+from partrain.data import Dataset, prepare_data
+from partrain.errors import SegmentFailed
+from partrain.launch.machine import machine
+from partrain.runs.command import resumable
+from partrain.runs.run import run
+from partrain.settings import RunSettings
+from partrain.storage import checkpoint
+from partrain.storage.manifest import write_manifest
+from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
+
+
+def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, arguments: Sequence[str] = ()) -> list[Run]:
+    """Do the runs of `grid`, which have `shared` in common, in `folder`, or go on with them; returns all, failed ones too.
+
+    With `partition.dry_run` the cells are checked and listed, no more. `arguments`: of experiments/compare.py, to be
+    named beside the tables.
+
+    Raises:
+        ValueError: a setting is wrong, a cell cannot be run, or the folder holds another comparison; nothing has begun.
+    """
+    folder = Path(folder).absolute()
+    check_shared(shared, grid)
+    if grid.accuracies:
+        shared = replace(shared, train=replace(shared.train, accuracy_curve=True))
+    cells = cells_of(grid)
+    dataset = prepare_data(shared.data)
+    check_cells(cells, shared, dataset)
+    for note in left_out(grid):
+        console.print(note)
+    console.print(f"{len(cells)} cells, {grid.repeats} times each: {len(cells) * grid.repeats} runs in {folder}")
+    if shared.partition.dry_run:
+        console.print("\n".join(cell.name for cell in cells))
+        return []
+    about = describe(shared, grid)
+    write_manifest(folder / GRID_MANIFEST, about, "comparison", may_grow=("grid.repeats",))
+    about |= {"command": command(arguments), "data": dataset.provenance()}
+    order = list(in_order(cells, grid.repeats))
+    runs = held_runs(order, shared, folder)
+    held = {(run.cell, run.repeat) for run in runs}
+    with resumable(folder, "compare", arguments), View(len(order), len(runs)) as view:
+        for cell, repeat in (each for each in order if each not in held):
+            view.begin(cell, repeat)
+            runs.append(do_run(cell, repeat, shared, folder, dataset))
+            view.end(runs[-1])
+            write_tables(folder, runs, cells, about)
+    write_tables(folder, runs, cells, about)
+    failed = sum(not run.results for run in runs)
+    console.print(f"{len(runs) - failed} runs done, {failed} failed: {folder / 'summary.md'}, {folder / PAGE}")
+    return runs
+
+
+def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset) -> None:
+    """Plan a run of every cell, so that what cannot be is said before anything has begun.
+
+    Raises:
+        ValueError: of the first cell that cannot be run; the message names it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for cell in cells:
+            try:
+                settings = cell.settings(shared, repeat=0)
+                dry = replace(settings, partition=replace(settings.partition, dry_run=True))
+                run(dry, Path(folder) / cell.name, dataset, show=False)
+            except ValueError as error:
+                raise ValueError(f"{cell.name}: {error}") from None
+
+
+def describe(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
+    """All that numbers of a comparison depend on, by setting; where files lie is not part of it."""
+    return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine()}
+
+
+def in_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
+    """Repeat by repeat, every second one backwards, so that no cell is always behind another."""
+    for repeat in range(repeats):
+        for cell in reversed(cells) if repeat % 2 else cells:
+            yield cell, repeat
+
+
+def held_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Path) -> list[Run]:
+    """Those that were done before."""
+    return [
+        Run(cell=cell, repeat=repeat, seed=shared.seed + repeat, results=checkpoint.read_json(path))
+        for cell, repeat in order
+        if (path := folder / run_folder(cell, repeat) / RESULTS).exists()
+    ]
+
+
+def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset) -> Run:
+    """Do one run, or go on with it; one whose training fails for good says so in its `outcome`."""
+    settings = cell.settings(shared, repeat)
+    try:
+        results = run(settings, folder / run_folder(cell, repeat), dataset, show=False)
+        return Run(cell=cell, repeat=repeat, seed=settings.seed, results=results)
+    except SegmentFailed as error:
+        message = str(error).splitlines()[0].replace(f"{folder}/", "")
+        return Run(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command of the comparison, without where its files lie."""
+    away = ("data.root=", "data.cache=")
+    words = [f"{word.partition('=')[0]}=<folder>" if word.startswith(away) else word for word in arguments]
+    return shlex.join(["python", "experiments/compare.py", *words])

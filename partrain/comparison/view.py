@@ -1,0 +1,59 @@
+"""How far a comparison is: one bar over its runs on a terminal, a line per run elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from partrain.comparison.grid import Cell
+from partrain.comparison.table import Run
+from partrain.console import console
+from partrain.report.formatting import duration, share
+
+
+class View:
+    """Of `total` runs, `done` of which are there already."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        self._spent: list[float] = []  # seconds of each run done now
+        self._started = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, completed=done, left="")
+
+    def __enter__(self) -> "View":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, cell: Cell, repeat: int) -> None:
+        self._started = time.monotonic()
+        self._bar.update(self._task, description=f"{cell.name}, repeat {repeat}")
+
+    def end(self, run: Run) -> None:
+        """Show what came out, and how long the others will take if they take as long as those so far."""
+        self._spent.append(time.monotonic() - self._started)
+        self._done += 1
+        seconds = sum(self._spent) / len(self._spent) * (self._total - self._done)
+        left = f"about {duration(seconds)} left" if seconds else "all done"
+        self._bar.update(self._task, completed=self._done, left=left)
+        if not console.is_terminal or not run.results:
+            line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {left}"
+            console.print(line, markup=False)
+
+
+def _seen(run: Run) -> str:
+    if not run.results:
+        return f"FAILED: {run.outcome}"
+    return f"{share(run.results['test_accuracy'])}, {run.results['samples_per_second']:,.0f} samples/s"

@@ -1,0 +1,70 @@
+"""The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
+
+`module` is the engine: its `train` is called with the folder, which holds all that the training needs. With a launcher
+the process ends, after writing a checkpoint, once that is gone.
+"""
+
+import fcntl
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import ERROR_FILE, LOCK
+from partrain.training.context import Control
+from partrain.training.meters import PeakMemory
+
+DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75  # exit codes; UNWRITABLE: failed, with no room to say why
+
+Train = Callable[[Path, Control, PeakMemory], bool]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; return the exit code."""
+    module, folder, *launcher = arguments
+    return work(Path(folder), int(launcher[0]) if launcher else None, importlib.import_module(module).train)
+
+
+def work(folder: Path, launcher: int | None, train: Train) -> int:
+    """Call `train`, and leave error.json in `folder` where it fails; return the exit code."""
+    memory = PeakMemory()
+    control = Control(folder, launcher)
+    signal.signal(signal.SIGTERM, control.ask_to_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
+    lock = _lock(folder)
+    control.look()
+    try:
+        return DONE if train(folder, control, memory) else STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        try:
+            write_report(folder, error)
+        except OSError as full:
+            print(full, file=sys.stderr)
+            return UNWRITABLE
+        return FAILED
+    finally:
+        del lock
+
+
+def _lock(folder: Path) -> object:
+    """Wait until no other process trains in `folder`, e.g. one whose launcher was just killed."""
+    file = (folder / LOCK).open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def write_report(folder: Path, error: Exception) -> None:
+    """Say in `folder`/error.json why its training failed."""
+    report = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "clear": isinstance(error, ValueError | OSError | torch.OutOfMemoryError),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    checkpoint.write_json(folder / ERROR_FILE, report)

@@ -1,1 +1,0 @@
-"""Many models at once: stacked into one and trained together, and searched among."""

@@ -1,0 +1,1 @@
+"""Many trainings as one computation: stacked where their networks have one shape, and stepped together."""

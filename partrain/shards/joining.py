@@ -1,0 +1,123 @@
+"""Models on their way in: added at any time, cut and laid into host memory one after another, then handed over."""
+
+import os
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from partrain import checks
+from partrain.networks.deferred import ONE_AT_A_TIME
+from partrain.shards.host import HostMemory
+from partrain.shards.member import Member
+from partrain.shards.preparation import Preparation
+from partrain.storage.run_folder import ERROR_FILE
+from partrain.training.context import Control
+from partrain.training.task import SegmentTask
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model of `task` in its `folder`, which is to join. `name`: for people. `pause`: the epoch after which it is to."""
+
+    folder: Path
+    task: SegmentTask
+    name: str
+    pause: int | None
+
+
+class Joining:
+    """Of the sharded training in `folder`."""
+
+    def __init__(self, folder: Path, control: Control, preparation: Preparation) -> None:
+        self._folder, self._control, self._preparation = folder, control, preparation
+        self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+        self._under_way: dict[Future[Member], Candidate] = {}
+        self._here: set[Path] = set()  # tasks of candidates and members
+
+    def add(self, task: str | Path, pause: int | None, name: str | None) -> None:
+        """Any thread may.
+
+        Raises:
+            ValueError: the folder is no task's, is here already, or asks for what shards have not.
+        """
+        folder = Path(task).absolute()
+        settings = SegmentTask.read(folder)
+        if pause is not None:
+            checks.at_least(f"{folder}: pause", pause, 1)
+        if folder in self._here:
+            raise ValueError(f"{folder} is being trained already; give every task once")
+        if settings.train.compile:
+            raise ValueError(f"{folder}: train.compile=true is not for shards; leave it out")
+        self._here.add(folder)
+        self._waiting.put(Candidate(folder, settings, name or os.path.relpath(folder, self._folder.parent), pause))
+
+    def first(self, host: HostMemory) -> list[Member]:
+        """All that have been added so far, prepared here and now in `host`.
+
+        Raises:
+            ValueError: there is none, or one of them, or all of them, do not fit.
+        """
+        candidates = self._added()
+        if not candidates:
+            raise ValueError("tasks: there is none; give at least one")
+        needed = [self._preparation.host_bytes(each.task) for each in candidates]
+        host.check(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
+        return [self._prepare(each, host) for each in candidates]
+
+    def later(self, host: HostMemory) -> Iterator[tuple[Candidate, Member | Exception]]:
+        """Those that have been added since and are prepared now, in a thread of its own, or why they cannot be."""
+        for candidate in self._added():
+            self._under_way[self._thread.submit(self._check_and_prepare, candidate, host)] = candidate
+        for future in [future for future in self._under_way if future.done()]:
+            candidate, error = self._under_way.pop(future), future.exception()
+            if error is None:
+                yield candidate, future.result()
+            elif isinstance(error, Exception):
+                yield candidate, error
+            else:
+                raise error
+
+    def is_left(self) -> bool:
+        """Whether anyone is still to come."""
+        return bool(self._under_way) or not self._waiting.empty()
+
+    def gone(self, folder: Path) -> None:
+        """The task is no longer here; it may be added again."""
+        self._here.discard(folder)
+
+    def _added(self) -> list[Candidate]:
+        return [self._waiting.get() for _ in range(self._waiting.qsize())]
+
+    def _check_and_prepare(self, candidate: Candidate, host: HostMemory) -> Member:
+        host.check(2 * self._preparation.host_bytes(candidate.task))
+        return self._prepare(candidate, host)
+
+    def _prepare(self, candidate: Candidate, host: HostMemory) -> Member:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
+        try:
+            with ONE_AT_A_TIME:
+                (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
+                member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
+                if member.next is None:
+                    member.save()
+                else:
+                    self._preparation.prepare(member, host)
+                return member
+        finally:
+            torch.set_num_threads(before)
+
+    def __enter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)

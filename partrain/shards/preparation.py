@@ -1,0 +1,161 @@
+"""Before the first step: every model cut into shards that fit, tried out, and laid into shared host memory."""
+
+import gc
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
+from json import dumps
+
+import torch
+
+from partrain.device import is_gpu, release_unused_memory
+from partrain.shards.host import HostMemory
+from partrain.shards.layout import Layout, aligned
+from partrain.shards.member import Member
+from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
+from partrain.shards.partitioner import Pieces
+from partrain.shards.settings import ShardSettings
+from partrain.shards.trial import Trial, rehearse
+from partrain.training.task import SegmentTask
+
+_ATTEMPTS = 8  # at cutting more finely than was estimated to do
+_SMALLEST = 1.02  # of an exact need, so that what is said to work does
+
+
+@dataclass(frozen=True)
+class ShardedCut:
+    """A model cut into shards: start and stop of each, where its tensors lie, and what a step of them takes."""
+
+    cuts: list[tuple[str | None, str | None]]
+    layouts: list[Layout]
+    trial: Trial
+
+    def needs(self, double_buffer: bool) -> list[int]:
+        """Bytes of a device, shard by shard; with `double_buffer` another one lies beside each."""
+        work = self.trial.work_bytes
+        return [(1 + double_buffer) * layout.num_bytes + own for layout, own in zip(self.layouts, work, strict=True)]
+
+
+class Preparation:
+    """Prepares models for workers like `worker`.
+
+    What a trial tells of a model is taken to hold for others of its shape.
+    """
+
+    def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
+        self.settings, self.worker = settings, worker
+        self.device, self.budget = torch.device(worker.device), worker.budget
+        self._pieces: dict[Hashable, Pieces] = {}
+        self._cuts: dict[Hashable, ShardedCut] = {}
+
+    def host_bytes(self, task: SegmentTask) -> int:
+        """About what the task's model takes of host memory."""
+        held = sum(piece.weights + piece.state for piece in self.pieces(task).pieces)
+        kept = sum(piece.activations for piece in self.pieces(task).pieces)
+        return held + (kept if self.settings.activations == "keep" else 0)
+
+    def pieces(self, task: SegmentTask) -> Pieces:
+        key = _shape(task)
+        if key not in self._pieces:
+            self._pieces[key] = Pieces.of(task)
+        return self._pieces[key]
+
+    def prepare(self, member: Member, host: HostMemory) -> None:
+        """Cut the member's model, and move its tensors into `host`.
+
+        Raises:
+            ValueError: a layer alone does not fit into the budget.
+        """
+        task = replace(member.training.task, device=str(self.device))
+        found = self.cut(member, task)
+        trial = found.trial
+        sizes = [layout.num_bytes for layout in found.layouts]
+        files = host.make_all([*sizes, *(each.begin + aligned(each.num_bytes) for each in trial.gradients)])
+        shards = [
+            ShardSpec(start=start, stop=stop, layout=layout, file=file, work_bytes=work)
+            for (start, stop), layout, file, work in zip(
+                found.cuts, found.layouts, files[: len(sizes)], trial.work_bytes, strict=True
+            )
+        ]
+        crossings = [
+            CrossingSpec(file=file, output=output, gradient=gradient)
+            for file, output, gradient in zip(files[len(sizes) :], trial.outputs, trial.gradients, strict=True)
+        ]
+        member.move_to(shards)
+        member.spec = ModelSpec(
+            folder=member.folder,
+            task=task,
+            decay=member.training.default_decay(),
+            shards=tuple(shards),
+            crossings=tuple(crossings),
+            keep=self.settings.activations == "keep",
+        )
+        member.costs = list(trial.costs)
+
+    def cut(self, member: Member, task: SegmentTask) -> "ShardedCut":
+        """The member's model, `task` on the device, cut into as few shards as fit.
+
+        Raises:
+            ValueError: a layer alone does not fit into the budget.
+        """
+        key = _shape(task)
+        if key not in self._cuts:
+            self._cuts[key] = self._find(member, task)
+        return self._cuts[key]
+
+    def _find(self, member: Member, task: SegmentTask) -> "ShardedCut":
+        """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
+        pieces, factor = self.pieces(task), 1.0
+        for _ in range(_ATTEMPTS):
+            firsts = pieces.fewest(self.budget, factor, self.settings.double_buffer)
+            if firsts is None:
+                firsts = list(range(len(pieces.pieces)))
+            finest = len(firsts) == len(pieces.pieces)
+            try:
+                found = self._try(member, task, firsts)
+            except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
+                if finest:
+                    reason = str(error).splitlines()[0]
+                    raise ValueError(
+                        f"{member.folder}: a layer of its model does not fit on {self.device}: {reason}"
+                    ) from None
+                factor *= 2
+                continue
+            needs = found.needs(self.settings.double_buffer)
+            if max(needs) <= self.budget:
+                return found
+            if finest:
+                worst = max(range(len(needs)), key=needs.__getitem__)
+                raise ValueError(
+                    f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
+                    f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
+                    f"launch.shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
+                    f"{_SMALLEST * max(needs) / 2**30:.4g}"
+                )
+            bounds = [*firsts, len(pieces.pieces)]
+            estimates = [
+                pieces.need(bounds[n], bounds[n + 1], factor, self.settings.double_buffer) for n in range(len(firsts))
+            ]
+            factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
+        raise ValueError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
+
+    def _try(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
+        cuts = self.pieces(task).cut(firsts)
+        layouts = member.layouts(cuts)
+        hosts = [member.bytes_of(layout) for layout in layouts]
+        decay, keep = member.training.default_decay(), self.settings.activations == "keep"
+        try:
+            trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.worker.separate)
+        finally:
+            if is_gpu(self.device):  # the workers' processes need what this one's allocator would hold on to
+                gc.collect()
+                release_unused_memory(self.device)
+        return ShardedCut(cuts, layouts, trial)
+
+
+def _shape(task: SegmentTask) -> Hashable:
+    """What the costs of a task's steps depend on."""
+    train = task.train
+    optimiser = train.optimizer, train.momentum > 0
+    where = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
+    plain = dumps([task.network, asdict(task.labels)], sort_keys=True)
+    return plain, where, train.batch_size, train.precision, optimiser, task.index

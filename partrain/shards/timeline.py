@@ -1,0 +1,40 @@
+"""When each device did what: timeline.csv, a row for every unit."""
+
+import csv
+from pathlib import Path
+from typing import Self
+
+from partrain.shards.messages import Outcome
+from partrain.storage.run_folder import TIMELINE
+
+COLUMNS = ("session", "device", "model", "step", "shard", "kind")
+MOMENTS = ("load_begin", "load_end", "begin", "end", "store_begin", "store_end")  # seconds since 1970
+
+
+class Timeline:
+    """The file in `folder`, to which rows are added as units are done; a `session` for every time that it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / TIMELINE
+        self._session = 1 + _last_session(path) if path.exists() else 0
+        self._file = path.open("a", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        if self._file.tell() == 0:
+            self._writer.writerow((*COLUMNS, *MOMENTS))
+
+    def add(self, device: int, model: str, outcome: Outcome) -> None:
+        unit = outcome.unit
+        kind = "both" if unit.forward and unit.backward else "forward" if unit.forward else "backward"
+        moments = (f"{each:.6f}" for each in (*outcome.loaded, *outcome.computed, *outcome.stored))
+        self._writer.writerow((self._session, device, model, unit.step, unit.shard, kind, *moments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _last_session(path: Path) -> int:
+    with path.open(newline="") as file:
+        return max((int(row["session"]) for row in csv.DictReader(file)), default=-1)

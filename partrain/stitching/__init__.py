@@ -1,0 +1,1 @@
+"""From trained segments to one network, and what that network can do."""

@@ -1,0 +1,74 @@
+"""Every name of a file or folder that a run leaves: names and paths alone, so that two parts never spell one twice."""
+
+from pathlib import Path
+
+# ---- in a run's folder
+
+CONFIG = "config.yaml"
+PLAN = "plan.json"
+RESULTS = "results.json"
+EVALUATION = "evaluation.json"
+ACCURACY_CURVE = "accuracy_curve.json"
+CONFUSION_PLOT = "confusion.png"
+CURVES_PLOT = "curves.png"
+PAGE = "report.html"
+
+SEGMENTS = "segments"  # a training's folder for each segment, by number
+RANKS = "ranks"  # a training's folder for each process of a strategy's group, by number
+RECOVERY = "recovery"  # the training of the stitched network
+BOUNDARIES = "boundaries"  # outputs stored for the next segment, while the run trains
+PACKS = "packs"  # what processes of several trainings leave
+SHARDS = "shards"  # what trainings in shards leave
+
+MODEL_FOLDER = "model"
+MODEL_WEIGHTS = f"{MODEL_FOLDER}/model.safetensors"
+MODEL_CARD = f"{MODEL_FOLDER}/model.json"
+
+TIMING = "timing.json"  # in segments/, ranks/ and recovery/: seconds, over all the times that it was started
+
+# ---- in a training's folder
+
+TASK_FILE = "task.json"
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS_CHECKPOINT = "previous.safetensors"  # of a group's process, for when a peer has not come as far
+EPOCHS_FOLDER = "epochs"  # weights after every epoch, where train.accuracy_curve asks for them, or at a pause
+METRICS = "metrics.csv"
+PROGRESS = "progress.json"
+THREADS_FILE = "threads"
+ERROR_FILE = "error.json"
+LOG = "log.txt"
+LOCK = "lock"
+TENSORBOARD = "tensorboard"
+
+# ---- in the folder of a pack, or of trainings in shards
+
+PACK_FILE = "pack.json"
+PACK_LIST = "packs.json"  # beside the packs' folders: their names
+TIMELINE = "timeline.csv"
+COSTS = "costs.json"
+WORKER_LOGS = "workers"
+
+# ---- what tells the folder of a search or of a comparison
+
+SEARCH_MANIFEST = "search.json"
+GRID_MANIFEST = "grid.json"
+
+
+def segment_name(index: int) -> str:
+    """Return the name of segment `index`'s task: its folder within the run's."""
+    return f"{SEGMENTS}/{index}"
+
+
+def rank_name(index: int) -> str:
+    """Return the name of the task of a group's process number `index`: its folder within the run's."""
+    return f"{RANKS}/{index}"
+
+
+def stored_outputs(boundary: int) -> str:
+    """Return the file of the outputs stored at `boundary`, relative to a segment's folder."""
+    return f"../../{BOUNDARIES}/{boundary}.bin"
+
+
+def epoch_weights(training: Path, epoch: int) -> Path:
+    """Return the file of the weights that the training in folder `training` had after `epoch` epochs."""
+    return training / EPOCHS_FOLDER / f"{epoch}.safetensors"

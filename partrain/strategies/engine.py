@@ -1,0 +1,45 @@
+"""The engine of a group's process: it joins the group and trains its rank.
+
+The launcher ends the process at any time; what is then done again are the steps since the last epoch's end.
+"""
+
+import signal
+from pathlib import Path
+
+from partrain.strategies.data_parallel import DataParallel
+from partrain.strategies.decoupled import Decoupled
+from partrain.strategies.fully_sharded import FullySharded
+from partrain.strategies.group import joined
+from partrain.strategies.model_parallel import ModelParallel
+from partrain.strategies.pipeline import Pipeline
+from partrain.strategies.rank import RankTraining
+from partrain.strategies.task import RankTask
+from partrain.training.context import Control
+from partrain.training.meters import PeakMemory
+
+TRAININGS: dict[str, type[RankTraining]] = {
+    "data_parallel": DataParallel,
+    "fully_sharded": FullySharded,
+    "model_parallel": ModelParallel,
+    "gpipe": Pipeline,
+    "1f1b": Pipeline,
+    "decoupled": Decoupled,
+}
+
+
+def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
+    """Train the rank whose task is in `folder`, with its peers; True once it is done.
+
+    Raises:
+        PeerLost: one of the others ended or does not answer.
+        ValueError: the task, its data or a checkpoint are damaged, or training fails.
+    """
+    # a process that waits for a peer runs no handler, so that the signal itself has to end it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if control.stop_asked():
+        return False
+    task = RankTask.read(folder)
+    with joined(task):
+        training = TRAININGS[task.strategy](folder, control, memory)
+        training.run()
+        return training.progress.finished

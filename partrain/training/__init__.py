@@ -1,0 +1,1 @@
+"""One training from its folder alone: the task, the loop, the segment, what it leaves."""

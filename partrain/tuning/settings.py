@@ -1,0 +1,60 @@
+"""How settings are searched among: the method, the space, the budget, and what decides who goes on."""
+
+from dataclasses import dataclass, field
+
+from partrain import checks
+from partrain.report.formatting import share
+
+METHODS = ("hyperband", "successive_halving", "random", "grid")
+
+METRICS = {"validation_accuracy": True, "validation_loss": False}  # whether higher is better
+
+_COUNTED = ("random", "successive_halving")  # methods that are told how many configurations to draw
+
+
+def shown(metric: str, score: float) -> str:
+    """A score as people read it."""
+    return share(score) if metric.endswith("accuracy") else f"{score:.4f}"
+
+
+@dataclass(kw_only=True)
+class SearchSettings:
+    """`space`: entries such as `train.lr=loguniform(1e-4,1e-1)`; `space.py` has the forms.
+
+    `configurations`: how many are drawn; None where the method decides. hyperband and successive_halving keep one in
+    `eta` configurations from rung to rung and train it `eta` times as long, from `min_epochs` or more to train.epochs.
+    `metric`: one of `METRICS`, on the last `validation` of the training images, which no configuration is trained on.
+    """
+
+    method: str = "hyperband"
+    space: list[str] = field(default_factory=list)
+    configurations: int | None = None
+    eta: int = 3
+    min_epochs: int = 1
+    metric: str = "validation_accuracy"
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.one_of("search.method", self.method, METHODS)
+        checks.one_of("search.metric", self.metric, METRICS)
+        checks.at_least("search.eta", self.eta, 2)
+        checks.at_least("search.min_epochs", self.min_epochs, 1)
+        if not 0 < self.validation < 1:
+            raise ValueError(f"search.validation must be in (0, 1), got {self.validation}")
+        counted = self.method in _COUNTED
+        if counted and self.configurations is None:
+            raise ValueError(f"search.method={self.method} needs search.configurations=<how many>")
+        if not counted and self.configurations is not None:
+            raise ValueError(
+                f"search.configurations={self.configurations}: search.method={self.method} decides how many; leave it out"
+            )
+        if self.configurations is not None:
+            checks.at_least("search.configurations", self.configurations, 1)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return METRICS[self.metric]
+
+    def held_out(self, num_images: int) -> int:
+        """How many of the `num_images` training images, the last ones, configurations are scored on."""
+        return min(max(1, round(self.validation * num_images)), num_images - 1)

@@ -1,0 +1,139 @@
+"""A configuration's values put into settings, by the settings' dotted names."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from partrain import checks
+from partrain.networks import NETWORKS
+from partrain.report.formatting import setting
+from partrain.settings import GROUPS, RunSettings
+
+# settings that are the same in all configurations, by name or group
+_SHARED = {
+    "train.epochs": "it is what the last rungs train until",
+    "partition.dry_run": "it trains nothing",
+    "data": "scores on different data cannot be compared",
+    "launch": "where and how fast a network trains does not make it better",
+    "report": "a page does not make a network better",
+}
+_SORTS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[int]: "a list of integers",
+    list[int | str]: "a list of layer numbers and module names",
+    dict[str, Any]: "a mapping",
+}
+
+
+def full_name(name: str) -> str:
+    """A group's name alone stands for the setting that says which option it is: labels -> labels.family."""
+    return f"{name}.{GROUPS[name]}" if name in GROUPS else name
+
+
+def settings_with(settings: RunSettings, values: Mapping[str, Any]) -> RunSettings:
+    """`settings` with `values` in place of their own; a network of another kind has that kind's defaults otherwise.
+
+    Raises:
+        ValueError: there is no such setting, a search cannot change it, or it cannot have that value.
+    """
+    parts: dict[str, dict[str, tuple[str, Any]]] = {}
+    for name, value in values.items():
+        part, key = _place(name)
+        parts.setdefault(part, {})[key] = (name, value)
+    own = _fitting(RunSettings, parts.pop("", {}))
+    return replace(settings, **own, **{part: _with(part, getattr(settings, part), parts[part]) for part in parts})
+
+
+def check_names(settings: RunSettings, names: Iterable[str]) -> None:
+    """Raise `ValueError` for a name that is no setting's, or that of one which a search cannot change."""
+    names = list(names)
+    any_network = "network.kind" in map(full_name, names)  # whose settings are those of several kinds
+    for name in names:
+        part, key = _place(name)
+        if not (part == "network" and any_network):
+            _hint(name, key, type(getattr(settings, part)) if part else RunSettings)
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """{"train.lr": 0.0031623, "partition.at": [2, 4]} -> "train.lr=0.00316, partition.at=[2,4]"."""
+    return ", ".join(f"{name}={setting(value, digits=3)}" for name, value in values.items())
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The part of the settings that `name` is in ("": none), and what it is called there."""
+    part, dot, key = full_name(name).partition(".")
+    for shared in (part, full_name(name)):
+        if shared in _SHARED:
+            raise ValueError(f"{name} cannot be searched: {_SHARED[shared]}; give it one value")
+    known = {each.name: is_dataclass(each.default_factory) for each in fields(RunSettings)}
+    if part not in known:
+        raise ValueError(checks.no_setting(part, known))
+    if known[part] and not dot:
+        raise ValueError(f"{name} is a group of settings; name one of them, as {name}.<setting>")
+    return (part, key) if known[part] else ("", full_name(name))
+
+
+def _with(part: str, settings: Any, changed: dict[str, tuple[str, Any]]) -> Any:
+    """`settings`, which are `part`, with the values in `changed`, by key, each beside its full name."""
+    owner = type(settings)
+    if part == "network" and "kind" in changed:
+        kind = _fitting(owner, {"kind": changed["kind"]})["kind"]
+        checks.one_of("network", kind, NETWORKS)
+        if kind != settings.kind:
+            return NETWORKS[kind](**_fitting(NETWORKS[kind], changed))
+    options = {key: getattr(settings, key) for key, hint in get_type_hints(owner).items() if hint == dict[str, Any]}
+    return replace(settings, **_fitting(owner, changed, options))
+
+
+def _fitting(
+    owner: type, changed: Mapping[str, tuple[str, Any]], options: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The values of `changed`, checked, by the fields of `owner`; single ones are added to `options`."""
+    found: dict[str, Any] = {}
+    for key, (name, value) in changed.items():
+        hint = _hint(name, key, owner)
+        if not _fits(value, hint):
+            raise ValueError(f"{name}: {value!r} is not {_sort(hint)}")
+        field, dot, option = key.partition(".")
+        if dot:
+            found[field] = found.get(field, (options or {}).get(field, {})) | {option: value}
+        else:
+            found[field] = float(value) if type(value) is int and int not in _kinds(hint) else value
+    return found
+
+
+def _hint(name: str, key: str, owner: type) -> Any:
+    """What the values of `owner`'s field `key` can be, or of a single option (`options.width`)."""
+    hints = get_type_hints(owner)
+    field, dot, _ = key.partition(".")
+    if dot and hints.get(field) == dict[str, Any]:
+        return Any
+    if key not in hints:
+        raise ValueError(checks.no_setting(name, hints))
+    return hints[key]
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is what `hint` says; an integer is a number, true is not."""
+    if hint is Any:
+        return True
+    kinds = _kinds(hint)
+    if len(kinds) > 1:
+        return any(_fits(value, kind) for kind in kinds)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
+
+
+def _sort(hint: Any) -> str:
+    return " or ".join(_SORTS[kind] for kind in _kinds(hint) if kind is not NoneType)

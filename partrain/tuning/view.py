@@ -1,0 +1,119 @@
+"""How far a search is: one bar over the epochs of all its configurations on a terminal, a line per rung elsewhere."""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from partrain.console import console
+from partrain.report.formatting import duration
+from partrain.storage import checkpoint
+from partrain.tuning.brackets import Bracket, promoted, waves
+from partrain.tuning.configurations import Configuration
+from partrain.tuning.folder import RungResult
+from partrain.tuning.settings import METRICS, shown
+from partrain.tuning.trainer import Trial
+from partrain.tuning.values import described
+
+_LOOK = 1.0  # seconds between looks at how far configurations are
+
+
+class View:
+    """Of `brackets`, `done` waves of which are there already and took `seconds`; without `show`, failures alone."""
+
+    def __init__(
+        self,
+        brackets: Sequence[Bracket],
+        configurations: Sequence[Configuration],
+        metric: str,
+        done: int,
+        seconds: float,
+        show: bool,
+    ) -> None:
+        self._starts = [wave.start for wave in waves(brackets)]
+        self._waves = [wave.epochs(brackets) for wave in waves(brackets)]
+        self._configurations = configurations
+        self._metric, self._show = metric, show
+        self._wave, self._done = done, sum(self._waves[:done])
+        self._spent, self._started = seconds, time.monotonic()
+        self._trials: Sequence[Trial] = ()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs  {task.fields[left]}"),
+            console=console,
+            disable=not (show and console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=sum(self._waves), completed=self._done, left="")
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "View":
+        self._bar.start()
+        if not self._bar.disable:
+            self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._bar.stop()
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """A wave begins, which trains `trials`."""
+        self._trials = trials
+        self._bar.update(self._task, description=f"wave {self._wave + 1}/{len(self._waves)}")
+
+    def failed(self, index: int, reason: str) -> None:
+        console.print(f"{self._configurations[index]} FAILED: {reason}", markup=False)
+
+    def end(self, results: Sequence[RungResult]) -> None:
+        """The wave has ended: show what came of its rungs, and how long the others will take."""
+        self._trials = ()
+        self._done += self._waves[self._wave]
+        self._wave += 1
+        left = self._left(self._done)
+        self._bar.update(self._task, completed=self._done, left=left)
+        for result in results if self._show and not console.is_terminal else ():
+            line = f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}"
+            console.print(line, markup=False)
+
+    def _described(self, result: RungResult) -> str:
+        size, epochs = len(result.scores), result.epochs
+        text = f"bracket {result.bracket} rung {result.rung}: {size} configuration{'s' * (size != 1)} to "
+        text += f"{epochs} epoch{'s' * (epochs != 1)}"
+        for index in promoted(result.scores, 1, METRICS[self._metric]):
+            score = result.scores[index]
+            assert score is not None
+            best = f"configuration {index}: {described(self._configurations[index].values)}"
+            text += f", best {shown(self._metric, score)} ({best})"
+            return f"{text}; promoted {len(result.promoted)}" if result.promoted else text
+        return f"{text}, all failed"
+
+    def _left(self, done: float) -> str:
+        """How long what is left will take, if an epoch takes as long as those so far."""
+        seconds = self._spent + time.monotonic() - self._started
+        left = (sum(self._waves) - done) * seconds / done
+        return f"about {duration(left)} left" if left else "all done"
+
+    def _watch(self) -> None:
+        """Move the bar while configurations train."""
+        while not self._ended.wait(_LOOK):
+            done = self._done + sum(map(self._trained, self._trials))
+            if done:
+                self._bar.update(self._task, completed=done, left=self._left(done))
+
+    def _trained(self, trial: Trial) -> int:
+        """Epochs in this wave."""
+        return max(0, epochs_seen(trial.folder) - self._starts[self._wave])
+
+
+def epochs_seen(folder: Path) -> int:
+    """Epochs that a configuration has behind it: of its segment that is furthest, as others may end early."""
+    states = [checkpoint.read_json(file) for file in folder.glob("segments/*/progress.json")]
+    return max((state["epoch"] - (not state["epoch_ended"]) for state in states), default=0)

@@ -1,0 +1,226 @@
+"""Bad input to the scripts: one clear line on stderr, exit code 1, nothing written over."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from scripting import DATA, run_script
+
+from partrain.device import available_devices
+
+TRAIN = {
+    # networks and cuts
+    "partition.segments=7": "partition.segments=7, but the network has 6 layers; at most one segment each",
+    "partition.segments=0": "partition.segments must be at least 1, got 0",
+    "partition.segments=two": "partition.segments: Value 'two' of type 'str' could not be converted to Integer",
+    "partition.at=[9]": "partition.at=[9]: 9 is out of range; the network has 6 layers, so 1 to 5",
+    "partition.at=[2,2]": (
+        "partition.at=[2, 2]: a cut is repeated, which would leave a segment empty; give each cut once"
+    ),
+    "partition.at=[4,2]": "partition.at=[4, 2]: cuts must be in ascending order",
+    "partition.at=[conv9]": (
+        "partition.at: the network has no module 'conv9'; its layers: "
+        "linear0, linear1, linear2, linear3, linear4, linear5"
+    ),
+    "partition.at=3": "partition.at: Invalid value assigned: int is not a ListConfig, list or tuple.",
+    "network.width=0": "network.width must be at least 1, got 0",
+    "network=rnn": "network=rnn is unknown; known: cnn, custom, mlp, torchvision",
+    "network=custom": "network=custom needs network.builder=<module>:<callable>, got none",
+    "network=custom network.builder=nowhere:build": (
+        "network.builder=nowhere:build: No module named 'nowhere'; "
+        "the module must be importable from the working directory"
+    ),
+    # labels
+    "labels=fourier": (
+        "labels=fourier is unknown; known: binary, custom, gaussian, hadamard, simplex, sparse, uniform"
+    ),
+    "labels=custom": "labels=custom needs labels.family=<module>:<class>",
+    "labels=custom labels.family=nowhere:Codes": (
+        "labels.family=nowhere:Codes: No module named 'nowhere'; "
+        "the module must be importable from the working directory"
+    ),
+    "labels.loss=hinge": "labels.loss=hinge is unknown; known: mse, similarity",
+    "labels.noise=-1": "labels.noise must be at least 0, got -1.0",
+    "labels.density=0": "labels.density must be in (0, 1], got 0.0",
+    "labels.density=1.5": "labels.density must be in (0, 1], got 1.5",
+    "labels.scale=0": "labels.scale must be greater than 0, got 0.0",
+    "labels=hadamard network.width=32": (
+        "labels=hadamard gives at most 31 classes at a boundary of width 32, the data have 47; "
+        "cut where the network is wider, or take labels=gaussian"
+    ),
+    # strategies
+    "strategy=ddp": (
+        "strategy=ddp is unknown; known: 1f1b, data_parallel, decoupled, end_to_end, fully_sharded, gpipe, "
+        "model_parallel, synthetic"
+    ),
+    "strategy=data_parallel partition.segments=3": (
+        "train.batch_size=256 cannot be divided by partition.segments=3 processes; the nearest that can is 255 or 258"
+    ),
+    "strategy=fully_sharded partition.segments=257": (
+        "train.batch_size=256 cannot be divided by partition.segments=257 processes; the nearest that can is 257"
+    ),
+    "strategy=gpipe strategy.microbatches=7": (
+        "train.batch_size=256 cannot be divided by strategy.microbatches=7; the nearest that can is 252 or 259"
+    ),
+    "strategy=1f1b strategy.microbatches=2 partition.segments=3": (
+        "strategy=1f1b needs at least as many microbatches as stages, strategy.microbatches=2 for "
+        "partition.segments=3; set strategy.microbatches=3"
+    ),
+    "strategy=model_parallel partition.segments=7": (
+        "partition.segments=7, but the network has 6 layers; at most one segment each"
+    ),
+    "strategy=end_to_end schedule=sequential": (
+        "schedule: strategy=end_to_end has none, only strategy=synthetic has; leave it out"
+    ),
+    "strategy=1f1b train.compile=true": "train.compile=true is not for strategy=1f1b; leave it out",
+    "strategy.microbatches=0": "strategy.microbatches must be at least 1, got 0",
+    "strategy.timeout=0": "strategy.timeout must be greater than 0, got 0.0",
+    "strategy.port=70000": "strategy.port must be between 0 and 65535, got 70000",
+    "report.refresh=-1": "report.refresh must be at least 0, got -1.0",
+    # training
+    "schedule=backwards": "schedule=backwards is unknown; known: parallel, sequential",
+    "schedule.recovery_epochs=-1": "schedule.recovery_epochs must be at least 0, got -1",
+    "train.epochs=0": "train.epochs must be at least 1, got 0",
+    "train.epochs=many": "train.epochs: Value 'many' of type 'str' could not be converted to Integer",
+    "train.batch_size=0": "train.batch_size must be at least 1, got 0",
+    "train.batch_size=601": ("train.batch_size=601 is larger than the training data (600 images); at most 600"),
+    "schedule.recovery_epochs=1 schedule.recovery_batch_size=601": (
+        "schedule.recovery_batch_size=601 is larger than the training data (600 images); at most 600"
+    ),
+    "train.optimizer=lion": "train.optimizer=lion is unknown; known: adam, adamw, sgd",
+    "train.precision=fp8": "train.precision=fp8 is unknown; known: auto, bf16, fp32, fp64",
+    "train.compile=perhaps": "train.compile: Value 'perhaps' is not a valid bool (type str)",
+    # data
+    "data=cifar10": "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
+    "data.name=cifar10": "data.name=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
+    "data.limit_train=200000": "data.limit_train=200000: there are only 112800 images; leave it out for all",
+    # settings
+    "train.lrr=1": "there is no setting train.lrr; did you mean train.lr?",
+    "trian.lr=1": "there is no setting trian; did you mean train?",
+    "colour=red": "there is no setting colour; --help lists them",
+    "experiment=nothing": "experiment=nothing is unknown; known: ",
+    # where it runs
+    "launch.device=cuda:99": "launch.device=cuda:99: there is no such device here; available: cpu",
+    "launch.device=tpu": "launch.device=tpu: there is no such device here; available: cpu",
+    "launch.threads=0": "launch.threads must be at least 1, got 0",
+    "launch.threads=all": "launch.threads must be a number or auto, got all",
+    "launch.max_restarts=-1": "launch.max_restarts must be at least 0, got -1",
+    "launch=cluster": "launch=cluster is unknown; known: local, shards",
+    "launch.name=cluster": "launch=cluster is unknown; known: local, shards",
+    "launch.shards.budget_gib=1": ("launch.shards: launch=local has none; add launch=shards, or leave it out"),
+    "launch=shards launch.pack=always": (
+        "launch.pack=always is not for launch=shards, which packs nothing; leave it out"
+    ),
+    "launch=shards launch.shards.budget_gib=0": "launch.shards.budget_gib must be greater than 0, got 0.0",
+    "launch=shards launch.shards.policy=best": (
+        "launch.shards.policy=best is unknown; known: fifo, longest_remaining, random"
+    ),
+    "launch=shards launch.shards.activations=none": (
+        "launch.shards.activations=none is unknown; known: keep, recompute"
+    ),
+    "launch=shards launch.shards.spill_to=tape": "launch.shards.spill_to=tape is unknown; known: disk, memory",
+    "launch=shards launch.shards.stall_seconds=0": "launch.shards.stall_seconds must be greater than 0, got 0.0",
+    "launch=shards launch.shards.budget=1": (
+        "there is no setting launch.shards.budget; did you mean launch.shards.budget_gib?"
+    ),
+    "launch=shards strategy=1f1b": "launch=shards is not for strategy=1f1b, whose processes train as one; leave it out",
+    "launch=shards train.compile=true": "train.compile=true is not for launch=shards; leave it out",
+}
+
+OPEN_ENDED = ("experiment=nothing", "launch.device=cuda:99", "launch.device=tpu")
+
+
+@pytest.mark.parametrize("overrides", TRAIN)
+def test_a_mistake_in_the_settings_is_one_line(overrides: str, tmp_path: Path) -> None:
+    limits = [] if "limit_train" in overrides else DATA
+    outcome = run_script("train", *limits, *overrides.split(" "), f"hydra.run.dir={tmp_path / 'run'}")
+    expected = f"error: {TRAIN[overrides]}"
+    assert outcome.error == expected or (overrides in OPEN_ENDED and outcome.error.startswith(expected))
+    assert outcome.code == 1
+    assert not list(tmp_path.rglob("*.json"))  # nothing was begun that a resume would take for a run
+
+
+def test_missing_data_folder(tmp_path: Path) -> None:
+    outcome = run_script(
+        "train", "data=emnist", f"data.root={tmp_path}", "data.download=false", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert outcome.code == 1
+    files = ", ".join(
+        f"emnist-balanced-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")
+    )
+    assert outcome.error == (
+        f"error: data.name=emnist: missing in {tmp_path}/EMNIST/raw: {files} (each unpacked, or with .gz); "
+        "set data.download=true, or data.root to a folder that holds EMNIST/raw with them"
+    )
+
+
+def test_truncated_data_file(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(10)]))
+        images = bytes([0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(range(196)) * 40
+        (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images)[:-20])
+    outcome = run_script(
+        "train", "data=mnist", f"data.root={tmp_path}", "data.download=false", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"error: {raw}/train-images-idx3-ubyte.gz: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "run=<folder> is needed: the folder of the run to evaluate"),
+        (["run={folder}/none"], "run={folder}/none is no run's folder: it has no config.yaml"),
+        (["run={folder}"], "run={folder} is no run's folder: it has no config.yaml"),
+        (
+            ["run={folder}", "data=glyphs", *DATA],
+            "run={folder} is no run's folder: it has neither plan.json nor model/model.json",
+        ),
+        (["run={folder}/none", "data=glyphs", *DATA], "run={folder}/none: there is no such folder"),
+        (
+            ["run={folder}", "data=cifar10"],
+            "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
+        ),
+        (["run={folder}", "batch=3"], "there is no setting batch; --help lists them"),
+        (
+            ["run={folder}", "data=glyphs", *DATA, "device=tpu"],
+            "device=tpu: there is no such device here; available: {available} or auto",
+        ),
+    ],
+)
+def test_a_mistake_in_what_to_evaluate_is_one_line(overrides: list[str], message: str, tmp_path: Path) -> None:
+    outcome = run_script("evaluate", *(override.format(folder=tmp_path) for override in overrides))
+    assert outcome.code == 1
+    assert outcome.error == "error: " + message.format(folder=tmp_path, available=", ".join(available_devices()))
+
+
+@pytest.mark.parametrize("there", [[], ["config.yaml"], ["plan.json"]])
+def test_resuming_what_is_no_run(there: list[str], tmp_path: Path) -> None:
+    for name in there:
+        (tmp_path / name).write_text("{}")
+    outcome = run_script("train", f"resume={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error == f"error: resume={tmp_path} is no run's folder: it needs config.yaml and plan.json"
+    assert sorted(file.name for file in tmp_path.iterdir()) == there
+
+
+PARTS = "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seed: [", "(while parsing a flow node"),
+        ("seed: 1", PARTS),
+        ("", PARTS),
+    ],
+)
+def test_resuming_a_run_whose_settings_are_damaged(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text(text)
+    outcome = run_script("train", f"resume={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"error: {tmp_path}/config.yaml is damaged")
+    assert reason in outcome.error

@@ -1,0 +1,133 @@
+"""experiments/search.py as a user runs it: what is searched, and a mistake is one line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_trainer import FakeTrainer
+from scripting import DATA, TINY, run_script
+
+from partrain.cli.config import apart
+from partrain.storage import checkpoint
+from partrain.tuning.trainer import Trial
+
+LR, KNOWN = (
+    "train.lr=loguniform(1e-4,1e-1)",
+    "choice(a,b,...), integer(low,high), loginteger(low,high), loguniform(low,high), uniform(low,high)",
+)
+
+
+def test_what_is_searched_is_set_apart_from_what_hydra_reads() -> None:
+    words = [LR, "seed=3", "+network.options.width=choice(1,2)", "labels=normal(0,1)", "partition.at=[2,4]"]
+    others = ["search.space=[x(1)]", "hydra.run.dir=runs(1)", "data.root=/a (b)", "network.builder=my:make(1)"]
+    assert apart([*words, *others]) == (["seed=3", "partition.at=[2,4]", *others], [words[0], words[2], words[3]])
+
+
+def test_several_searches_at_once(tmp_path: Path) -> None:
+    outcome = run_script("search", "-m", "seed=0,1", LR, f"hydra.sweep.dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error == ("error: --multirun: a search tries several values itself; give them as seed=choice(0,1,2)")
+    assert not list(tmp_path.iterdir())
+
+
+MISTAKES = {
+    "": "search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'",
+    "train.lr=loguniform(1e-1,1e-4)": (
+        "train.lr=loguniform(1e-1,1e-4): the lower bound comes first; write loguniform(0.0001,0.1)"
+    ),
+    "train.lr=normal(0,1)": f"train.lr=normal(0,1): normal is unknown; known: {KNOWN}",
+    "train.lr=uniform(0,1": f"search.space: 'train.lr=uniform(0,1' is not <setting>=<form>(...); forms: {KNOWN}",
+    f"{LR} {LR}": "search.space: train.lr is given twice; give it once",
+    "train.lrr=uniform(0,1)": "there is no setting train.lrr; did you mean train.lr?",
+    "data=choice(mnist,emnist)": (
+        "data cannot be searched: scores on different data cannot be compared; give it one value"
+    ),
+    "network.width=choice(wide)": "configuration 0 (network.width=wide): network.width: 'wide' is not an integer",
+    "labels=choice(fourier)": (
+        "configuration 0 (labels=fourier): labels=fourier is unknown; known: "
+        "binary, gaussian, hadamard, simplex, sparse, uniform"
+    ),
+    f"{LR} search.metric=f1": "search.metric=f1 is unknown; known: validation_accuracy, validation_loss",
+    f"{LR} search.method=annealing": (
+        "search.method=annealing is unknown; known: grid, hyperband, random, successive_halving"
+    ),
+    f"{LR} search.method=random": "search.method=random needs search.configurations=<how many>",
+    f"{LR} search.method=grid": (
+        "train.lr=loguniform(0.0001,0.1) has no end of values for search.method=grid; "
+        "give choice(a,b,...) or integer(low,high)"
+    ),
+    f"{LR} search.eat=2": "there is no setting search.eat; did you mean search.eta?",
+    f"{LR} search.validation=2": "search.validation must be in (0, 1), got 2.0",
+    f"{LR} search.space=3": "search.space: Invalid value assigned: int is not a ListConfig, list or tuple.",
+    f"{LR} train.epochs=2": (
+        "train.epochs=2 is too small for a bracket of hyperband with search.eta=3 and search.min_epochs=1; "
+        "the smallest that works is 3"
+    ),
+    f"{LR} search.method=successive_halving search.configurations=2": (
+        "search.configurations=2 is too small for a bracket of successive_halving with search.eta=3; "
+        "the smallest that works is 3"
+    ),
+    f"{LR} resume=runs/x": "resume: a search goes on with the same command and hydra.run.dir=<its folder>",
+    f"{LR} strategy=gpipe": (
+        "configuration 0 (train.lr=0.00184): strategy=gpipe is not for a search; take strategy=synthetic or end_to_end"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(words: str, tmp_path: Path) -> None:
+    outcome = run_script("search", *DATA, *words.split(), f"hydra.run.dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error == f"error: {MISTAKES[words]}"
+    assert not list(tmp_path.iterdir())
+
+
+class Interrupted(FakeTrainer):
+    """Ctrl-C in the second wave."""
+
+    def train(self, trials: Sequence[Trial]) -> dict[int, str]:
+        if self.calls:
+            raise KeyboardInterrupt
+        return super().train(trials)
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTrainer]:
+    """What searches train by, one after another, in place of partrain's own trainer."""
+    found: list[FakeTrainer] = []
+    monkeypatch.setattr("partrain.tuning.search.RungTrainer", lambda *arguments: found.pop(0))
+    return found
+
+
+def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path: Path) -> None:
+    trainers += [Interrupted(), FakeTrainer(), FakeTrainer()]
+    words = [*TINY, "train.epochs=3", "report.page=false", "search.space=['seed=choice(1,2)']", LR]
+    stopped = run_script("search", *words, f"hydra.run.dir={tmp_path}")
+    assert stopped.code == 130
+    *_, again, last = stopped.out.splitlines()
+    assert last == "stopped"
+    assert again.startswith("what is done is kept; go on with: python experiments/search.py data.limit_train=600 ")
+    assert again.endswith(f" '{LR}' hydra.run.dir={tmp_path}")
+    promoted = checkpoint.read_json(tmp_path / "rungs/1-0.json")["promoted"]
+    done = run_script("search", *words, f"hydra.run.dir={tmp_path}")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[1] == "1 of 2 waves are done already"
+    results = checkpoint.read_json(tmp_path / "results.json")
+    assert list(results["best"]["values"]) == ["seed", "train.lr"]
+    assert f"In full: {results['best']['command']}" in done.out.splitlines()
+    assert list(checkpoint.read_json(tmp_path / "rungs/1-1.json")["scores"]) == [str(promoted[0])]
+    refused = run_script("search", *words, "search.validation=0.2", f"hydra.run.dir={tmp_path}")
+    assert refused.error == (
+        f"error: {tmp_path} holds another search: search.validation is 0.1 there, 0.2 here; take a new folder"
+    )
+
+
+def test_a_search_in_which_all_fail(trainers: list[FakeTrainer], tmp_path: Path) -> None:
+    trainers += [FakeTrainer(failing={0: 0, 1: 0})]
+    words = ["search.method=grid", "train.lr=choice(5,6)", "report.page=false"]
+    outcome = run_script("search", *TINY, *words, f"hydra.run.dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error == (
+        "error: all 2 configurations failed; configuration 0 (train.lr=5): segment 0: the loss is nan; "
+        "see configurations/0/log.txt"
+    )

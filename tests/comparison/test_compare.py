@@ -1,0 +1,214 @@
+"""A comparison's folder: what is run, in which order, what is kept, and what a script leaves."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripting import DATA, run_script
+
+import partrain
+from partrain.comparison.compare import check_cells, command, compare, in_order
+from partrain.comparison.grid import GridSettings, cells_of
+from partrain.data import Dataset
+from partrain.errors import SegmentFailed
+from partrain.launch.settings import LaunchSettings
+from partrain.networks import MLPSettings
+from partrain.settings import RunSettings
+from partrain.storage import checkpoint
+from partrain.training.optimization import TrainSettings
+
+SHARED = RunSettings(
+    network=MLPSettings(depth=3),
+    train=TrainSettings(epochs=1, precision="fp32"),
+    launch=LaunchSettings(device="cpu", threads=1),
+)
+GRID = {"strategies": ["end_to_end", "gpipe"], "widths": [32], "batch_sizes": [32], "microbatches": [2, 4]}
+RESULTS = {
+    "test_accuracy": 0.5,
+    "train_seconds": 1.0,
+    "step_seconds": 1.0,
+    "samples_per_second": 100.0,
+    "accuracy_curve": [],
+    "segments": [],
+    "traffic_bytes": 0,
+    "traffic_bytes_per_step": 0.0,
+    "utilization": None,
+    "steps": 1,
+}
+
+
+class FakeRuns:
+    """In place of `partrain.run`: notes what is run; those of `failing` cells fail."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.failing: set[str] = set()
+
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
+        if settings.partition.dry_run:
+            return {}
+        self.done.append("/".join(folder.parts[-2:]))
+        if folder.parent.name in self.failing:
+            raise SegmentFailed(f"process 0 was killed by SIGKILL; see {folder}/ranks/0/log.txt", clear=True)
+        process = dict.fromkeys(
+            ("train_seconds", "samples_per_second", "utilization", "sent_bytes", "received_bytes"), 1
+        )
+        process |= dict.fromkeys(("peak_memory_bytes", "parameter_bytes", "optimizer_state_bytes"), 1)
+        results = RESULTS | {"segments": [process | {"device": "cpu"}], "versions": {"torch": "2"}}
+        checkpoint.write_json(folder / "results.json", results)
+        return results
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, small: Dataset) -> FakeRuns:
+    fake = FakeRuns()
+    monkeypatch.setattr(partrain, "run", fake)
+    monkeypatch.setattr("partrain.comparison.compare.prepare_data", lambda settings: small)
+    return fake
+
+
+def test_every_second_repeat_is_done_backwards(runs: FakeRuns, tmp_path: Path) -> None:
+    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    names = ["end_to_end-mlp32-b32", "gpipe-mlp32-k2-b32-m2", "gpipe-mlp32-k2-b32-m4"]
+    assert runs.done == [*(f"{name}/0" for name in names), *(f"{name}/1" for name in reversed(names))]
+    assert len(list(in_order(cells_of(GridSettings(**GRID)), 5))) == 15
+
+
+def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRuns, tmp_path: Path) -> None:
+    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    first = list(runs.done)
+    (tmp_path / "runs" / first[1] / "results.json").unlink()
+    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    assert runs.done == [*first, first[1]]
+    all_runs = compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    assert len(runs.done) == 7
+    assert len(all_runs) == len((tmp_path / "table.csv").read_text().splitlines()) - 1 == 6
+    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    assert len(runs.done) == 7
+
+
+def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:
+    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    changed = RunSettings(network=MLPSettings(depth=4), train=SHARED.train, launch=SHARED.launch)
+    with pytest.raises(ValueError) as caught:
+        compare(changed, GridSettings(**GRID | {"microbatches": [2]}, repeats=1), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
+        "1 here; network.depth is 3 there, 4 here; take a new folder"
+    )
+    assert len(runs.done) == 6
+
+
+def test_a_run_that_fails_is_recorded_and_the_others_go_on(
+    runs: FakeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.failing = {"gpipe-mlp32-k2-b32-m2"}
+    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["outcome"] for row in rows] == [
+        "done",
+        "process 0 was killed by SIGKILL; see runs/gpipe-mlp32-k2-b32-m2/0/ranks/0/log.txt",
+        "done",
+    ]
+    assert str(tmp_path) not in (tmp_path / "summary.md").read_text() + (tmp_path / "table.json").read_text()
+    assert f"2/3  gpipe-mlp32-k2-b32-m2, repeat 0: FAILED: {rows[1]['outcome']}; about " in capsys.readouterr().out
+
+
+def test_after_ctrl_c_the_way_to_go_on_is_said(
+    runs: FakeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
+        if not settings.partition.dry_run:
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr(partrain, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(SHARED, GridSettings(**GRID), tmp_path, ["data.root=/files", "grid.networks=[mlp]"])
+    again = f"python experiments/compare.py data.root=/files 'grid.networks=[mlp]' hydra.run.dir={tmp_path}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
+
+
+def test_the_command_without_host_paths() -> None:
+    assert command(["data.root=/files", "seed=1"]) == "python experiments/compare.py 'data.root=<folder>' seed=1"
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (
+            {"strategies": ["synthetic", "gpipe"], "batch_sizes": [32], "microbatches": [3]},
+            "gpipe-mlp512-k2-b32-m3: train.batch_size=32 cannot be divided by strategy.microbatches=3; ",
+        ),
+        (
+            {"strategies": ["1f1b"], "batch_sizes": [32], "microbatches": [2], "segments": [3]},
+            "1f1b-mlp512-k3-b32-m2: strategy=1f1b needs at least as many microbatches as stages, ",
+        ),
+        (
+            {"strategies": ["synthetic"], "segments": [2, 4]},
+            "synthetic-mlp512-k4-b256: partition.segments=4, but the network has 3 layers; at most one segment each",
+        ),
+        (
+            {"strategies": ["end_to_end"], "batch_sizes": [64, 641]},
+            "end_to_end-mlp512-b641: train.batch_size=641 is larger than the training data (640 images); at most 640",
+        ),
+    ],
+)
+def test_a_cell_that_cannot_be_is_said_before_anything_runs(grid: dict[str, Any], message: str, small: Dataset) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_cells(cells_of(GridSettings(**grid)), SHARED, small)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
+    arguments = [
+        *DATA,
+        *("network.depth=2", "train.epochs=1", "launch.device=cpu", "launch.threads=1", f"hydra.run.dir={tmp_path}"),
+        *("grid.strategies=[end_to_end,synthetic]", "grid.widths=[32]", "grid.batch_sizes=[50]", "grid.repeats=1"),
+        "grid.accuracies=[0.0]",
+    ]
+    outcome = run_script("compare", *arguments)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == f"2 cells, 1 times each: 2 runs in {tmp_path}"
+    assert [line.split(":")[0] for line in lines[1:3]] == [
+        "1/2  end_to_end-mlp32-b50, repeat 0",
+        "2/2  synthetic-mlp32-k2-b50, repeat 0",
+    ]
+    assert lines[2].endswith("; all done")
+    assert lines[3:] == [f"2 runs done, 0 failed: {tmp_path}/summary.md, {tmp_path}/report.html"]
+    about = checkpoint.read_json(tmp_path / "table.json")
+    end_to_end, synthetic = about["rows"]
+    results = checkpoint.read_json(tmp_path / "runs/synthetic-mlp32-k2-b50/0/results.json")
+    assert (synthetic["steps"], synthetic["traffic_bytes"], synthetic["seed"]) == (12, 0, 0)
+    assert synthetic["samples_per_second"] == results["samples_per_second"]
+    assert synthetic["processes"]["peak_memory_bytes"] == [part["peak_memory_bytes"] for part in results["segments"]]
+    assert 0 < end_to_end["utilization"] <= 1.1
+    assert end_to_end["seconds_to_0"] == end_to_end["accuracy_curve"][0]["seconds"] > 0
+    assert about["settings"]["schedule"]["last_input"] == "synthetic"
+    for name in ("table.md", "summary.csv", "report.html"):
+        assert "synthetic" in (tmp_path / name).read_text(), name
+    summary = (tmp_path / "summary.md").read_text()
+    assert "glyphs: 600 training and 200 test images." in summary
+    assert "`python experiments/compare.py data.limit_train=600 " in summary
+    assert str(tmp_path) not in summary
+    refused = run_script("compare", *arguments, "train.epochs=2")
+    assert refused.error.endswith("holds another comparison: train.epochs is 1 there, 2 here; take a new folder")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grid.strategies=[pipeline]", "grid.strategies=pipeline is unknown; known: "),
+        ("grid.width=[32]", "there is no setting grid.width; did you mean grid.widths?"),
+        ("train.batch_size=64", "train.batch_size=64: in a comparison grid.batch_sizes says so; "),
+        ("resume=runs/x", "resume: a comparison goes on with the same command and hydra.run.dir="),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    outcome = run_script("compare", *DATA, override, f"hydra.run.dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"error: {message}")
+    assert not list(tmp_path.iterdir())

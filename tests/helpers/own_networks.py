@@ -1,0 +1,135 @@
+"""A user's own networks and label family, some of which fail as users' do; the tests name them as module:name."""
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses import FakeTensor
+
+from partrain.boundaries.labels import LabelSettings
+
+
+class Thirds:
+    """Random codes of three values."""
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self.settings = settings
+
+    def codes(self, num_classes: int, size: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(-1, 2, (num_classes, size), generator=generator).float()
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5))
+
+
+class _Overflow(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values * 1e30 * 1e30
+
+
+def overflowing() -> nn.Module:
+    """Its first segment's output is infinite."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Overflow(), nn.ReLU(), nn.Linear(16, 5))
+
+
+def break_down(values: Tensor) -> Tensor:
+    """Fine while shapes are worked out, not on real values."""
+    if isinstance(values, FakeTensor):
+        return values * 2
+    raise RuntimeError("out of coffee")
+
+
+fx.wrap("break_down")
+
+
+class _Breakdown(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return break_down(values)
+
+
+def breaking() -> nn.Module:
+    """Its first segment raises an error that is nobody's setting."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Breakdown(), nn.ReLU(), nn.Linear(16, 5))
+
+
+class _Attention(nn.Module):
+    """Eight rows of an image as tokens that attend to one another, with a position each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(8, 8) * 0.1)
+        self.norm = nn.LayerNorm(8)
+        # without biases: that of the keys has no gradient but rounding, which Adam makes as large as any
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, bias=False)
+        self.classifier = nn.Linear(64, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images.flatten(1, 2) + self.position
+        normed = self.norm(tokens)
+        attended, _ = self.attention(normed, normed, normed, need_weights=False)
+        return self.classifier((tokens + attended).flatten(1))
+
+
+def attending() -> nn.Module:
+    return _Attention()
+
+
+class _Unusual(nn.Module):
+    """Modules and functions that nobody foresaw, one of them used twice, one that draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.twice = nn.Linear(16, 16)
+        self.mixed = nn.Bilinear(16, 16, 16)
+        self.activation = nn.PReLU()
+        self.noise = nn.AlphaDropout(0.2)
+        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.activation(self.first(images.view(images.shape[0], -1)))
+        hidden = self.twice(torch.sigmoid(self.twice(hidden)))
+        hidden = self.noise(self.mixed(hidden, hidden * 0.5) + hidden)
+        return self.last(self.frozen(hidden).roll(1, dims=1))
+
+
+def unusual() -> nn.Module:
+    return _Unusual()
+
+
+def normed() -> nn.Module:
+    """Batch normalisation behind a layer without biases, as theirs would have no gradient but rounding either."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 5)
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.flatten(1)
+        return values + torch.relu(self.second(torch.relu(self.first(values))))
+
+
+def one_block() -> nn.Module:
+    """Its first two layers are within a residual block, which cannot be cut."""
+    return nn.Sequential(_Residual(), nn.Linear(64, 5))
+
+
+def tied() -> nn.Module:
+    """Its second layer and its fourth have the same weights."""
+    first, second = nn.Linear(32, 32), nn.Linear(32, 32)
+    second.weight = first.weight
+    layers = [nn.Linear(64, 32), nn.ReLU(), first, nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), second, nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
+
+
+def frozen() -> nn.Module:
+    """Its first two layers are not trained."""
+    layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
+    for layer in layers:
+        layer.requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))

@@ -1,0 +1,84 @@
+"""Helpers: scripts run in this process as a user runs them, small runs, and what a run leaves to be compared."""
+
+import io
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from partrain import RunSettings
+from partrain.launch.settings import LaunchSettings
+from partrain.networks import MLPSettings
+from partrain.training.optimization import TrainSettings
+
+ROOT = Path(__file__).parents[2]
+DATA = ["data.limit_train=600", "data.limit_test=200"]
+TINY = [
+    *DATA,
+    *("network.depth=3", "network.width=32", "train.epochs=2", "train.batch_size=50", "train.early_stop=0"),
+    *("launch.device=cpu", "launch.threads=1"),
+]
+
+
+class Outcome(NamedTuple):
+    """What a script printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr, besides the lines that say what is being prepared."""
+        lines = [line for line in self.err.splitlines() if not line.startswith("preparing ")]
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+def run_script(name: str, *arguments: str) -> Outcome:
+    """`python experiments/<name>.py <arguments>`, in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    path = ROOT / "experiments" / f"{name}.py"
+    with (
+        mock.patch.object(sys, "argv", [str(path), *arguments]),
+        mock.patch.dict(os.environ),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def small_settings(**changed: Any) -> RunSettings:
+    """Two segments of a small network, long enough to be interrupted: 1,600 steps each, results fixed to the bit."""
+    defaults: dict[str, Any] = {
+        "network": MLPSettings(depth=4, width=32, dropout=0.1),
+        "train": TrainSettings(epochs=20, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
+        "launch": LaunchSettings(device="cpu", threads=1),
+    }
+    return RunSettings(**{**defaults, **changed})
+
+
+def model_bytes(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, byte for byte."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until `happened()`; that it never does is a failure."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)

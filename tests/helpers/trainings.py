@@ -1,0 +1,41 @@
+"""Helpers: the tasks of several small trainings, and what they came to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from partrain.data import Dataset
+from partrain.partition.plan import make_plan
+from partrain.runs.tasks import make_tasks
+from partrain.settings import RunSettings
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
+
+
+def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings]) -> list[Path]:
+    """The task folders of a run for each of `settings`, in order."""
+    folders = []
+    for number, each in enumerate(settings):
+        plan = make_plan(each.network, (1, *dataset.image_shape), dataset.num_classes, each.partition, 64)
+        for name, task in make_tasks(each, plan, dataset).items():
+            task.write(folder / str(number) / name)
+            folders.append(folder / str(number) / name)
+    return folders
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """What a finished training left."""
+    tensors, progress = checkpoint.load(folder / CHECKPOINT)
+    assert progress["finished"]
+    return tensors
+
+
+def difference(ours: Sequence[Path], theirs: Sequence[Path]) -> float:
+    """The largest between any tensors that trainings in `ours` and in `theirs` came to."""
+    largest = 0.0
+    for one, other in zip(ours, theirs, strict=True):
+        left, right = weights(one), weights(other)
+        assert left.keys() == right.keys()
+        largest = max(largest, *((left[name].double() - right[name].double()).abs().max().item() for name in left))
+    return largest

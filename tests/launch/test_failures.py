@@ -1,0 +1,63 @@
+"""Segments whose training fails for good: they say so by number and reason, and the others finish."""
+
+from pathlib import Path
+
+import pytest
+from scripting import DATA, run_script, small_settings
+
+import partrain
+from partrain.data import Dataset
+from partrain.errors import SegmentFailed
+from partrain.networks import CustomSettings
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.optimization import TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("builder", "clear", "start"),
+    [
+        (
+            "overflowing",
+            True,
+            "segment 0: the loss is {loss} at epoch 1, step 1; lower train.lr, or train with train.precision=fp32",
+        ),
+        ("breaking", False, "segment 0: RuntimeError: out of coffee\nTraceback (most recent call last):\n"),
+    ],
+)
+def test_a_segment_that_fails_says_so_and_the_other_finishes(
+    builder: str, clear: bool, start: str, small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = small_settings(
+        network=CustomSettings(builder=f"own_networks:{builder}"),
+        train=TrainSettings(epochs=2, batch_size=64, precision="fp32"),
+    )
+    with pytest.raises(SegmentFailed) as caught:
+        partrain.run(settings, tmp_path, dataset=small, show=False)
+    message = str(caught.value)
+    assert any(message.startswith(start.format(loss=loss)) for loss in ("nan", "inf"))
+    assert caught.value.clear == clear
+    assert ("break_down" in message) == (not clear)
+    assert "segment 0: failed; the others go on" in capsys.readouterr().out
+    assert checkpoint.load_metadata(tmp_path / "segments/1" / CHECKPOINT)["finished"]
+
+
+def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> None:
+    arguments = [
+        *DATA,
+        "network.depth=2",
+        "network.width=64",
+        "train.batch_size=50",
+        "train.optimizer=sgd",
+        "train.lr=1e30",
+    ]
+    outcome = run_script("train", *arguments, "train.precision=fp32", "launch.device=cpu", f"hydra.run.dir={tmp_path}")
+    assert outcome.code == 1
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("preparing ")]
+    assert len(lines) == 2
+    for index, line in enumerate(lines):
+        found = line.removeprefix("error: ")
+        assert found.startswith(f"segment {index}: the loss is ")
+        assert found.endswith("; lower train.lr, or train with train.precision=fp32")
+        assert " at epoch 1, step " in found
+    assert f"what all processes did is kept; once the cause is removed: resume={tmp_path}" in outcome.out

@@ -1,0 +1,233 @@
+"""Supervised processes: whatever is killed, and whenever, the run ends with the weights it would have had."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from scripting import DATA, ROOT, model_bytes, run_script, small_settings, wait_until
+
+import partrain
+from partrain.data import Dataset
+from partrain.errors import SegmentFailed
+from partrain.launch import supervisor as local
+from partrain.launch.settings import LaunchSettings
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
+
+LONG = [
+    *DATA,
+    *("network.depth=4", "network.width=32", "network.dropout=0.1", "train.epochs=40", "train.batch_size=6"),
+    *("train.early_stop=0", "train.precision=fp32", "train.checkpoint_seconds=0.000001"),
+    *("launch.device=cpu", "launch.threads=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    partrain.run(small_settings(), folder, dataset=small, show=False)
+    return folder
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[local.Job]:
+    """The jobs whose processes were started, in order; one that is restarted is there again."""
+    jobs: list[local.Job] = []
+    start = local.Job.start
+
+    def record(job: local.Job) -> None:
+        start(job)
+        jobs.append(job)
+
+    monkeypatch.setattr(local.Job, "start", record)
+    return jobs
+
+
+def step_of(folder: Path) -> int:
+    """The step that the checkpoint in `folder` is at."""
+    with suppress(FileNotFoundError):
+        return int(checkpoint.load_metadata(folder / CHECKPOINT)["step"])
+    return 0
+
+
+def kill_when(happened: Callable[[], bool], job: Callable[[], local.Job]) -> None:
+    wait_until(happened)
+    process = job().process
+    assert process is not None
+    process.kill()
+    wait_until(lambda: job().process is not process)
+
+
+def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "segments/0"
+    steps: list[int] = []
+
+    def kill() -> None:
+        def job() -> local.Job:
+            return next(job for job in reversed(started) if job.folder == folder)
+
+        kill_when(lambda: any(job.folder == folder for job in started), job)  # while it imports
+        steps.append(step_of(folder))
+        kill_when(lambda: step_of(folder) % 80 != 0, job)  # a checkpoint within an epoch
+        steps.append(step_of(folder))
+        kill_when(lambda: step_of(folder) >= steps[1] + 80, job)  # some epochs on, wherever it stands
+        steps.append(step_of(folder))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    partrain.run(small_settings(), tmp_path, dataset=small, show=False)
+    killer.join()
+    assert steps[0] == 0 < steps[1] < steps[2] < 1600
+    assert [job.folder.name for job in started].count("0") == 4
+    assert [job.folder.name for job in started].count("1") == 1
+    assert capsys.readouterr().out.count("segment 0: killed by SIGKILL; restarting from its checkpoint") == 3
+    assert model_bytes(tmp_path) == model_bytes(undisturbed)
+
+
+def test_a_segment_killed_too_often_fails_and_the_others_finish(
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job]
+) -> None:
+    settings = small_settings(launch=LaunchSettings(device="cpu", threads=1, max_restarts=1))
+    folder = tmp_path / "segments/1"
+
+    def kill() -> None:
+        for count in (1, 2):
+            wait_until(lambda count=count: [job.folder for job in started].count(folder) == count)  # type: ignore[misc]
+            process = next(job.process for job in reversed(started) if job.folder == folder)
+            assert process is not None
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(SegmentFailed) as caught:
+        partrain.run(settings, tmp_path, dataset=small, show=False)
+    killer.join()
+    assert str(caught.value) == f"segment 1 was killed by SIGKILL, after 1 restarts; see {folder / 'log.txt'}"
+    assert caught.value.clear
+    assert checkpoint.load_metadata(tmp_path / "segments/0" / CHECKPOINT)["finished"]
+
+    started.clear()
+    partrain.run(settings, tmp_path, dataset=small, show=False)
+    assert [job.name for job in started] == ["segment 1"]
+    assert model_bytes(tmp_path) == model_bytes(undisturbed)
+
+
+def processes_of(run: Path) -> list[int]:
+    """Ids of the processes that train for `run`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if ".worker" in command and str(run) in command:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts experiments/train.py and returns it once both of its processes have gone on for some steps."""
+    run, launchers = tmp_path / "run", []
+
+    def steps() -> list[int]:
+        return [max(step_of(run / f"{kind}/{index}") for kind in ("segments", "ranks")) for index in (0, 1)]
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        before = steps()
+        command = [sys.executable, "-W", "error", str(ROOT / "experiments/train.py"), *LONG, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        launchers.append(subprocess.Popen(command, **pipes, text=True, start_new_session=True))  # type: ignore[call-overload]
+        process: subprocess.Popen[str] = launchers[-1]
+        wait_until(
+            lambda: process.poll() is not None or all(now > then for now, then in zip(steps(), before, strict=True))
+        )
+        assert process.poll() is None, process.communicate()
+        return process
+
+    yield start
+    kill_all([launcher.pid for launcher in launchers] + processes_of(run))
+    for launcher in launchers:
+        launcher.communicate()
+
+
+def kill_all(ids: list[int]) -> None:
+    for id_ in ids:
+        with suppress(ProcessLookupError):
+            os.kill(id_, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes through /proc")
+@pytest.mark.parametrize("strategy", ["synthetic", "1f1b"])
+def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
+    strategy: str, script: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    how = [f"strategy={strategy}", "strategy.microbatches=2", "strategy.port=0"]
+
+    pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: says how to go on, and leaves no process
+    pressed.send_signal(signal.SIGINT)
+    out, err = pressed.communicate(timeout=60)
+    assert pressed.returncode == 130
+    assert not [line for line in err.splitlines() if not line.startswith("preparing ")]
+    launched = [word for word in LONG if word.startswith("launch.")]  # is said each time: a run may go on elsewhere
+    again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
+    assert out.splitlines()[-1] == f"stopped; go on with: {again}"
+    assert not processes_of(run)
+
+    abandoned = script(f"resume={run}")  # the launcher is killed: its processes end by themselves
+    abandoned.kill()
+    wait_until(lambda: not processes_of(run))
+    assert not any(checkpoint.load_metadata(path)["finished"] for path in run.glob(f"*/*/{CHECKPOINT}"))
+
+    killed = script(f"resume={run}")  # everything is killed at once
+    kill_all([killed.pid, *processes_of(run)])
+    wait_until(lambda: not processes_of(run))
+    assert not (run / "results.json").exists()
+
+    assert run_script("train", f"resume={run}", *launched).code == 0
+    undisturbed = tmp_path / "undisturbed"
+    assert run_script("train", *LONG, *how, f"hydra.run.dir={undisturbed}").code == 0
+    assert model_bytes(run) == model_bytes(undisturbed)
+
+
+def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undisturbed: Path, tmp_path: Path) -> None:
+    """Its parent is this process, not the one it is told of."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    folder = tmp_path / "run/segments/1"
+    (folder / CHECKPOINT).unlink()
+    command = [sys.executable, "-m", "partrain.launch", "partrain.training.segment", str(folder), "1"]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 75
+    assert step_of(folder) == 0
+
+
+def test_a_damaged_checkpoint_of_a_segment_under_way(
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    path = run / "segments/1" / CHECKPOINT
+    tensors, progress = checkpoint.load(path)
+    checkpoint.save(path, tensors, progress | {"finished": False})
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(SegmentFailed) as caught:
+        partrain.run(small_settings(), run, dataset=small, show=False)
+    assert str(caught.value) == (
+        f"segment 1: {path} is damaged (its digest does not match its contents); delete it and resume the run"
+    )
+    path.unlink()
+    partrain.run(small_settings(), run, dataset=small, show=False)
+    assert [job.name for job in started] == ["segment 1", "segment 1"]
+    assert model_bytes(run) == model_bytes(undisturbed)

@@ -1,0 +1,88 @@
+"""Which device and how many threads a segment gets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from partrain.device import available_devices, num_cores
+from partrain.launch import supervisor as local
+from partrain.launch.display import Display
+from partrain.launch.placement import divide, place
+from partrain.launch.settings import LaunchSettings
+from partrain.launch.supervisor import launch
+
+
+def test_launching_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", started.append)
+    launch([], LaunchSettings())
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "costs", "threads"),
+    [
+        (2, [1.0, 1.0], [1, 1]),
+        (8, [3.0, 1.0], [6, 2]),
+        (4, [1.0], [4]),
+        (3, [1.0, 1.0, 5.0], [1, 1, 1]),
+        (2, [1.0, 1.0, 5.0], [1, 1, 1]),
+        (6, [1.0, 1.0, 4.0], [1, 1, 4]),
+        (4, [], []),
+    ],
+)
+def test_threads_go_where_the_work_is(cores: int, costs: list[float], threads: list[int]) -> None:
+    assert divide(cores, costs) == threads
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("partrain.launch.placement.available_devices", lambda: ["cpu"])
+    assert place("auto", 3) == place("cpu", 3) == ["cpu"] * 3
+    with pytest.raises(ValueError) as caught:
+        place("cuda", 2)
+    assert str(caught.value) == "launch.device=cuda: there is no such device here; available: cpu or auto"
+
+    monkeypatch.setattr("partrain.launch.placement.available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
+    assert place("auto", 3) == place("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert place("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert place("cpu", 2) == ["cpu", "cpu"]
+    with pytest.raises(ValueError) as caught:
+        place("cuda:2", 1)
+    assert str(caught.value) == (
+        "launch.device=cuda:2: there is no such device here; available: cpu, cuda:0, cuda:1 or auto"
+    )
+
+
+@pytest.mark.parametrize(("fixed", "shares", "left"), [("auto", [3, 1], 4), (2, [2, 2], 2)])
+def test_cores_of_a_segment_that_ends_go_to_the_others(
+    fixed: str | int, shares: list[int], left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two segments on four cores; the threads files are what their processes obey."""
+    monkeypatch.setattr(local, "num_cores", lambda: 4)
+    monkeypatch.setattr(local.Job, "start", lambda job: None)
+    jobs = [local.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]
+    supervisor = local._Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
+    supervisor._start_some()
+    assert [int((job.folder / "threads").read_text()) for job in jobs] == shares
+    supervisor.running.remove(jobs[0])
+    supervisor._divide_threads()
+    assert int((tmp_path / "b" / "threads").read_text()) == left
+
+
+def test_no_more_processes_at_once_than_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "num_cores", lambda: 4)
+    monkeypatch.setattr(local.Job, "start", lambda job: None)
+
+    def running(device: str, threads: str | int) -> int:
+        jobs = [local.Job(tmp_path / str(index), str(index), device, 1.0) for index in range(6)]
+        supervisor = local._Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
+        supervisor._start_some()
+        return len(supervisor.running)
+
+    assert (running("cpu", "auto"), running("cpu", 2), running("cpu", 8), running("cuda:0", 1)) == (4, 2, 1, 6)
+
+
+def test_num_cores_is_what_this_process_may_use() -> None:
+    assert 1 <= num_cores() <= (os.cpu_count() or 1)
+    assert available_devices()[0] == "cpu"

@@ -1,1 +1,0 @@
-"""Lets the tests in folders below find the helpers in this one."""

@@ -1,0 +1,113 @@
+"""Every training of a pack comes to the weights that it comes to alone, whatever trains beside it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packing import TRAIN, make_pack, settings_of
+from trainings import difference, write_tasks
+
+import partrain
+from partrain.boundaries.labels import LabelSettings
+from partrain.data import Dataset
+from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.settings import RunSettings
+from partrain.training.segment import train
+
+TOLERANCE = 1e-10  # of any weight, in fp64
+# each with its own rate, decay, schedule, optimiser, seed and so data order
+VARIED: list[dict[str, Any]] = [
+    {"seed": 0},
+    {"seed": 1, "train": replace(TRAIN, lr=0.003, weight_decay=0.1)},
+    {"seed": 2, "train": replace(TRAIN, optimizer="sgd", momentum=0.9, warmup=0.5)},
+    {"seed": 3, "train": replace(TRAIN, optimizer="adam", decay=1.0)},
+    {"seed": 0, "train": replace(TRAIN, optimizer="sgd", momentum=0.0, epochs=2)},
+    {"seed": 0, "train": replace(TRAIN, lr=0.02)},
+]
+
+
+def packed_and_alone(small: Dataset, tmp_path: Path, settings: list[RunSettings], **pack: Any) -> tuple[Any, Any]:
+    alone, packed = (write_tasks(tmp_path / kind, small, settings) for kind in ("alone", "packed"))
+    for folder in alone:
+        assert train(folder)
+    made = make_pack(tmp_path / "pack", packed, **pack)
+    assert made.run()
+    assert not made.failures
+    return packed, alone
+
+
+NETWORKS: dict[str, NetworkSettings] = {
+    "linear": MLPSettings(depth=4, width=32),
+    "dropout": MLPSettings(depth=3, width=32, dropout=0.3),
+    "batch norm": CustomSettings(builder="own_networks:normed"),
+    "layer norm": MLPSettings(depth=3, width=32, normalization="layer", activation="tanh"),
+    "convolution": CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),
+    "convolution without norm": CNNSettings(channels=[8], strides=[1], hidden=[16], normalization="none"),
+    "attention": CustomSettings(builder="own_networks:attending"),
+    "layers without a way of their own": CustomSettings(builder="own_networks:unusual"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_layer(small: Dataset, tmp_path: Path, name: str) -> None:
+    settings = [settings_of(**{"network": NETWORKS[name], **varied}) for varied in VARIED]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
+
+
+@pytest.mark.parametrize("loss", ["similarity", "mse"])
+@pytest.mark.parametrize(
+    "network", [MLPSettings(depth=4, width=32), CNNSettings(channels=[8] * 4, strides=[2, 1, 1, 1])]
+)
+def test_segments_of_one_network(small: Dataset, tmp_path: Path, loss: str, network: NetworkSettings) -> None:
+    """The first and the last beside a stack of those between, on samples of their own boundaries."""
+    settings = settings_of(
+        network=network, labels=LabelSettings(loss=loss), partition=PartitionSettings(segments=4), train=TRAIN
+    )
+    assert difference(*packed_and_alone(small, tmp_path, [settings])) < TOLERANCE
+
+
+def test_data_sets_of_their_own(small: Dataset, tmp_path: Path) -> None:
+    """Tasks whose images are others, which only their shape must have in common."""
+    other = Dataset.from_arrays(
+        *(255 - small.train.images, small.train.labels, small.test.images, small.test.labels), folder=tmp_path / "other"
+    )
+    settings = [settings_of(seed=n) for n in range(2)]
+    folders = {}
+    for kind in ("alone", "packed"):
+        folders[kind] = [
+            *write_tasks(tmp_path / kind / "a", small, settings),
+            *write_tasks(tmp_path / kind / "b", other, settings),
+        ]
+    for folder in folders["alone"]:
+        train(folder)
+    assert make_pack(tmp_path / "pack", folders["packed"]).run()
+    assert difference(folders["packed"], folders["alone"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_lower_precisions_differ_by_rounding(small: Dataset, tmp_path: Path, precision: str, tolerance: float) -> None:
+    """Largest difference of any weight after 30 steps of SGD; sums are made in another order."""
+    train_settings = replace(TRAIN, precision=precision, optimizer="sgd", lr=0.05)
+    settings = [settings_of(seed=n, train=train_settings) for n in range(3)]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < tolerance
+
+
+def test_networks_of_other_shapes_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
+    settings = [
+        settings_of(network=MLPSettings(depth=2, width=8)),
+        settings_of(network=MLPSettings(depth=3, width=8, activation="silu")),
+        settings_of(network=MLPSettings(depth=2, width=8), train=replace(TRAIN, batch_size=32)),
+        settings_of(network=CNNSettings(channels=[4], strides=[2], hidden=[8])),
+    ]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
+
+
+def test_networks_whose_modules_share_weights_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
+    """A stack would give every module weights of its own."""
+    settings = [settings_of(seed=n, network=CustomSettings(builder="own_networks:tied")) for n in range(2)]
+    assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
+    weights_of = partrain.load(tmp_path / "packed/0/segments/0").state_dict()
+    assert torch.equal(weights_of["3.weight"], weights_of["7.weight"])

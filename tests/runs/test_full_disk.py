@@ -1,0 +1,72 @@
+"""A disk that fills up, a real one: the run fails with a line that names what could not be written, and goes on later."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripting import DATA, model_bytes, run_script, small_settings
+
+import partrain
+from partrain.data import Dataset
+from partrain.errors import SegmentFailed
+from partrain.networks import MLPSettings
+from partrain.training.optimization import TrainSettings
+
+MOUNT = ["mount", "-t", "tmpfs", "-o", "size=1M", "partrain-test"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run([*MOUNT, str(folder)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no small file system can be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: Path, tmp_path: Path) -> None:
+    settings = small_settings(
+        network=MLPSettings(depth=3, widths=[512, 32]),
+        train=TrainSettings(epochs=3, batch_size=64, precision="fp32", early_stop=0),
+    )
+    partrain.run(settings, tmp_path / "roomy", dataset=small, show=False)
+    filler = disk / "filler"
+    filler.write_bytes(
+        bytes(600 << 10)
+    )  # the first segment's checkpoint needs more than is left, the second's does not
+    with pytest.raises(SegmentFailed) as caught:
+        partrain.run(settings, disk / "run", dataset=small, show=False)
+    assert str(caught.value).startswith(
+        f"segment 0: {disk}/run/segments/0/checkpoint.safetensors could not be written: "
+    )
+    assert "No space left on device" in str(caught.value)
+    assert caught.value.clear
+    assert not list((disk / "run/segments/0").glob(".*"))  # what was begun has been taken away
+
+    subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
+    partrain.run(settings, disk / "run", dataset=small, show=False)
+    assert model_bytes(disk / "run") == model_bytes(tmp_path / "roomy")
+
+
+def test_a_disk_without_room_for_anything(disk: Path) -> None:
+    (disk / "filler").write_bytes(bytes(1 << 20))
+    outcome = run_script("train", *DATA, f"hydra.run.dir={disk}")
+    assert outcome.code == 1
+    assert outcome.error == f"error: {disk}/plan.json could not be written: No space left on device"
+
+
+def test_a_cache_without_room_for_the_data(disk: Path, tmp_path: Path) -> None:
+    cache = disk / "cache"
+    arguments = ["data.limit_train=1400", "data.limit_test=200", f"data.cache={cache}", "partition.dry_run=true"]
+    outcome = run_script("train", *arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert outcome.error == (
+        f"error: {cache}: no room for the prepared data (No space left on device); "
+        "make room, or set data.cache or $PARTRAIN_CACHE to another folder"
+    )
+    assert not list(cache.iterdir())

@@ -1,0 +1,142 @@
+"""Runs whose tasks are packed: each comes to what it comes to by itself, and can be stopped and gone on with."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packing import TRAIN, settings_of
+
+import partrain
+from partrain.boundaries.labels import LabelSettings
+from partrain.data import Dataset
+from partrain.errors import SegmentFailed
+from partrain.launch import supervisor as local
+from partrain.launch.settings import LaunchSettings
+from partrain.networks import CustomSettings, MLPSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.settings import RunSettings, ScheduleSettings
+from partrain.storage import checkpoint
+
+ALONE = LaunchSettings(device="cpu", threads=1)
+PACKED = LaunchSettings(device="cpu", threads=1, pack="always")
+
+
+def cut(**changed: Any) -> RunSettings:
+    """Four segments, the middle two of one shape."""
+    defaults: dict[str, Any] = {
+        "network": MLPSettings(depth=4, width=32),
+        "partition": PartitionSettings(segments=4),
+        "train": replace(TRAIN, epochs=2),
+        "launch": ALONE,
+    }
+    return settings_of(**{**defaults, **changed})
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between any weights of two stitched networks."""
+    left, right = (checkpoint.load(run / "model/model.safetensors")[0] for run in (one, other))
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def jobs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the processes that are started from now on."""
+    names: list[str] = []
+    start = local.Job.start
+    monkeypatch.setattr(local.Job, "start", lambda job: (names.append(job.name), start(job))[1])
+    return names
+
+
+def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = cut()
+    names = jobs_of(monkeypatch)
+    alone = partrain.run(settings, tmp_path / "alone", small, show=False)
+    assert sorted(names) == ["segment 0", "segment 1", "segment 2", "segment 3"]
+    names.clear()
+    packed = partrain.run(replace(settings, launch=PACKED), tmp_path / "packed", small, show=False)
+    assert sorted(names) == ["pack of 2", "segment 0", "segment 3"]
+    assert difference(tmp_path / "alone", tmp_path / "packed") < 1e-10
+    assert packed["test_accuracy"] == alone["test_accuracy"]
+    assert [part["epochs"] for part in packed["segments"]] == [part["epochs"] for part in alone["segments"]]
+    assert all(part["peak_memory_bytes"] > 0 for part in packed["segments"])
+
+
+@pytest.mark.parametrize("schedule", ["parallel", "sequential"])
+def test_several_seeds_of_a_run_are_one_pack(
+    small: Dataset, tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = cut(partition=PartitionSettings(segments=2), schedule=ScheduleSettings(name=schedule), launch=PACKED)
+    runs: dict[str | Path, RunSettings] = {
+        tmp_path / f"seed{seed}": replace(settings, seed=seed, labels=labels)
+        for seed, labels in enumerate((LabelSettings(), LabelSettings(family="gaussian"), LabelSettings(scale=2.0)))
+    }
+    names = jobs_of(monkeypatch)
+    results = partrain.run_together(runs, tmp_path / "packs", small, show=False)
+    assert names == (["pack of 6"] if schedule == "parallel" else ["pack of 3", "pack of 3"])
+    folder, own = list(runs.items())[1]
+    expected = partrain.run(replace(own, launch=ALONE), tmp_path / "alone", small, show=False)
+    assert difference(Path(folder), tmp_path / "alone") < 1e-10
+    assert results[Path(folder)]["test_accuracy"] == expected["test_accuracy"]
+    assert torch.equal(partrain.load(folder).state_dict()["linear0.weight"], _weight(Path(folder)))
+
+
+def _weight(run: Path) -> torch.Tensor:
+    return checkpoint.load(run / "segments/0/checkpoint.safetensors")[0]["model.linear0.weight"].float()
+
+
+def test_one_run_that_fails_does_not_keep_the_others_from_finishing(small: Dataset, tmp_path: Path) -> None:
+    settings = settings_of(partition=PartitionSettings(segments=1), launch=PACKED)
+    runs: dict[str | Path, RunSettings] = {
+        tmp_path / "good": settings,
+        tmp_path / "bad": replace(settings, train=replace(TRAIN, lr=1e200)),
+        tmp_path / "too": replace(settings, seed=1),
+    }
+    with pytest.raises(SegmentFailed, match=r"^bad, segment 0: segment 0: the loss is nan at epoch 1, step "):
+        partrain.run_together(runs, tmp_path / "packs", small, show=False)
+    assert [(folder / "results.json").exists() for folder in map(Path, runs)] == [True, False, True]
+
+
+def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs(name: str, launch: LaunchSettings) -> dict[str | Path, RunSettings]:
+        return {tmp_path / name / str(seed): settings_of(seed=seed, launch=launch) for seed in range(2)}
+
+    partrain.run_together(runs("undisturbed", PACKED), tmp_path / "packs", small, show=False)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    packs = tmp_path / "packs of disturbed"
+    with monkeypatch.context() as patch:
+        patch.setattr(local._Supervisor, "_look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            partrain.run_together(runs("disturbed", PACKED), packs, small, show=False)
+    plan = checkpoint.read_json(packs / "0/packs.json")
+    # on going on, what was packed stays packed
+    partrain.run_together(runs("disturbed", ALONE), packs, small, show=False)
+    assert checkpoint.read_json(packs / "0/packs.json") == plan == ["cpu"]
+    for seed in "01":
+        one, other = (tmp_path / name / seed / "model/model.safetensors" for name in ("undisturbed", "disturbed"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_cannot_be_packed_with_other_runs(small: Dataset, tmp_path: Path) -> None:
+    group = replace(cut(), strategy=partrain.settings.StrategySettings(name="gpipe"))
+    with pytest.raises(ValueError, match=r"a: strategy=gpipe cannot be packed with other runs$"):
+        partrain.run_together({tmp_path / "a": group}, tmp_path / "packs", small, show=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> None:
+    launch = LaunchSettings(device="cpu", threads=1, pack="auto", pack_memory_gib=1e-6)
+    network = CustomSettings(builder="own_networks:plain")
+    runs: dict[str | Path, RunSettings] = {
+        tmp_path / str(n): settings_of(seed=n, network=network, launch=launch) for n in range(2)
+    }
+    with pytest.raises(
+        ValueError, match=r"^one training of the pack needs [\d,]+ bytes, its budget is 1,073; raise launch"
+    ):
+        partrain.run_together(runs, tmp_path / "packs", small, show=False)

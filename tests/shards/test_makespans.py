@@ -1,0 +1,74 @@
+"""experiments/simulate.py: how long recorded costs would take on other devices."""
+
+from pathlib import Path
+
+import pytest
+from scripting import run_script
+
+from partrain.shards.makespans import SimulateSettings, makespans
+from partrain.shards.scheduler import Cost
+from partrain.shards.simulator import Load, write_loads
+
+
+@pytest.fixture
+def costs(tmp_path: Path) -> str:
+    """Three models: twice 3 s a step, 10 steps; once 1 s, 90 steps; and one that did none."""
+    units = tuple(Cost(seconds=1.0) for _ in range(3))
+    path = tmp_path / "costs.json"
+    short = Load(units=units, steps=10)
+    write_loads(path, [short, short, Load(units=units[:1], steps=90), Load(units=units, steps=0)])
+    return str(path)
+
+
+def test_makespans_and_what_no_schedule_is_under(costs: str) -> None:
+    one, two, eight = makespans(SimulateSettings(costs=costs, devices=[1, 2, 8]))
+    assert (one.makespan, one.equal_share, one.critical_path) == (150, 150, 90)
+    assert (two.makespan, two.equal_share, two.critical_path) == (90, 75, 90)
+    assert (eight.makespan, eight.speedup) == (90, pytest.approx(150 / 90))
+    assert two.busy == pytest.approx(150 / 180)
+    (more,) = makespans(SimulateSettings(costs=costs, devices=[1], copies=2, steps=2))
+    assert more.makespan == 2 * (6 + 6 + 2 + 6)  # the fourth model does steps too
+
+
+def test_what_is_printed(costs: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    outcome = run_script(
+        "simulate", f"costs={costs}", "devices=[2]", "policies=[longest_remaining,fifo]", f"csv={table}"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "3 models, 110 steps, from " in outcome.out
+    assert "beyond 2 devices nothing is gained." in outcome.out
+    rows = table.read_text().splitlines()
+    assert rows[0] == "devices,policy,makespan,critical_path,equal_share,busy,speedup"
+    assert rows[1].startswith("2,longest_remaining,90.0,90.0,75.0,")
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "costs=<file> is needed: the costs.json that a sharded training has left in its folder"),
+        (["costs=/nowhere/costs.json"], "costs=/nowhere/costs.json: there is no such file"),
+        (["costs=x", "devices=[0]"], "devices must be at least 1, got 0"),
+        (["costs=x", "devices=[]"], "devices=[] is empty; give at least one number, e.g. devices=[1,2,4]"),
+        (["costs=x", "copies=0"], "copies must be at least 1, got 0"),
+        (["costs=x", "policies=[best]"], "policies=best is unknown; known: fifo, longest_remaining, random"),
+        (["costs=x", "device=[2]"], "there is no setting device; did you mean devices?"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], message: str) -> None:
+    outcome = run_script("simulate", *words)
+    assert (outcome.code, outcome.error) == (1, f"error: {message}")
+
+
+def test_costs_that_are_no_costs(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text("{")
+    assert run_script("simulate", f"costs={path}").error.startswith(f"error: {path} is damaged")
+    path.write_text('{"accuracy": 0.5}')
+    told = f"error: {path} is damaged: it does not hold the costs of a sharded training"
+    assert run_script("simulate", f"costs={path}").error == told
+    write_loads(path, [Load(units=(Cost(seconds=1.0),), steps=0)])
+    assert run_script("simulate", f"costs={path}").error == (
+        f"error: costs={path} holds no model that did a step; take that of another training"
+    )

@@ -1,0 +1,194 @@
+"""The scheduler and its policies, and what the simulator makes of them."""
+
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from partrain.shards.policies import FirstReady, LongestRemaining, Random, Ready
+from partrain.shards.scheduler import Cost, Scheduler, Unit, num_units, unit_at
+from partrain.shards.simulator import Load, Simulation, lower_bound, read_loads, simulate, write_loads
+
+
+def load(*seconds: float, steps: int = 1, transfer: float = 0.0) -> Load:
+    return Load(units=tuple(Cost(seconds=each, load=transfer, store=transfer) for each in seconds), steps=steps)
+
+
+def test_the_units_of_a_step() -> None:
+    units = [unit_at(7, 2, position, 3) for position in range(num_units(3))]
+    assert [(unit.shard, unit.forward, unit.backward) for unit in units] == [
+        (0, True, False),
+        (1, True, False),
+        (2, True, True),
+        (1, False, True),
+        (0, False, True),
+    ]
+    assert unit_at(7, 2, 0, 1) == Unit(7, 2, 0, 0, True, True)
+
+
+def ready(remaining: list[float], resident: list[bool] | None = None, step: float = 1.0) -> Ready:
+    count = len(remaining)
+    return Ready(
+        np.array(remaining), np.full(count, step), np.arange(count)[::-1], np.array(resident or [False] * count)
+    )
+
+
+def test_the_longest_is_chosen_unless_one_that_is_nearly_as_long_saves_a_transfer() -> None:
+    policy = LongestRemaining()
+    assert policy.choose(ready([3.0, 5.0, 4.0])) == 1
+    assert policy.choose(ready([5.0, 5.0])) == 0
+    assert policy.choose(ready([3.0, 5.0, 4.0], [False, False, True])) == 2
+    assert policy.choose(ready([3.0, 5.0, 4.0], [True, False, False])) == 1  # too far behind
+    assert FirstReady().choose(ready([3.0, 5.0, 4.0])) == 2
+    assert {Random(0).choose(ready([1.0] * 3)) for _ in range(5)} == {Random(0).choose(ready([1.0] * 3))}
+
+
+def test_idle_devices_come_first_and_none_waits_behind_another_in_vain() -> None:
+    scheduler = Scheduler(2, LongestRemaining(), ties=False)
+    for _ in range(3):
+        scheduler.add(1, 1, [1.0])
+    assert [(device, unit.model) for device, unit in scheduler.deal()] == [(0, 0), (1, 1)]
+    assert scheduler.deal() == []  # the third is for whoever is idle first
+    scheduler.finish(1, unit_at(1, 0, 0, 1))
+    assert [(device, unit.model) for device, unit in scheduler.deal()] == [(1, 2)]
+    more = Scheduler(2, LongestRemaining(), ties=False)
+    for _ in range(5):
+        more.add(1, 1, [1.0])
+    assert [(device, unit.model) for device, unit in more.deal()] == [(0, 0), (1, 1), (0, 2), (1, 3)]
+
+
+def test_a_tied_backward_pass_is_where_the_forward_pass_was() -> None:
+    for ties in (True, False):
+        result = simulate([load(1.0, 2.0, 3.0, steps=5) for _ in range(5)], 3, Random(1), ties)
+        homes = {(unit.model, unit.step, unit.shard): device for device, unit, _, _ in result.timeline if unit.forward}
+        same = [
+            homes[unit.model, unit.step, unit.shard] == device
+            for device, unit, _, _ in result.timeline
+            if not unit.forward
+        ]
+        assert len(same) == 25
+        assert all(same) == ties
+
+
+def test_a_model_that_ends_early_and_one_that_is_dropped() -> None:
+    scheduler = Scheduler(1, FirstReady(), ties=False, double_buffer=False)
+    scheduler.add(1, 10, [1.0])
+    scheduler.add(1, 10, [1.0])
+    ((_, unit),) = scheduler.deal()
+    scheduler.finish(0, unit)
+    scheduler.set_end(0, 1)
+    scheduler.drop(1)
+    assert scheduler.deal() == []
+    assert not scheduler.left()
+
+
+def test_closing_ends_the_steps_that_are_begun_and_begins_none() -> None:
+    scheduler = Scheduler(1, FirstReady(), ties=False, double_buffer=False)
+    scheduler.add(2, 5, [1.0] * 3)
+    scheduler.add(2, 5, [1.0] * 3)
+    ((_, unit),) = scheduler.deal()
+    scheduler.closing = True
+    done = []
+    while unit:
+        scheduler.finish(0, unit)
+        done.append((unit.model, unit.step, unit.position))
+        unit = next((each for _, each in scheduler.deal()), None)
+    assert done == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
+    assert not scheduler.left()
+
+
+def test_what_a_lost_device_takes_with_it() -> None:
+    scheduler = Scheduler(2, FirstReady(), ties=True, double_buffer=False)
+    scheduler.add(2, 5, [1.0] * 3)
+    scheduler.add(2, 5, [1.0] * 3)
+    (_, first), (_, second) = scheduler.deal()
+    scheduler.finish(0, first)  # its activations are kept on device 0
+    scheduler.finish(1, second)
+    assert scheduler.lose(0) == [0]
+    scheduler.restart(0, 0)
+    assert scheduler.next_unit(0) == unit_at(0, 0, 0, 2)
+
+
+def test_a_model_that_has_left_is_not_lost_with_a_device() -> None:
+    scheduler = Scheduler(1, FirstReady(), ties=True, double_buffer=False)
+    scheduler.add(2, 5, [1.0] * 3)
+    ((_, unit),) = scheduler.deal()
+    scheduler.finish(0, unit)  # its activations are kept there
+    scheduler.drop(0)
+    assert scheduler.lose(0) == []
+
+
+def overlaps(result: Simulation) -> bool:
+    """Whether a model or a device ever does two things at once, or a model's units are out of order."""
+    by_model: dict[int, list[tuple[float, float, int, int]]] = {}
+    by_device: dict[int, list[tuple[float, float]]] = {}
+    for device, unit, begin, end in result.timeline:
+        by_model.setdefault(unit.model, []).append((begin, end, unit.step, unit.position))
+        by_device.setdefault(device, []).append((begin, end))
+    for spans in by_model.values():
+        spans.sort(key=lambda each: each[2:])
+        if any(after[0] < before[1] - 1e-9 for before, after in itertools.pairwise(spans)):
+            return True
+    for times in by_device.values():
+        times.sort()
+        if any(after[0] < before[1] - 1e-9 for before, after in itertools.pairwise(times)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("policy", [LongestRemaining(), FirstReady(), Random(0)])
+@pytest.mark.parametrize("double_buffer", [True, False])
+def test_a_simulation_does_every_unit_once_and_nothing_twice_at_once(policy: object, double_buffer: bool) -> None:
+    draw = random.Random(0)
+    loads = [
+        load(*(draw.uniform(1, 5) for _ in range(2 * draw.randint(1, 4) - 1)), steps=draw.randint(1, 9), transfer=0.5)
+        for _ in range(7)
+    ]
+    result = simulate(loads, 3, policy, double_buffer=double_buffer)  # type: ignore[arg-type]
+    done = [(unit.model, unit.step, unit.position) for _, unit, _, _ in result.timeline]
+    expected = {(n, s, p) for n, each in enumerate(loads) for s in range(each.steps) for p in range(len(each.units))}
+    assert (len(done), set(done)) == (len(expected), expected)
+    assert not overlaps(result)
+    assert result.makespan >= result.lower_bound == lower_bound(loads, 3)
+    work = sum(each.seconds for each in loads)
+    assert result.busy == pytest.approx(work / (3 * result.makespan))
+
+
+def test_makespans_that_can_be_told_by_hand() -> None:
+    one = simulate([load(1.0, 2.0, 3.0, steps=4)], 2, LongestRemaining())
+    assert one.makespan == pytest.approx(24)  # a model alone waits for itself
+    two = simulate([load(1.0, steps=6), load(1.0, steps=6)], 2, LongestRemaining())
+    assert two.makespan == pytest.approx(6)
+    # alone, the next shard is copied in beside the computation, and what has changed is copied back before it goes on
+    alone = load(2.0, 3.0, 2.0, steps=4, transfer=0.5)
+    assert simulate([alone], 1, FirstReady()).makespan == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
+    assert alone.path == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
+    # transfers beside the computation of others take no time of their own, but for the first in and the last out
+    hidden = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady())
+    assert hidden.makespan == pytest.approx(1 + 4 * 3 * 2 + 1)
+    shown = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady(), double_buffer=False)
+    assert shown.makespan == pytest.approx(4 * 3 * (1 + 2 + 1))
+
+
+def test_longest_first_beats_first_in_where_one_model_is_longer() -> None:
+    loads = [load(1.0, steps=10) for _ in range(6)] + [load(1.0, steps=30)]
+    longest, fifo = (simulate(loads, 3, policy) for policy in (LongestRemaining(), FirstReady()))
+    assert longest.makespan == longest.lower_bound == 30
+    assert fifo.makespan > 35
+
+
+def test_costs_are_kept(tmp_path: Path) -> None:
+    loads = [load(1.0, 2.0, 3.0, steps=4, transfer=0.5), load(2.0)]
+    write_loads(tmp_path / "costs.json", loads)
+    assert read_loads(tmp_path / "costs.json") == read_loads(str(tmp_path / "costs.json")) == loads
+
+
+def test_what_cannot_be_simulated() -> None:
+    with pytest.raises(ValueError, match=r"^there is no model to simulate; give at least one$"):
+        simulate([], 2, FirstReady())
+    with pytest.raises(ValueError, match=r"^devices=0 must be at least 1$"):
+        simulate([load(1.0)], 0, FirstReady())
+    with pytest.raises(ValueError, match=r"^a step of n shards has 2 n - 1 units, there are 2$"):
+        load(1.0, 2.0)

@@ -1,0 +1,246 @@
+"""A worker by itself, in this process: what it holds, what it copies, and what it says when a unit fails."""
+
+import contextlib
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sharding import settings_of
+from trainings import write_tasks
+
+from partrain.data import Dataset
+from partrain.networks import MLPSettings
+from partrain.packs.capacity import LiveBytes
+from partrain.shards.crew import worker_settings
+from partrain.shards.device_worker import Worker
+from partrain.shards.host import HostMemory
+from partrain.shards.layout import Layout
+from partrain.shards.member import Member
+from partrain.shards.memory import DeviceMemory
+from partrain.shards.messages import Failure, Forget, Outcome, Prefetch, ShardSpec, Welcome
+from partrain.shards.model import ShardedModel
+from partrain.shards.preparation import Preparation
+from partrain.shards.scheduler import num_units, unit_at
+from partrain.shards.settings import ShardSettings
+from partrain.training.context import Control
+
+CPU = torch.device("cpu")
+ROOM = 400_000  # bytes of the device
+
+
+@dataclass
+class Wire:
+    """What a worker is sent, and what it says."""
+
+    inbox: list[Any] = field(default_factory=list)
+    said: list[Any] = field(default_factory=list)
+
+    def recv(self) -> Any:
+        if not self.inbox:
+            raise EOFError
+        return self.inbox.pop(0)
+
+    def send(self, answer: Any) -> None:
+        self.said.append(answer)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostMemory]:
+    with contextlib.closing(HostMemory(tmp_path, on_disk=True)) as memory:
+        yield memory
+
+
+def make_member(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> Member:
+    (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
+    member = Member(task, folder.name, Control(task))
+    settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
+    Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(member, host)
+    return member
+
+
+def make_worker(double_buffer: bool = False) -> tuple[Worker, Wire]:
+    wire = Wire()
+    settings = ShardSettings(budget_gib=ROOM / 2**30, separate=True, double_buffer=double_buffer)
+    return Worker(wire, worker_settings(["cpu"], settings, threads=1)[0]), wire  # type: ignore[arg-type]
+
+
+def do_step(worker: Worker, wire: Wire, members: list[Member]) -> list[int]:
+    """A step of each, unit by unit in turns; the bytes that were copied for each unit."""
+    copied = []
+    for position in range(max(num_units(len(member.versions)) for member in members)):
+        for number, member in enumerate(members):
+            shards = len(member.versions)
+            if position < num_units(shards):
+                wire.inbox.append(member.visit(unit_at(number, member.training.progress.step, position, shards)))
+                worker.run()
+                outcome = wire.said.pop()
+                assert isinstance(outcome, Outcome), outcome
+                copied.append(outcome.bytes_in)
+                member.done(outcome)
+    return copied
+
+
+def in_host_memory(worker: Worker) -> list[torch.Tensor]:
+    """What the worker has mapped: shards, outputs and gradients."""
+    crossings = (crossing for crossings in worker.crossings.values() for pair in crossings for crossing in pair)
+    return [*worker.memory._hosts.values(), *crossings]
+
+
+@pytest.mark.parametrize("double_buffer", [False, True])
+def test_what_is_on_the_device_is_never_more_than_the_budget(
+    small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
+) -> None:
+    """Every byte is counted that a step makes and has not let go of: shards, activations, gradients, temporaries."""
+    how = ShardSettings(activations="recompute", double_buffer=double_buffer)
+    members = [make_member(small, tmp_path / name, host, how) for name in ("one", "other")]
+    state = sum(shard.layout.num_bytes for member in members for shard in member.known_spec.shards)
+    assert state > 3 * ROOM
+    worker, wire = make_worker()  # in one thread, as bytes are counted in one
+    wire.inbox += [Welcome(number, member.known_spec) for number, member in enumerate(members)]
+    do_step(worker, wire, members)
+    worker.memory._residents.clear()  # so that all that is there is seen to come
+    live = LiveBytes()
+    live._live |= {held.untyped_storage()._cdata for held in in_host_memory(worker)}  # is not the device's
+    with live:
+        do_step(worker, wire, members)
+    kept = (
+        sum(len(member.versions) - 1 for member in members) * torch.get_rng_state().nbytes
+    )  # in the scheduler's process
+    assert ROOM / 2 < live.peak <= ROOM + kept
+    assert worker.memory.peak <= ROOM
+
+
+@pytest.mark.parametrize("double_buffer", [False, True])
+def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
+    small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
+) -> None:
+    """Its threads wait with the last unit's names still bound; all that is in them has been let go of."""
+    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker(double_buffer)
+    seen = []
+
+    def look() -> Any:
+        if wire.inbox:
+            return wire.inbox.pop(0)
+        while not wire.said:
+            time.sleep(0.01)
+        (resident,) = worker.memory._residents.values()
+        while resident.in_use:
+            time.sleep(0.01)
+        seen.append(weakref.ref(resident.buffer))
+        del resident
+        worker.memory._residents.clear()
+        time.sleep(0.1)
+        seen.append(seen[-1]())
+        raise EOFError
+
+    wire.recv = look  # type: ignore[method-assign]
+    wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+    worker.run()
+    assert len(seen) == 2
+    assert seen[1] is None
+
+
+def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
+    small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no coffee")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedModel, "__init__", fail)
+        wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+        worker.run()
+    failure = wire.said.pop()
+    assert isinstance(failure, Failure)
+    assert str(failure.error).splitlines()[0] == "RuntimeError: no coffee"
+
+
+def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, host: HostMemory) -> None:
+    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker()
+    wire.inbox.append(Welcome(0, member.known_spec))
+    layouts = [shard.layout for shard in member.known_spec.shards]
+    assert len(layouts) > 2
+    copied = do_step(worker, wire, [member])
+    assert copied[: len(layouts)] == [layout.forward_bytes for layout in layouts[:-1]] + [layouts[-1].num_bytes]
+    assert copied[len(layouts)] in (0, layouts[-2].num_bytes - layouts[-2].forward_bytes, layouts[-2].num_bytes)
+    wire.inbox.append(Prefetch(0, 1, member.versions[1], backward=True))
+    worker.run()
+    wire.inbox.append(Prefetch(0, 1, member.versions[1], backward=True))
+    with LiveBytes() as live:
+        worker.run()
+    assert live.peak == 0
+
+
+def test_a_unit_that_fails_is_said_and_other_models_go_on(
+    small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory as on a GPU, once; the worker is the same afterwards."""
+    members = [make_member(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
+    worker, wire = make_worker()
+    wire.inbox += [Welcome(number, member.known_spec) for number, member in enumerate(members)]
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        patch.setattr(ShardedModel, "compute", fail)
+        wire.inbox.append(members[0].visit(unit_at(0, 0, 0, len(members[0].versions))))
+        worker.run()
+    failure = wire.said.pop()
+    assert isinstance(failure, Failure)
+    assert isinstance(failure.error, torch.OutOfMemoryError)
+    assert str(failure.error) == "CUDA out of memory. Tried to allocate 2.00 GiB"
+    wire.inbox.append(Forget(0))
+    worker.run()
+    unit_numbers = do_step(worker, wire, [_Absent(), members[1]])  # type: ignore[list-item]
+    assert len(unit_numbers) == num_units(len(members[1].versions))
+    assert {key[0] for key in worker.memory._residents} == {1}
+
+
+class _Absent:
+    """In place of a model that has left."""
+
+    versions = ()
+
+
+def spec(num_bytes: int, folder: Path, work: int = 0) -> ShardSpec:
+    path = folder / f"{num_bytes}-{work}"
+    path.write_bytes(bytes(num_bytes))
+    layout = Layout({}, {}, (0, 0), num_bytes, num_bytes)
+    return ShardSpec(start=None, stop=None, layout=layout, file=path, work_bytes=work)
+
+
+def test_who_was_used_last_stays_longest(tmp_path: Path) -> None:
+    memory = DeviceMemory(CPU, 100, separate=True)
+    for number in range(3):
+        memory.give(memory.take((number, 0), spec(30, tmp_path), 0), 0)
+    memory.give(memory.take((0, 0), spec(30, tmp_path), 0), 0)
+    memory.take((3, 0), spec(30, tmp_path, work=10), 0)
+    assert list(memory._residents) == [(2, 0), (0, 0), (3, 0)]
+    assert memory.peak == 100
+
+
+def test_a_shard_that_has_changed_elsewhere_is_copied_again(tmp_path: Path) -> None:
+    memory = DeviceMemory(CPU, 100, separate=True)
+    first = memory.take((0, 0), spec(30, tmp_path), 0)
+    first.loaded = 30
+    memory.give(first, 1)
+    assert memory.take((0, 0), spec(30, tmp_path), 1) is first
+    memory.leave(first)
+    again = memory.take((0, 0), spec(30, tmp_path), 2)
+    assert (again is first, again.loaded) == (False, 0)
+
+
+def test_one_that_is_alone_is_let_in_whatever_its_size(tmp_path: Path) -> None:
+    memory = DeviceMemory(CPU, 10, separate=True)
+    assert len(memory.take((0, 0), spec(30, tmp_path), 0).buffer) == 30

@@ -1,0 +1,85 @@
+"""Every model trained in shards comes to the weights that it comes to alone, wherever its shards have been."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
+from trainings import difference, write_tasks
+
+from partrain.data import Dataset
+from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.settings import RunSettings
+from partrain.shards.settings import ShardSettings
+from partrain.shards.simulator import read_loads
+from partrain.shards.train import train_sharded
+from partrain.training.segment import train
+
+TOLERANCE = 1e-10  # of any weight, in fp64
+
+
+def sharded_and_alone(
+    small: Dataset, tmp_path: Path, settings: list[RunSettings], devices: int = 2, **changed: Any
+) -> tuple[Any, Any]:
+    alone, sharded = (write_tasks(tmp_path / kind, small, settings) for kind in ("alone", "sharded"))
+    for folder in alone:
+        assert train(folder)
+    how = ShardSettings(**{"budget_gib": TIGHT, **changed})
+    assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", how, show=False) == {}
+    return sharded, alone
+
+
+# none of them fits into ROOM bytes as one, and every layer does
+NETWORKS: list[NetworkSettings] = [
+    MLPSettings(depth=7, width=32),
+    MLPSettings(depth=6, width=32, dropout=0.3),
+    MLPSettings(depth=6, width=32, normalization="layer", activation="tanh"),
+    CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),  # with batch norm
+    CustomSettings(builder="own_networks:attending"),
+    CustomSettings(builder="own_networks:tied"),
+    CustomSettings(builder="own_networks:frozen"),
+]
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+def test_every_kind_of_layer(small: Dataset, tmp_path: Path, activations: str) -> None:
+    settings = [settings_of(**{"network": network, **varied}) for network in NETWORKS for varied in VARIED[:3]]
+    how = {"activations": activations, "separate": True, "budget_gib": ROOM / 2**30}
+    sharded, alone = sharded_and_alone(small, tmp_path, settings, **how)
+    assert difference(sharded, alone) < TOLERANCE
+    shards = [load.shards for load in read_loads(tmp_path / "shards/costs.json")]
+    assert [min(shards[3 * n : 3 * n + 2]) > 1 for n in range(len(NETWORKS))] == [True] * len(NETWORKS)
+
+
+@pytest.mark.parametrize(("policy", "devices"), [("longest_remaining", 1), ("fifo", 2), ("random", 3)])
+def test_every_policy_and_number_of_devices(small: Dataset, tmp_path: Path, policy: str, devices: int) -> None:
+    settings = [settings_of(**varied) for varied in VARIED]
+    how = {"policy": policy, "double_buffer": devices != 2, "separate": devices == 3}
+    assert difference(*sharded_and_alone(small, tmp_path, settings, devices, **how)) < TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_lower_precisions_come_to_the_same_bits(small: Dataset, tmp_path: Path, precision: str) -> None:
+    settings = [settings_of(seed=n, train=replace(TRAIN, precision=precision)) for n in range(3)]
+    how = {"budget_gib": 140_000 / 2**30, "separate": True}
+    assert difference(*sharded_and_alone(small, tmp_path, settings, **how)) == 0
+    assert max(load.shards for load in read_loads(tmp_path / "shards/costs.json")) > 1
+
+
+def test_segments_with_labels_of_their_own(small: Dataset, tmp_path: Path) -> None:
+    """Segments need nothing of one another: to the scheduler they are models like any other."""
+    settings = settings_of(partition=PartitionSettings(segments=3))
+    sharded, alone = sharded_and_alone(small, tmp_path, [settings], budget_gib=1.0)
+    assert len(sharded) == 3
+    assert difference(sharded, alone) < TOLERANCE
+
+
+def test_what_a_model_leaves_is_what_it_leaves_alone(small: Dataset, tmp_path: Path) -> None:
+    (sharded,), (alone,) = sharded_and_alone(small, tmp_path, [settings_of()])
+    rows = [list(csv.DictReader((folder / "metrics.csv").read_text().splitlines())) for folder in (sharded, alone)]
+    told = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "warning")
+    assert [[row[name] for name in told] for row in rows[0]] == [[row[name] for name in told] for row in rows[1]]
+    assert len(rows[0]) == 2

@@ -1,0 +1,252 @@
+"""What befalls shards of many models: stops, lost workers, failures, and what cannot be trained at all."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
+from trainings import difference, write_tasks
+
+from partrain.data import Dataset
+from partrain.device import available_devices
+from partrain.errors import SegmentFailed
+from partrain.networks import MLPSettings
+from partrain.shards import crew
+from partrain.shards.driver import ShardedTraining
+from partrain.shards.settings import ShardSettings
+from partrain.shards.simulator import read_loads
+from partrain.shards.train import train_sharded
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.segment import train
+
+HERE = ", ".join(available_devices())
+HOW = ShardSettings(budget_gib=TIGHT)
+
+
+def trained_alone(small: Dataset, folder: Path, settings: list) -> list[Path]:  # type: ignore[type-arg]
+    folders = write_tasks(folder, small, settings)
+    for each in folders:
+        train(each)
+    return folders
+
+
+def disturb(monkeypatch: pytest.MonkeyPatch, after: int, what: Callable[[ShardedTraining], None]) -> None:
+    """Do `what` once so many units are done."""
+    done, count = ShardedTraining.done, [0]
+
+    def disturbed(self: ShardedTraining, *arguments: object) -> None:
+        done(self, *arguments)  # type: ignore[arg-type]
+        count[0] += 1
+        if count[0] == after:
+            what(self)
+
+    monkeypatch.setattr(ShardedTraining, "done", disturbed)
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+def test_stopped_and_called_again_it_ends_with_the_same_bits(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activations: str
+) -> None:
+    settings = [settings_of(seed=n, network=MLPSettings(depth=4, width=32, dropout=0.3)) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders, how = write_tasks(tmp_path / "sharded", small, settings), replace(HOW, activations=activations)
+    with monkeypatch.context() as patch:
+        disturb(patch, 40, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False)
+    steps = [checkpoint.load_metadata(folder / CHECKPOINT)["step"] for folder in folders]
+    assert all(0 < step < 20 for step in steps), steps
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}  # nothing is left to do
+    assert difference(folders, alone) == 0
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoints(
+    small: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    activations: str,
+) -> None:
+    settings = [settings_of(seed=n) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    disturb(monkeypatch, 70, lambda training: training.crew[0].process.kill())
+    how = replace(HOW, activations=activations)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert "worker 0 has died; " in capsys.readouterr().out
+
+
+def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhere(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [settings_of(seed=n) for n in range(3)]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    disturb(monkeypatch, 40, lambda training: os.kill(training.crew[1].process.pid, signal.SIGSTOP))
+    how = replace(HOW, stall_seconds=5.0)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert "worker 1 has been at one unit for 5 s; " in capsys.readouterr().out
+
+
+def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
+    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [settings_of(), settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd")), settings_of(seed=2)]
+    alone = trained_alone(small, tmp_path / "alone", [settings[0], settings[2]])
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", HOW)
+    (failed,) = failures
+    assert failed == folders[1]
+    assert "the loss is nan at epoch 1" in failures[failed] or "the loss is inf at epoch 1" in failures[failed]
+    assert checkpoint.read_json(failed / "error.json")["message"] == failures[failed]
+    assert difference([folders[0], folders[2]], alone) == 0
+    assert "FAILED: segment 0: the loss is " in capsys.readouterr().out
+
+
+def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(small: Dataset, tmp_path: Path) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(
+        ValueError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
+    ) as caught:
+        train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show=False)
+    told = float(str(caught.value).rpartition(" ")[2])
+    settings = ShardSettings(budget_gib=told)
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show=False) == {}
+
+
+def test_host_memory_that_is_too_small_is_said_before_anything_begins(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr("partrain.multi.shards.host.free_bytes", lambda device: 1000)
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError, match=r"^these models need 0.00 GiB of host memory, 0.00 GiB are free; "):
+        train_sharded(folders, ["cpu"], tmp_path / "shards", show=False)
+    assert not list((tmp_path / "shards").glob("workers/*"))
+
+
+def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
+    alone = trained_alone(small, tmp_path / "alone", [settings_of(**VARIED[2])])
+    folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
+    how = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert difference(folders, alone) == 0
+    assert not list((tmp_path / "shards").glob("partrain-*"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ([], "devices: there is none; give at least one, e.g. cpu or cuda:0"),
+        (["cpu", "tpu:0"], f"devices=tpu:0: there is no such device here; available: {HERE} or auto"),
+        (["cuda:99"], f"devices=cuda:99: there is no such device here; available: {HERE} or auto"),
+    ],
+)
+def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: list[str], message: str) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError) as caught:
+        train_sharded(folders, devices, tmp_path / "shards")
+    assert str(caught.value) == message
+
+
+def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^tasks: there is none; give at least one$"):
+        train_sharded([], ["cpu"], tmp_path / "shards")
+    with pytest.raises(ValueError, match=r"tasks/none is no segment's folder: it has no task.json$"):
+        train_sharded([tmp_path / "tasks/none"], ["cpu"], tmp_path / "shards")
+    (one,) = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one, one], ["cpu"], tmp_path / "shards")
+    assert str(caught.value) == f"{one} is being trained already; give every task once"
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={tmp_path / "other": 1})
+    assert str(caught.value) == f"pauses: {tmp_path}/other is none of the tasks"
+    with pytest.raises(ValueError) as caught:
+        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={one: 0})
+    assert str(caught.value) == f"{one}: pause must be at least 1, got 0"
+    (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
+    with pytest.raises(ValueError) as caught:
+        train_sharded([compiled], ["cpu"], tmp_path / "shards")
+    assert str(caught.value) == f"{compiled}: train.compile=true is not for shards; leave it out"
+
+
+def test_models_join_while_others_train_and_leave_when_they_end(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is added beforehand, two from outside while it trains, and one when the first has ended."""
+    settings = [settings_of(**each) for each in VARIED]
+    alone = trained_alone(small, tmp_path / "alone", settings)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", HOW, show=False)
+    disturb(monkeypatch, 5, lambda _: [training.add(each) for each in folders[1:3]])  # type: ignore[func-returns-value]
+    ended: list[Path] = []
+    left: list[int] = []
+
+    def end(folder: Path) -> None:
+        if not ended:
+            training.add(folders[3])
+        ended.append(folder)
+        left.append(sum(len(list(each.iterdir())) for each in training.host.folders))
+
+    training.add(folders[0])
+    training.run(end)
+    assert sorted(ended) == sorted(folders)
+    assert training.failures == {}
+    assert difference(folders, alone) == 0
+    assert left[-1] == 0  # nothing of those that have left is in host memory
+    units = list(csv.DictReader((tmp_path / "shards/timeline.csv").read_text().splitlines()))
+    assert {row["model"] for row in units} == {str(folder.relative_to(tmp_path)) for folder in folders}
+    assert [load.steps for load in read_loads(tmp_path / "shards/costs.json")] == [20, 20, 20, 10]
+
+
+def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    folders = write_tasks(
+        tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
+    )
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW)
+    disturb(monkeypatch, 5, lambda _: training.add(folders[1]))
+    training.add(folders[0])
+    training.run()
+    assert list(training.failures) == [folders[1]]
+    assert "layer linear1 needs " in training.failures[folders[1]]
+    assert checkpoint.read_json(folders[1] / "error.json")["message"] == training.failures[folders[1]]
+    assert "sharded/1/segments/0 FAILED: " in capsys.readouterr().out
+    assert difference(folders[:1], alone) == 0
+
+
+def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
+    """As a search does: until an epoch, with the weights of that epoch kept; later it goes on from there."""
+    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    (folder,) = write_tasks(tmp_path / "sharded", small, [settings_of()])
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show=False)
+    training.add(folder, pause=1)
+    training.run()
+    assert checkpoint.load_metadata(folder / CHECKPOINT)["step"] == 10
+    assert (folder / "epochs/1.safetensors").exists()
+    training.add(folder)
+    training.run()
+    assert difference([folder], alone) == 0
+
+
+def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
+    disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
+    training.add(folders[0])
+    with pytest.raises(SegmentFailed) as caught:
+        training.run()
+    log = tmp_path / "shards/workers/0.txt"
+    assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"

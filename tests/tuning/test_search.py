@@ -1,0 +1,531 @@
+"""A search from settings to results, whoever trains: what is trained when, what is kept, what is said."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_trainer import FakeTrainer, formula
+from rich.console import Console
+from scripting import contents, wait_until
+
+from partrain.data import Dataset
+from partrain.launch.settings import LaunchSettings
+from partrain.networks import MLPSettings
+from partrain.partition.plan import PartitionSettings
+from partrain.report.settings import ReportSettings
+from partrain.rng import derive
+from partrain.settings import RunSettings, ScheduleSettings
+from partrain.storage import checkpoint
+from partrain.strategies.settings import StrategySettings
+from partrain.training.optimization import TrainSettings
+from partrain.tuning import page as search_page
+from partrain.tuning.brackets import successive_halving
+from partrain.tuning.configurations import Configuration
+from partrain.tuning.folder import RungResult
+from partrain.tuning.search import search
+from partrain.tuning.settings import SearchSettings
+from partrain.tuning.space import Space
+from partrain.tuning.trainer import Trial
+from partrain.tuning.view import View, epochs_seen
+
+SHARED = RunSettings(
+    network=MLPSettings(depth=3, width=16),
+    train=TrainSettings(epochs=9, batch_size=32),
+    launch=LaunchSettings(device="cpu", threads=1),
+    report=ReportSettings(page=False),
+)
+SHORT = replace(SHARED, train=replace(SHARED.train, epochs=3))  # brackets of 3 and of 2 configurations
+SPACE = ["train.lr=loguniform(1e-4,1e-1)", "network.width=choice(8,16)"]
+HYPERBAND = SearchSettings(space=SPACE)
+
+
+class Searches:
+    """`search` on a small data set, in `folder`."""
+
+    def __init__(self, dataset: Dataset, folder: Path) -> None:
+        self.dataset, self.folder = dataset, folder
+
+    def do(
+        self,
+        trainer: FakeTrainer,
+        settings: SearchSettings = HYPERBAND,
+        shared: RunSettings = SHARED,
+        arguments: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        return search(shared, settings, self.folder, self.dataset, arguments=arguments, trainer=trainer)
+
+    def json(self, name: str) -> Any:
+        return checkpoint.read_json(self.folder / name)
+
+
+@pytest.fixture
+def searches(small: Dataset, tmp_path: Path) -> Searches:
+    return Searches(small, tmp_path)
+
+
+def test_brackets_advance_together(searches: Searches) -> None:
+    trainer = FakeTrainer()
+    searches.do(trainer)
+    rungs = {path.stem: checkpoint.read_json(path) for path in (searches.folder / "rungs").iterdir()}
+    assert sorted(rungs) == ["0-0", "1-0", "1-1", "2-0", "2-1", "2-2"]
+    first, second, third = trainer.calls
+    # bracket 2 has the first nine, bracket 1 five, bracket 0 three
+    assert first == [(i, 1) for i in range(17)]
+    assert second == [(i, 3) for i in (*sorted(rungs["2-0"]["promoted"]), *range(9, 17))]
+    assert third == [(i, 9) for i in (*rungs["2-1"]["promoted"], *rungs["1-0"]["promoted"], 14, 15, 16)]
+    assert [len(rungs[name]["promoted"]) for name in sorted(rungs)] == [0, 1, 0, 3, 1, 0]
+    assert [rungs[name]["epochs"] for name in sorted(rungs)] == [9, 3, 9, 1, 3, 9]
+    for rung in rungs.values():
+        best = sorted(rung["scores"], key=lambda index: (-rung["scores"][index], int(index)))
+        assert rung["promoted"] == [int(index) for index in best[: len(rung["promoted"])]]
+        assert rung["failed"] == {}
+    assert [searches.json(f"waves/{wave}.json")["wave"] for wave in range(3)] == [0, 1, 2]
+    assert rungs["2-1"]["seconds"] == rungs["1-0"]["seconds"] == searches.json("waves/1.json")["seconds"]
+
+
+def test_the_other_methods(small: Dataset, tmp_path: Path) -> None:
+    trainer = FakeTrainer()
+    halving = SearchSettings(method="successive_halving", configurations=10, space=SPACE)
+    Searches(small, tmp_path / "halving").do(trainer, halving)
+    assert [[epochs for _, epochs in call] for call in trainer.calls] == [[1] * 10, [3] * 3, [9]]
+    trainer = FakeTrainer()
+    random = SearchSettings(method="random", configurations=4, space=SPACE)
+    Searches(small, tmp_path / "random").do(trainer, random)
+    assert trainer.calls == [[(index, 9) for index in range(4)]]
+    trainer = FakeTrainer()
+    grid = Searches(small, tmp_path / "grid")
+    grid.do(trainer, SearchSettings(method="grid", space=["seed=integer(0,1)", "network.width=choice(8,16)"]))
+    assert trainer.calls == [[(index, 9) for index in range(4)]]
+    assert [each["values"] for each in grid.json("configurations.json")] == [
+        {"seed": seed, "network.width": width} for seed in (0, 1) for width in (8, 16)
+    ]
+
+
+def test_lower_losses_are_better(searches: Searches) -> None:
+    settings = SearchSettings(method="random", configurations=3, space=SPACE, metric="validation_loss")
+    results = searches.do(FakeTrainer(scores={0: 0.4, 1: 0.2, 2: 0.3}), settings)
+    assert (results["best"]["index"], results["best"]["score"], results["metric"]) == (1, 0.2, "validation_loss")
+
+
+def test_configurations_come_from_the_seed_and_their_index(searches: Searches) -> None:
+    searches.do(FakeTrainer())
+    drawn = searches.json("configurations.json")
+    for index, each in enumerate(drawn):
+        values = Space.parse(SPACE).sample(np.random.default_rng(derive(0, "configuration", index)))
+        assert (each["index"], each["values"]) == (index, values)
+    assert [each["bracket"] for each in drawn] == [2] * 9 + [1] * 5 + [0] * 3
+
+
+def test_the_results(searches: Searches) -> None:
+    trainer = FakeTrainer()
+    results = searches.do(trainer)
+    assert searches.json("results.json") == results
+    drawn = searches.json("configurations.json")
+    full = [index for call in trainer.calls for index, epochs in call if epochs == 9]
+    assert len(full) == 5
+    scores = {index: formula(trial_of(drawn[index]["values"], 9)) for index in full}
+    winner = max(scores, key=lambda index: scores[index])
+    best = results["best"]
+    assert (best["index"], best["values"], best["epochs"]) == (winner, drawn[winner]["values"], 9)
+    assert (best["score"], best["test_accuracy"]) == (scores[winner], scores[winner] - 0.01)
+    assert best["command"] is None  # of arrays given from Python
+    assert trainer.finished == [(winner, 9)]
+    # those dropped after 1 epoch, after 3 of either bracket, and those that went all the way
+    assert results["epochs_trained"] == 6 * 1 + 2 * 3 + 4 * 3 + 5 * 9
+    assert (results["method"], results["metric"]) == ("hyperband", "validation_accuracy")
+    assert (results["configurations"], results["packed"]) == (17, False)
+    assert results["data"] == searches.dataset.provenance()
+    assert results["seconds"] == pytest.approx(sum(searches.json(f"waves/{wave}.json")["seconds"] for wave in range(3)))
+
+
+def trial_of(values: dict[str, Any], epochs: int) -> Trial:
+    settings = RunSettings(train=TrainSettings(lr=values["train.lr"]))
+    return Trial(index=0, settings=settings, folder=Path(), epochs=epochs)
+
+
+def test_the_command_of_the_winner(searches: Searches) -> None:
+    searches.dataset = replace(searches.dataset, name="glyphs")
+    settings = SearchSettings(method="grid", space=["train.lr=choice(0.01,0.02)", "labels=choice(sparse)"])
+    packed = replace(SHARED, launch=replace(SHARED.launch, pack="auto"))
+    results = searches.do(FakeTrainer(), settings, packed)
+    assert results["packed"] is True
+    assert results["best"]["command"] == (
+        "python experiments/train.py network.depth=3 network.width=16 labels=sparse train.epochs=9 train.batch_size=32 "
+        "train.lr=0.01 launch.device=cpu launch.threads=1 report.page=false"
+    )
+
+
+def test_the_leaderboard(searches: Searches) -> None:
+    searches.do(FakeTrainer(failing={1: 0, 15: 0}))
+    with (searches.folder / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = ["rank", "configuration", "bracket", "epochs", "score", "train.lr", "network.width", "outcome"]
+    assert list(rows[0]) == names
+    assert [row["rank"] for row in rows] == [*(str(rank) for rank in range(1, 16)), "", ""]
+    ranked = [(int(row["epochs"]), float(row["score"])) for row in rows[:-2]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert [epochs for epochs, _ in ranked] == [9] * 4 + [3] * 6 + [1] * 5
+    assert int(rows[0]["configuration"]) == searches.json("results.json")["best"]["index"]
+    assert [(row["configuration"], row["epochs"], row["score"]) for row in rows[-2:]] == [
+        ("1", "0", ""),
+        ("15", "0", ""),
+    ]
+    assert rows[-1]["outcome"] == "failed: segment 0: the loss is nan; see configurations/15/log.txt"
+    assert (searches.folder / "leaderboard.md").read_text().splitlines()[0] == "| " + " | ".join(names) + " |"
+
+
+def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(
+    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = FakeTrainer()
+    Searches(small, tmp_path / "sound").do(sound)
+    last, _ = sound.calls[2][0]  # which is to fail in the last rung now
+    capsys.readouterr()
+    searches, trainer = Searches(small, tmp_path / "search"), FakeTrainer(failing={4: 0, last: 3})
+    results = searches.do(trainer)
+    rung = searches.json("rungs/2-0.json")
+    assert rung["scores"]["4"] is None
+    assert rung["failed"] == {"4": "segment 0: the loss is nan; see configurations/4/log.txt"}
+    assert 4 not in rung["promoted"]
+    assert len(rung["promoted"]) == 3
+    rung = searches.json("rungs/2-2.json")
+    assert (rung["scores"], rung["promoted"]) == ({str(last): None}, [])
+    assert results["best"]["index"] not in (4, last)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
+    assert [line.split()[1] for line in lines] == ["4", str(last)]
+    assert re.fullmatch(
+        r"configuration 4 \(train\.lr=[\d.e-]+, network\.width=\d+\) FAILED: segment 0: the loss is nan; "
+        r"see configurations/4/log\.txt",
+        lines[0],
+    )
+
+
+def test_one_that_fails_on_the_way_to_a_rung_is_left_out_of_the_waves_before_it(searches: Searches) -> None:
+    reason = "segment 0: the loss is nan; see configurations/15/log.txt"
+    trainer = FakeTrainer(failing={15: 2})  # of bracket 0, which is scored after 9 epochs
+    searches.do(trainer)
+    assert [any(index == 15 for index, _ in call) for call in trainer.calls] == [True, True, False]
+    assert [searches.json(f"waves/{wave}.json")["failed"] for wave in range(3)] == [{}, {"15": reason}, {}]
+    rung = searches.json("rungs/0-0.json")
+    assert (rung["scores"]["15"], rung["failed"]) == (None, {"15": reason})
+
+
+def test_a_bracket_all_of_which_fail_on_the_way(searches: Searches) -> None:
+    trainer = FakeTrainer(failing=dict.fromkeys((14, 15, 16), 2))
+    results = searches.do(trainer)
+    rung = searches.json("rungs/0-0.json")
+    assert (rung["scores"], sorted(rung["failed"])) == (dict.fromkeys(("14", "15", "16")), ["14", "15", "16"])
+    assert results["best"]["index"] < 14
+
+
+def test_a_score_that_is_no_number_is_a_failure(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SearchSettings(method="random", configurations=3, space=SPACE, metric="validation_loss")
+    results = searches.do(FakeTrainer(scores={0: 0.4, 1: float("nan"), 2: 0.3}), settings)
+    rung = json.loads((searches.folder / "rungs/0-0.json").read_text(), parse_constant=pytest.fail)
+    assert (rung["scores"], rung["failed"]) == ({"0": 0.4, "1": None, "2": 0.3}, {"1": "its validation_loss is nan"})
+    assert results["best"]["index"] == 2
+    assert "FAILED: its validation_loss is nan" in capsys.readouterr().out
+
+
+def test_where_those_that_went_on_all_fail_the_winner_is_the_best_of_the_others(searches: Searches) -> None:
+    settings = SearchSettings(method="successive_halving", configurations=4, space=SPACE)
+    trainer = FakeTrainer(failing={2: 3}, scores={0: 0.1, 1: 0.3, 2: 0.4, 3: 0.2})
+    best = searches.do(trainer, settings)["best"]
+    assert (best["index"], best["epochs"], best["score"]) == (1, 3, 0.3)
+    assert trainer.finished == [(1, 3)]
+
+
+def test_where_all_fail_the_first_reason_is_said(searches: Searches) -> None:
+    failing = FakeTrainer(failing=dict.fromkeys(range(5), 0))
+    for _ in range(2):  # the second time from what the first left
+        with pytest.raises(ValueError) as caught:
+            searches.do(failing, shared=SHORT)
+        assert re.fullmatch(
+            r"all 5 configurations failed; configuration 0 \(train\.lr=[\d.e-]+, network\.width=\d+\): "
+            r"segment 0: the loss is nan; see configurations/0/log\.txt",
+            str(caught.value),
+        )
+    assert len(failing.calls) == 1
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def untimed(folder: Path) -> dict[str, Any]:
+    """All files below `folder`, without seconds."""
+    found: dict[str, Any] = {}
+    for name, data in contents(folder).items():
+        found[name] = data
+        if name.endswith(".json"):
+            found[name] = values = json.loads(data)
+            if isinstance(values, dict):
+                values.pop("seconds", None)
+    return found
+
+
+class Dying:
+    """In place of `checkpoint.write_atomic`: the process is killed before it writes file `number`, from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.left, self.write = number, checkpoint.write_atomic
+
+    def __call__(self, path: Path, *arguments: Any) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            raise Killed
+        self.write(path, *arguments)
+
+
+def test_killed_at_any_file_and_called_again_it_comes_to_the_same(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def do(name: str) -> dict[str, Any]:
+        return Searches(small, tmp_path / name).do(FakeTrainer(failing={3: 0}), shared=SHORT)
+
+    counting = Dying(10_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomic", counting)
+        do("whole")
+    files = 10_000 - counting.left
+    expected = untimed(tmp_path / "whole")
+    # what is searched, what was drawn; rungs, waves; those trained; the winner's results, the search's; the leaderboard
+    assert len(expected) == 2 + 3 + 2 + 4 + 2 + 2
+    for number in range(1, files + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_atomic", Dying(number))
+            with pytest.raises(Killed):
+                do(f"{number}")
+        results = do(f"{number}")
+        assert untimed(tmp_path / f"{number}") == expected, f"killed before file {number}"
+        assert results["best"] == expected["results.json"]["best"]
+
+
+def test_what_is_done_is_not_done_again(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
+    first = searches.do(FakeTrainer())
+    before = contents(searches.folder)
+    capsys.readouterr()
+    again = FakeTrainer()
+    assert searches.do(again) == first
+    assert (again.calls, again.finished) == ([], [])
+    assert contents(searches.folder) == before
+    assert capsys.readouterr().out.splitlines()[1] == "3 of 3 waves are done already"
+
+
+def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searches: Searches) -> None:
+    searches.do(FakeTrainer())
+    before = contents(searches.folder)
+    changed = replace(SHARED, seed=1, network=MLPSettings(depth=3, width=16, dropout=0.5))
+    with pytest.raises(ValueError) as caught:
+        searches.do(FakeTrainer(), replace(HYPERBAND, eta=2), changed)
+    assert str(caught.value) == (
+        f"{searches.folder} holds another search: search.eta is 3 there, 2 here; seed is 0 there, 1 here; "
+        "network.dropout is 0.0 there, 0.5 here; take a new folder"
+    )
+    assert contents(searches.folder) == before
+    moved = replace(SHARED, report=ReportSettings(page=False), launch=replace(SHARED.launch, max_restarts=0))
+    searches.do(FakeTrainer(), shared=moved)
+
+
+@pytest.mark.parametrize(
+    ("space", "shared", "message"),
+    [
+        ([], {}, "search.space is empty; "),
+        (["train.lrr=uniform(0,1)"], {}, "there is no setting train.lrr; did you mean train.lr?"),
+        (["train.epochs=integer(1,3)"], {}, "train.epochs cannot be searched: it is what the last rungs train until; "),
+        (["train.lr=uniform(-2,-1)"], {}, "configuration 0 (train.lr=-1"),
+        (
+            ["network.width=choice(wide,broad)"],
+            {},
+            "configuration 0 (network.width=wide): network.width: 'wide' is not an integer",
+        ),
+        (
+            ["partition.segments=integer(4,5)"],
+            {},
+            "configuration 0 (partition.segments=4): partition.segments=4, but the network has 3 layers; ",
+        ),
+        (
+            ["train.batch_size=choice(577,578)"],
+            {},
+            "configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training data (576 images)",
+        ),
+        (
+            ["strategy=choice(1f1b,gpipe)"],
+            {},
+            "configuration 0 (strategy=1f1b): strategy=1f1b is not for a search; take strategy=synthetic or end_to_end",
+        ),
+        (
+            ["seed=choice(1,2)"],
+            {"strategy": StrategySettings(name="data_parallel")},
+            "configuration 0 (seed=1): strategy=data_parallel is not for a search; ",
+        ),
+        (
+            ["seed=choice(1,2)"],
+            {"schedule": ScheduleSettings(name="sequential")},
+            "configuration 0 (seed=1): schedule=sequential is not for a search, ",
+        ),
+        (
+            ["seed=choice(1,2)"],
+            {"schedule": ScheduleSettings(recovery_epochs=1)},
+            "configuration 0 (seed=1): schedule.recovery_epochs=1 is not for a search, ",
+        ),
+        (
+            ["seed=choice(1,2)"],
+            {"train": TrainSettings(epochs=2)},
+            "train.epochs=2 is too small for a bracket of hyperband",
+        ),
+        (
+            ["seed=choice(1,2)"],
+            {"launch": LaunchSettings(device="tpu")},
+            "launch.device=tpu: there is no such device here",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_begins(
+    space: list[str], shared: dict[str, Any], message: str, searches: Searches
+) -> None:
+    trainer = FakeTrainer()
+    with pytest.raises(ValueError) as caught:
+        searches.do(trainer, SearchSettings(space=space), replace(SHARED, **shared))
+    assert str(caught.value).startswith(message)
+    assert trainer.calls == []
+    assert not list(searches.folder.iterdir())
+
+
+def test_every_configuration_is_checked(searches: Searches) -> None:
+    settings = SearchSettings(method="grid", space=["labels=choice(simplex,hadamard)", "network.width=choice(8,4)"])
+    with pytest.raises(ValueError) as caught:
+        searches.do(FakeTrainer(), settings)
+    assert str(caught.value).startswith(
+        "configuration 3 (labels=hadamard, network.width=4): labels=hadamard gives at most 3 classes at a boundary of "
+    )
+
+
+def test_partitions_and_seeds_are_searched(searches: Searches) -> None:
+    settings = SearchSettings(
+        method="grid", space=["partition.at=choice([1],[1,2])", "seed=choice(3,4)", "labels.scale=choice(1,2)"]
+    )
+    seen: list[RunSettings] = []
+
+    class Trainer(FakeTrainer):
+        def train(self, trials: Sequence[Trial]) -> dict[int, str]:
+            seen.extend(trial.settings for trial in trials)
+            assert [trial.folder for trial in trials] == [
+                searches.folder / "configurations" / str(trial.index) for trial in trials
+            ]
+            return super().train(trials)
+
+    searches.do(Trainer(), settings)
+    assert [(each.partition, each.seed, each.labels.scale) for each in seen] == [
+        (PartitionSettings(at=at), seed, scale) for at in ([1], [1, 2]) for seed in (3, 4) for scale in (1.0, 2.0)
+    ]
+
+
+def test_a_dry_run_lists_the_configurations_and_leaves_nothing(
+    searches: Searches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = SearchSettings(method="grid", space=["network.width=choice(8,16)"])
+    assert searches.do(FakeTrainer(), settings, replace(SHARED, partition=PartitionSettings(dry_run=True))) == {}
+    assert capsys.readouterr().out.splitlines() == [
+        "grid: 2 configurations in 1 bracket, 18 epochs in all",
+        "bracket 0  configuration 0 (network.width=8)",
+        "bracket 0  configuration 1 (network.width=16)",
+    ]
+    assert not list(searches.folder.iterdir())
+
+
+def test_what_is_said_as_it_goes_on(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SearchSettings(method="successive_halving", configurations=3, space=["network.width=choice(8,16)"])
+    searches.do(FakeTrainer(scores={0: 0.8, 1: 0.8412, 2: 0.7}), settings, SHORT)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "successive_halving: 3 configurations in 1 bracket, 5 epochs in all"
+    width = searches.json("configurations.json")[1]["values"]["network.width"]
+    assert re.fullmatch(
+        rf"wave 1/2  bracket 1 rung 0: 3 configurations to 1 epoch, best 84\.12 % "
+        rf"\(configuration 1: network\.width={width}\); promoted 1; about 0\.\d s left",
+        lines[1],
+    )
+    assert lines[2] == (
+        f"wave 2/2  bracket 1 rung 1: 1 configuration to 3 epochs, best 84.12 % (configuration 1: network.width={width}); "
+        "all done"
+    )
+    table = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert [row[:5] for row in table] == [
+        ["1", "1", "1", "3", "84.12 %"],
+        ["2", "0", "1", "1", "80.00 %"],
+        ["3", "2", "1", "1", "70.00 %"],
+    ]
+    assert [row[-1] for row in table] == ["best", "dropped", "dropped"]
+    assert lines[-2] == (
+        f"Best: configuration 1 (network.width={width}): validation accuracy 84.12 %, test accuracy 3.37 %"
+    )
+    assert lines[-1] == f"Search: {searches.folder}"
+
+
+def test_nothing_is_said_but_failures_where_nothing_is_to_be_shown(
+    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(SHORT, HYPERBAND, tmp_path, small, show=False, trainer=FakeTrainer(failing={2: 0}))
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("configuration 2 (")
+
+
+def test_the_page_follows_the_waves(searches: Searches, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[Path, float | None]] = []
+    monkeypatch.setattr(search_page, "write_search_page", lambda folder, refresh: written.append((folder, refresh)))
+    shown = replace(SHORT, report=ReportSettings(refresh=5))
+    searches.do(FakeTrainer(), shared=shown)
+    assert written == [(searches.folder, 5), (searches.folder, 5), (searches.folder, None)]
+    searches.do(FakeTrainer(), shared=replace(shown, report=ReportSettings(page=False, refresh=5)))
+    assert len(written) == 3
+
+
+def test_after_ctrl_c_the_way_to_go_on_is_said(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted(FakeTrainer):
+        def train(self, trials: Sequence[Trial]) -> dict[int, str]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        searches.do(Interrupted(), arguments=["seed=1", "train.lr=loguniform(1e-4,1e-1)"])
+    again = f"python experiments/search.py seed=1 'train.lr=loguniform(1e-4,1e-1)' hydra.run.dir={searches.folder}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
+
+
+def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("partrain.tuning.view.console", Console(file=out, force_terminal=True, color_system=None))
+    monkeypatch.setattr("partrain.tuning.view._LOOK", 0.01)
+    brackets = successive_halving(3, 3, 3, 1)
+    drawn = [Configuration(index=index, bracket=1, values={"seed": index}) for index in range(3)]
+    trials = [Trial(index=index, settings=SHORT, folder=tmp_path / str(index), epochs=1) for index in range(3)]
+    first = RungResult(bracket=1, rung=0, epochs=1, scores={0: 0.5}, failed={}, promoted=[0], seconds=1.0)
+    with View(brackets, drawn, "validation_accuracy", done=0, seconds=0.0, show=True) as view:
+        view.begin(trials)
+        for trial in trials[:2]:
+            checkpoint.write_json(trial.folder / "segments/0/progress.json", {"epoch": 1, "epoch_ended": True})
+        wait_until(lambda: "2/5" in out.getvalue())
+        assert "wave 1/2" in out.getvalue()
+        assert re.search(r"epochs  about [\d.]+ s left", out.getvalue())
+        view.end([first])
+        view.begin([replace(trials[0], epochs=3)])
+        checkpoint.write_json(trials[0].folder / "segments/0/progress.json", {"epoch": 2, "epoch_ended": True})
+        wait_until(lambda: "4/5" in out.getvalue())
+        view.end([])
+    assert "5/5 epochs  all done" in out.getvalue()
+    assert "bracket 1 rung 0" not in out.getvalue()  # lines are for where there is no bar
+
+
+def test_epochs_seen_are_those_of_the_segment_that_is_furthest(tmp_path: Path) -> None:
+    assert epochs_seen(tmp_path) == 0
+    for index, epochs in enumerate((3, 1)):
+        checkpoint.write_json(tmp_path / f"segments/{index}/progress.json", {"epoch": epochs, "epoch_ended": True})
+    assert epochs_seen(tmp_path) == 3
+    checkpoint.write_json(tmp_path / "segments/0/progress.json", {"epoch": 3, "epoch_ended": False})
+    assert epochs_seen(tmp_path) == 2
