@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     with clear_job_errors():
         folder = Path(hydra_config.runtime.output_dir)
-        runs = compare(run_settings(config), grid_settings(config), folder, hydra_config.overrides.task)
+        runs = compare(run_settings(config), grid_settings(config), folder, arguments=hydra_config.overrides.task)
     if any(not run.results for run in runs):
         sys.exit(1)
 

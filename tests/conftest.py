@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripting import small_settings
 
+import partrain
 from partrain.data import Dataset
+from partrain.training.optimization import TrainSettings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,3 +54,12 @@ def shared() -> Path:
     if not folder:
         pytest.skip("PARTRAIN_SHARED is not set: it names the folder that holds emnist/ and mnist/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def run(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run that is done, once for all tests that look at what it left."""
+    folder = tmp_path_factory.mktemp("reported")
+    train = TrainSettings(epochs=3, batch_size=32, lr=3e-3, precision="fp32", early_stop=0)
+    partrain.run(small_settings(train=train), folder, dataset=small, show=False)
+    return folder

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from partrain.comparison.grid import Cell, GridSettings, cells_of, check_shared, left_out
 from partrain.comparison.output import write_tables
@@ -23,11 +23,24 @@ from partrain.storage.manifest import write_manifest
 from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
 
 
-def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, arguments: Sequence[str] = ()) -> list[Run]:
+class Runner(Protocol):
+    """Does one run, as `partrain.run` does."""
+
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]: ...
+
+
+def compare(
+    shared: RunSettings,
+    grid: GridSettings,
+    folder: str | Path,
+    dataset: Dataset | None = None,
+    arguments: Sequence[str] = (),
+    runner: Runner = run,
+) -> list[Run]:
     """Do the runs of `grid`, which have `shared` in common, in `folder`, or go on with them; returns all, failed ones too.
 
-    With `partition.dry_run` the cells are checked and listed, no more. `arguments`: of experiments/compare.py, to be
-    named beside the tables.
+    With `partition.dry_run` the cells are checked and listed, no more. `dataset`: instead of the one that `shared.data`
+    names. `arguments`: of experiments/compare.py, to be named beside the tables. `runner`: who does a run.
 
     Raises:
         ValueError: a setting is wrong, a cell cannot be run, or the folder holds another comparison; nothing has begun.
@@ -37,8 +50,8 @@ def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, argumen
     if grid.accuracies:
         shared = replace(shared, train=replace(shared.train, accuracy_curve=True))
     cells = cells_of(grid)
-    dataset = prepare_data(shared.data)
-    check_cells(cells, shared, dataset)
+    dataset = dataset or prepare_data(shared.data)
+    check_cells(cells, shared, dataset, runner)
     for note in left_out(grid):
         console.print(note)
     console.print(f"{len(cells)} cells, {grid.repeats} times each: {len(cells) * grid.repeats} runs in {folder}")
@@ -54,7 +67,7 @@ def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, argumen
     with resumable(folder, "compare", arguments), View(len(order), len(runs)) as view:
         for cell, repeat in (each for each in order if each not in held):
             view.begin(cell, repeat)
-            runs.append(do_run(cell, repeat, shared, folder, dataset))
+            runs.append(do_run(cell, repeat, shared, folder, dataset, runner))
             view.end(runs[-1])
             write_tables(folder, runs, cells, about)
     write_tables(folder, runs, cells, about)
@@ -63,7 +76,7 @@ def compare(shared: RunSettings, grid: GridSettings, folder: str | Path, argumen
     return runs
 
 
-def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset) -> None:
+def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, runner: Runner = run) -> None:
     """Plan a run of every cell, so that what cannot be is said before anything has begun.
 
     Raises:
@@ -74,7 +87,7 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset) ->
             try:
                 settings = cell.settings(shared, repeat=0)
                 dry = replace(settings, partition=replace(settings.partition, dry_run=True))
-                run(dry, Path(folder) / cell.name, dataset, show=False)
+                runner(dry, Path(folder) / cell.name, dataset, show=False)
             except ValueError as error:
                 raise ValueError(f"{cell.name}: {error}") from None
 
@@ -100,11 +113,11 @@ def held_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Pa
     ]
 
 
-def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset) -> Run:
+def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset, runner: Runner) -> Run:
     """Do one run, or go on with it; one whose training fails for good says so in its `outcome`."""
     settings = cell.settings(shared, repeat)
     try:
-        results = run(settings, folder / run_folder(cell, repeat), dataset, show=False)
+        results = runner(settings, folder / run_folder(cell, repeat), dataset, show=False)
         return Run(cell=cell, repeat=repeat, seed=settings.seed, results=results)
     except SegmentFailed as error:
         message = str(error).splitlines()[0].replace(f"{folder}/", "")

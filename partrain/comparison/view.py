@@ -3,12 +3,12 @@
 import time
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from partrain.comparison.grid import Cell
 from partrain.comparison.table import Run
-from partrain.console import console
+from partrain.console import ProgressDisplay
 from partrain.report.formatting import duration, share
+
+_BAR = "runs"
 
 
 class View:
@@ -18,28 +18,21 @@ class View:
         self._total, self._done = total, done
         self._spent: list[float] = []  # seconds of each run done now
         self._started = 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total, completed=done, left="")
+        self._progress = ProgressDisplay(estimate=False)
+        self._progress.add(_BAR, "", total, done)
 
     def __enter__(self) -> "View":
-        self._bar.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._progress.__exit__(kind, error, trace)
 
     def begin(self, cell: Cell, repeat: int) -> None:
         self._started = time.monotonic()
-        self._bar.update(self._task, description=f"{cell.name}, repeat {repeat}")
+        self._progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=f"{self._done}/{self._total}")
 
     def end(self, run: Run) -> None:
         """Show what came out, and how long the others will take if they take as long as those so far."""
@@ -47,10 +40,10 @@ class View:
         self._done += 1
         seconds = sum(self._spent) / len(self._spent) * (self._total - self._done)
         left = f"about {duration(seconds)} left" if seconds else "all done"
-        self._bar.update(self._task, completed=self._done, left=left)
-        if not console.is_terminal or not run.results:
-            line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {left}"
-            console.print(line, markup=False)
+        self._progress.update(_BAR, completed=self._done, status=f"{self._done}/{self._total}  {left}")
+        line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {left}"
+        tell = self._progress.line if run.results else self._progress.say
+        tell(line)
 
 
 def _seen(run: Run) -> str:

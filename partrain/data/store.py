@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from partrain.data.progress import progress_of
+from partrain.console import ProgressDisplay, error_console
 from partrain.data.source import PARTS, Part, Source
 
 FORMAT = 1
@@ -112,9 +112,13 @@ def _write(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
     total = sum(len(part.labels) for part in parts.values())
     counts = {}
     title = " ".join(filter(None, ("preparing", source.name, source.split)))
-    with progress_of(title, total, show_progress) as advance:
+    with ProgressDisplay(show=show_progress, transient=True, to=error_console) as progress:
+        progress.add("images", title, total)
+        progress.line(f"{title}: {total:,} images")
         for name, part in parts.items():
-            counts[name] = _write_images(folder / f"{name}_images.npy", part, advance)
+            counts[name] = _write_images(
+                folder / f"{name}_images.npy", part, lambda count: progress.advance("images", count)
+            )
             largest = len(source.classes) - 1
             _write_array(folder / f"{name}_labels.npy", part.labels.shape, np.min_scalar_type(largest), [part.labels])
     verified, note = source.verification()

@@ -1,53 +1,42 @@
-"""The live view of a launch: a bar per segment on a terminal, a line per segment and epoch elsewhere."""
+"""What is shown of trainings under way: a bar each on a terminal, a line per training and epoch elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
 
-from partrain.console import console
+from partrain.console import ProgressDisplay
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PROGRESS
 
 
 class Display:
-    """Shows what each segment's progress.json says; without `show`, notes alone."""
+    """Shows what progress.json says of each training, given by folder and name; without `show`, what is said alone."""
 
-    def __init__(self, segments: Sequence[tuple[Path, str]], show: bool = True) -> None:
+    def __init__(self, trainings: Sequence[tuple[Path, str]], show: bool = True, to: Console | None = None) -> None:
         self.show = show
-        self._as_lines = show and not console.is_terminal
+        self._progress = ProgressDisplay(show=show, to=to)
         self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
         self._seen: dict[Path, int] = {}
-        self._bars: dict[Path, TaskID] = {}
-        self._live = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (show and console.is_terminal),
-        )
-        for folder, name in segments:
+        for folder, name in trainings:
             self.add(folder, name)
 
-    def __enter__(self) -> "Display":
-        self._live.start()
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
         return self
-
-    def add(self, folder: Path, name: str) -> None:
-        """Show one more; one that was there before begins anew."""
-        if folder in self._bars:
-            self._live.remove_task(self._bars[folder])
-        self._names[folder] = name
-        self._bars[folder] = self._live.add_task(name, total=None, status="waiting")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._progress.__exit__(kind, error, trace)
+
+    def add(self, folder: Path, name: str) -> None:
+        """Show one more; one that was there before begins anew."""
+        self._names[folder] = name
+        self._progress.add(folder, name, status="waiting")
 
     def update(self, folder: Path) -> None:
         """Show what has changed in `folder`/progress.json since the last look."""
@@ -60,17 +49,17 @@ class Display:
         except (FileNotFoundError, checkpoint.DamagedFile):
             return
         self._seen[folder] = changed
-        self._live.update(self._bars[folder], completed=state["step"], total=state["end"], status=_status(state))
-        if self._as_lines and state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
+        self._progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
+        if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
-            console.print(f"{self._names[folder]}: {_status(state)}")
+            self._progress.line(f"{self._names[folder]}: {_status(state)}")
 
     def done(self, folder: Path) -> None:
         self.update(folder)
-        self._live.update(self._bars[folder], total=1, completed=1)
+        self._progress.update(folder, completed=1, total=1)
 
     def say(self, text: str) -> None:
-        console.print(text, markup=False)
+        self._progress.say(text)
 
 
 def _status(state: dict[str, Any]) -> str:

@@ -1,18 +1,17 @@
 """Evaluation of a stitched network: accuracy, confusions, and what every boundary decodes to."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import ClassBoundary, Output, SyntheticBoundary
 from partrain.boundaries.labels import LabelSettings
-from partrain.console import console
+from partrain.console import ProgressDisplay
 from partrain.data import Dataset
 from partrain.data.batches import Images
 from partrain.networks import Chain
@@ -147,5 +146,10 @@ def _decode(segments: list[nn.Module], boundaries: list[Output], values: Tensor)
     return scores
 
 
-def _progress(batches: range, show: bool) -> Iterable[int]:
-    return track(batches, "evaluating", console=console, transient=True, disable=not (show and console.is_terminal))
+def _progress(batches: range, show: bool) -> Iterator[int]:
+    """The `batches`, with a bar that follows them."""
+    with ProgressDisplay(show=show, transient=True) as progress:
+        progress.add("images", "evaluating", total=len(batches))
+        for batch in batches:
+            yield batch
+            progress.advance("images", 1)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console
 
-from partrain.console import console
+from partrain.console import ProgressDisplay
 from partrain.report.formatting import duration
 from partrain.storage import checkpoint
 from partrain.tuning.brackets import Bracket, promoted, waves
@@ -18,11 +18,14 @@ from partrain.tuning.settings import METRICS, shown
 from partrain.tuning.trainer import Trial
 from partrain.tuning.values import described
 
-_LOOK = 1.0  # seconds between looks at how far configurations are
+_BAR = "epochs"
 
 
 class View:
-    """Of `brackets`, `done` waves of which are there already and took `seconds`; without `show`, failures alone."""
+    """Of `brackets`, `done` waves of which are there already and took `seconds`; without `show`, failures alone.
+
+    `look_every`: seconds between looks at how far configurations are.
+    """
 
     def __init__(
         self,
@@ -32,29 +35,25 @@ class View:
         done: int,
         seconds: float,
         show: bool,
+        to: Console | None = None,
+        look_every: float = 1.0,
     ) -> None:
         self._starts = [wave.start for wave in waves(brackets)]
         self._waves = [wave.epochs(brackets) for wave in waves(brackets)]
         self._configurations = configurations
-        self._metric, self._show = metric, show
+        self._metric = metric
         self._wave, self._done = done, sum(self._waves[:done])
         self._spent, self._started = seconds, time.monotonic()
         self._trials: Sequence[Trial] = ()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs  {task.fields[left]}"),
-            console=console,
-            disable=not (show and console.is_terminal),
-        )
-        self._task = self._bar.add_task("", total=sum(self._waves), completed=self._done, left="")
+        self._look_every = look_every
+        self._progress = ProgressDisplay(show=show, estimate=False, to=to)
+        self._progress.add(_BAR, "", sum(self._waves), self._done)
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "View":
-        self._bar.start()
-        if not self._bar.disable:
+        self._progress.__enter__()
+        if self._progress.has_bars:
             self._watcher.start()
         return self
 
@@ -62,15 +61,17 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._bar.stop()
+        self._progress.__exit__(kind, error, trace)
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """A wave begins, which trains `trials`."""
         self._trials = trials
-        self._bar.update(self._task, description=f"wave {self._wave + 1}/{len(self._waves)}")
+        self._progress.update(
+            _BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done, "")
+        )
 
     def failed(self, index: int, reason: str) -> None:
-        console.print(f"{self._configurations[index]} FAILED: {reason}", markup=False)
+        self._progress.say(f"{self._configurations[index]} FAILED: {reason}")
 
     def end(self, results: Sequence[RungResult]) -> None:
         """The wave has ended: show what came of its rungs, and how long the others will take."""
@@ -78,10 +79,9 @@ class View:
         self._done += self._waves[self._wave]
         self._wave += 1
         left = self._left(self._done)
-        self._bar.update(self._task, completed=self._done, left=left)
-        for result in results if self._show and not console.is_terminal else ():
-            line = f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}"
-            console.print(line, markup=False)
+        self._progress.update(_BAR, completed=self._done, status=self._status(self._done, left))
+        for result in results:
+            self._progress.line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
 
     def _described(self, result: RungResult) -> str:
         size, epochs = len(result.scores), result.epochs
@@ -95,6 +95,9 @@ class View:
             return f"{text}; promoted {len(result.promoted)}" if result.promoted else text
         return f"{text}, all failed"
 
+    def _status(self, done: int, left: str) -> str:
+        return f"{done}/{sum(self._waves)} epochs  {left}"
+
     def _left(self, done: float) -> str:
         """How long what is left will take, if an epoch takes as long as those so far."""
         seconds = self._spent + time.monotonic() - self._started
@@ -103,10 +106,10 @@ class View:
 
     def _watch(self) -> None:
         """Move the bar while configurations train."""
-        while not self._ended.wait(_LOOK):
+        while not self._ended.wait(self._look_every):
             done = self._done + sum(map(self._trained, self._trials))
             if done:
-                self._bar.update(self._task, completed=done, left=self._left(done))
+                self._progress.update(_BAR, completed=done, status=self._status(done, self._left(done)))
 
     def _trained(self, trial: Trial) -> int:
         """Epochs in this wave."""

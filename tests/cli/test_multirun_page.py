@@ -9,12 +9,12 @@ from browser import open_page
 from pages import figures, table
 
 from partrain.cli.multirun import row, write_report
-from partrain.report.run_page import write_page
+from partrain.runs.page import write_run_page
 from partrain.storage import checkpoint
 
 
 def test_the_page_of_a_multirun_with_a_run_that_failed(run: Path, tmp_path: Path) -> None:
-    write_page(run)
+    write_run_page(run)
     shutil.copytree(run, tmp_path / "0")
     shutil.copytree(run, tmp_path / "2")
     results = checkpoint.read_json(tmp_path / "2" / "results.json")

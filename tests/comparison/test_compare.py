@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from scripting import DATA, run_script
 
-import partrain
 from partrain.comparison.compare import check_cells, command, compare, in_order
 from partrain.comparison.grid import GridSettings, cells_of
+from partrain.comparison.table import Run
 from partrain.data import Dataset
 from partrain.errors import SegmentFailed
 from partrain.launch.settings import LaunchSettings
@@ -39,11 +39,15 @@ RESULTS = {
 
 
 class FakeRuns:
-    """In place of `partrain.run`: notes what is run; those of `failing` cells fail."""
+    """A runner that notes what is run on `dataset`; runs of `failing` cells fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
         self.done: list[str] = []
         self.failing: set[str] = set()
+
+    def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[Run]:
+        return compare(shared, grid, folder, self.dataset, runner=self)
 
     def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
         if settings.partition.dry_run:
@@ -61,38 +65,35 @@ class FakeRuns:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, small: Dataset) -> FakeRuns:
-    fake = FakeRuns()
-    monkeypatch.setattr(partrain, "run", fake)
-    monkeypatch.setattr("partrain.comparison.compare.prepare_data", lambda settings: small)
-    return fake
+def runs(small: Dataset) -> FakeRuns:
+    return FakeRuns(small)
 
 
 def test_every_second_repeat_is_done_backwards(runs: FakeRuns, tmp_path: Path) -> None:
-    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     names = ["end_to_end-mlp32-b32", "gpipe-mlp32-k2-b32-m2", "gpipe-mlp32-k2-b32-m4"]
     assert runs.done == [*(f"{name}/0" for name in names), *(f"{name}/1" for name in reversed(names))]
     assert len(list(in_order(cells_of(GridSettings(**GRID)), 5))) == 15
 
 
 def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRuns, tmp_path: Path) -> None:
-    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
     first = list(runs.done)
     (tmp_path / "runs" / first[1] / "results.json").unlink()
-    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
     assert runs.done == [*first, first[1]]
-    all_runs = compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    all_runs = runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     assert len(runs.done) == 7
     assert len(all_runs) == len((tmp_path / "table.csv").read_text().splitlines()) - 1 == 6
-    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     assert len(runs.done) == 7
 
 
 def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:
-    compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     changed = RunSettings(network=MLPSettings(depth=4), train=SHARED.train, launch=SHARED.launch)
     with pytest.raises(ValueError) as caught:
-        compare(changed, GridSettings(**GRID | {"microbatches": [2]}, repeats=1), tmp_path)
+        runs.compare(changed, GridSettings(**GRID | {"microbatches": [2]}, repeats=1), tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
         "1 here; network.depth is 3 there, 4 here; take a new folder"
@@ -104,7 +105,7 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
     runs: FakeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs.failing = {"gpipe-mlp32-k2-b32-m2"}
-    compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["outcome"] for row in rows] == [
@@ -117,16 +118,16 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
 
 
 def test_after_ctrl_c_the_way_to_go_on_is_said(
-    runs: FakeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
         if not settings.partition.dry_run:
             raise KeyboardInterrupt
         return {}
 
-    monkeypatch.setattr(partrain, "run", interrupt)
+    arguments = ["data.root=/files", "grid.networks=[mlp]"]
     with pytest.raises(KeyboardInterrupt):
-        compare(SHARED, GridSettings(**GRID), tmp_path, ["data.root=/files", "grid.networks=[mlp]"])
+        compare(SHARED, GridSettings(**GRID), tmp_path, small, arguments, runner=interrupt)
     again = f"python experiments/compare.py data.root=/files 'grid.networks=[mlp]' hydra.run.dir={tmp_path}"
     assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
 

@@ -4,10 +4,8 @@ import io
 import os
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from partrain.launch import display
 from partrain.launch.display import Display
 from partrain.storage import checkpoint
 
@@ -24,12 +22,11 @@ STATE = {
 }
 
 
-def shown(folder: Path, states: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
+def shown(folder: Path, states: list[dict[str, object]], terminal: bool) -> str:
     """What is displayed of a segment that goes through `states`, and one that waits."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, color_system=None, highlight=False)
-    monkeypatch.setattr(display, "console", console)
-    with Display([(folder, "segment 0"), (folder / "other", "segment 1")]) as view:
+    with Display([(folder, "segment 0"), (folder / "other", "segment 1")], to=console) as view:
         for count, state in enumerate(states):
             checkpoint.write_json(folder / "progress.json", state)
             os.utime(folder / "progress.json", ns=(count, count))
@@ -38,19 +35,17 @@ def shown(folder: Path, states: list[dict[str, object]], monkeypatch: pytest.Mon
     return text.getvalue()
 
 
-def test_on_a_terminal_every_segment_has_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = shown(tmp_path, [STATE], monkeypatch, terminal=True)
+def test_on_a_terminal_every_segment_has_a_bar(tmp_path: Path) -> None:
+    text = shown(tmp_path, [STATE], terminal=True)
     assert "epoch 2  loss 1.2500  decodes  50.0 %  12,345 samples/s" in text
     rows = text.splitlines()
     assert any(row.startswith("segment 0 ━") for row in rows)
     assert any(row.startswith("segment 1 ━") and "waiting" in row for row in rows)
 
 
-def test_elsewhere_every_epoch_has_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_every_epoch_has_a_line(tmp_path: Path) -> None:
     ended = STATE | {"epoch_ended": True}
-    text = shown(
-        tmp_path, [STATE, ended, ended, ended | {"epoch": 3, "warning": "collapsed"}], monkeypatch, terminal=False
-    )
+    text = shown(tmp_path, [STATE, ended, ended, ended | {"epoch": 3, "warning": "collapsed"}], terminal=False)
     status = "loss 1.2500  decodes  50.0 %  12,345 samples/s"
     assert text.splitlines() == [
         f"segment 0: epoch 2  {status}",
@@ -59,10 +54,9 @@ def test_elsewhere_every_epoch_has_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
-def test_half_written_progress_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_progress_is_passed_over(tmp_path: Path) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(display, "console", Console(file=shown))
     (tmp_path / "progress.json").write_text('{"step": ')
-    with Display([(tmp_path, "segment 0")]) as view:
+    with Display([(tmp_path, "segment 0")], to=Console(file=shown)) as view:
         view.update(tmp_path)
     assert shown.getvalue() == ""

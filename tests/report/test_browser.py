@@ -8,7 +8,7 @@ from pages import figures, table
 
 from partrain.report.canvas import Plot, make_figure
 from partrain.report.page import write_runs_page
-from partrain.report.run_page import write_page
+from partrain.runs.page import write_run_page
 
 DRAWN = """
   answers.drawn = document.querySelectorAll(".plot .main-svg").length > 0
@@ -22,7 +22,7 @@ DRAWN = """
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_runs_page_is_drawn(run: Path, tmp_path: Path, dark: bool, width: int) -> None:
-    page = write_page(run)
+    page = write_run_page(run)
     answers, console = open_page(page, DRAWN, tmp_path, dark, width)
     assert console == []
     assert answers["requests"] == []
@@ -40,7 +40,7 @@ def test_the_theme_is_switched_and_figures_follow(run: Path, tmp_path: Path) -> 
       answers.after = getComputedStyle(document.querySelector(".plot .xtitle")).fill;
       answers.background = getComputedStyle(document.body).backgroundColor;
     """
-    answers, console = open_page(write_page(run), script, tmp_path)
+    answers, console = open_page(write_run_page(run), script, tmp_path)
     assert console == []
     assert (answers["before"], answers["after"]) == ("rgb(22, 32, 43)", "rgb(230, 235, 240)")
     assert answers["background"] == "rgb(15, 20, 26)"
@@ -59,8 +59,8 @@ def test_a_live_page_reloads_and_keeps_its_place(run: Path, tmp_path: Path) -> N
       answers.open = document.querySelector("details").open;
       answers.refresh = document.querySelector("meta[http-equiv=refresh]").content;
     """
-    answers, console = open_page(write_page(run, refresh=600), script, tmp_path)
-    write_page(run)
+    answers, console = open_page(write_run_page(run, refresh=600), script, tmp_path)
+    write_run_page(run)
     assert console == []
     assert answers == {"top": 700, "open": True, "refresh": "600", "requests": []}
 

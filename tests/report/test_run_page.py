@@ -17,14 +17,14 @@ from scripting import small_settings
 import partrain
 from partrain.data import Dataset
 from partrain.partition.plan import PartitionSettings
-from partrain.report.run_page import write_page
+from partrain.runs.page import write_run_page
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Path:
-    return write_page(run)
+    return write_run_page(run)
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -106,7 +106,7 @@ def test_a_run_under_way(run: Path, small: Dataset, tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "segments/0/progress.json", state)
     (tmp_path / "segments/1/metrics.csv").unlink()
     (tmp_path / "segments/1/progress.json").unlink(missing_ok=True)
-    text = write_page(tmp_path, small, refresh=5).read_text()
+    text = write_run_page(tmp_path, small, refresh=5).read_text()
     assert '<meta http-equiv="refresh" content="5">' in text
     assert re.search(r"training, updated \d\d:\d\d:\d\d", text)
     assert 'aria-valuenow="42"' in text  # 25 of 60 steps
@@ -118,10 +118,10 @@ def test_a_run_under_way(run: Path, small: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_plan_alone_and_an_empty_folder(small: Dataset, tmp_path: Path) -> None:
-    assert "not begun" in write_page(tmp_path / "empty").read_text()
+    assert "not begun" in write_run_page(tmp_path / "empty").read_text()
     settings = small_settings(partition=PartitionSettings(segments=2, dry_run=True))
     partrain.run(settings, tmp_path / "dry", dataset=small, show=False)
-    page = write_page(tmp_path / "dry")
+    page = write_run_page(tmp_path / "dry")
     assert len(table(page, "Plan")) == 3
     assert figures(page) == {}
     assert "not finished" in page.read_text()
@@ -143,7 +143,7 @@ def test_processes_that_see_no_loss_and_share_their_connections(run: Path, tmp_p
         segment |= {"decode_accuracy": None, "sent_bytes": 2**20, "received_bytes": 2**21, "utilization": 0.5}
         segment["timeline"] = [[100.0, 101.0], [101.5, 103.0]]
     checkpoint.write_json(tmp_path / "results.json", results)
-    page = write_page(tmp_path)
+    page = write_run_page(tmp_path)
     drawn = figures(page)
     assert [line["name"] for line in drawn["Training loss"]["data"]] == ["process 1"]
     assert drawn["Test accuracy against time"]["data"][0]["y"] == [50, 75]
@@ -164,7 +164,7 @@ def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:
         train=TrainSettings(epochs=1, batch_size=64, precision="fp32"), partition=PartitionSettings(segments=1)
     )
     partrain.run(settings, tmp_path / "run", dataset=odd, show=False)
-    page = write_page(tmp_path / "run", odd)
+    page = write_run_page(tmp_path / "run", odd)
     assert figures(page)["Confusion matrix"]["data"][0]["x"][:2] == ["&lt;b&gt;", "&lt;/script&gt;"]
     assert not re.search(r"<strong>[^<]*<(?!/strong)", page.read_text())
 
@@ -172,4 +172,4 @@ def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:
 def test_a_whole_network_is_called_end_to_end(small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(partition=PartitionSettings(segments=1, dry_run=True))
     partrain.run(settings, tmp_path, dataset=small, show=False)
-    assert "End to end" in write_page(tmp_path).read_text()
+    assert "End to end" in write_run_page(tmp_path).read_text()

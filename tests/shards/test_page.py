@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pages import figures, plain, table
 
-from partrain.report.run_page import write_page
+from partrain.runs.page import write_run_page
 from partrain.shards import page as shards_page
 from partrain.shards.page import read_timeline, write_shards_page
 from partrain.shards.timeline import COLUMNS, MOMENTS
@@ -88,7 +88,7 @@ def test_pages_of_runs_and_searches_lead_to_it(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         write_timeline(folder, UNITS)
         write_shards_page(folder)
-    text = write_page(tmp_path).read_text()
+    text = write_run_page(tmp_path).read_text()
     assert "Trained in shards, which took turns on the devices: " in text
     for name in ("0", "recovery"):
         assert f'<a href="shards/{name}/report.html">{name}</a>' in text

@@ -498,15 +498,15 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(searches: Searches, capsys: pytes
     assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
 
 
-def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
     out = io.StringIO()
-    monkeypatch.setattr("partrain.tuning.view.console", Console(file=out, force_terminal=True, color_system=None))
-    monkeypatch.setattr("partrain.tuning.view._LOOK", 0.01)
+    terminal = Console(file=out, force_terminal=True, color_system=None)
     brackets = successive_halving(3, 3, 3, 1)
     drawn = [Configuration(index=index, bracket=1, values={"seed": index}) for index in range(3)]
     trials = [Trial(index=index, settings=SHORT, folder=tmp_path / str(index), epochs=1) for index in range(3)]
     first = RungResult(bracket=1, rung=0, epochs=1, scores={0: 0.5}, failed={}, promoted=[0], seconds=1.0)
-    with View(brackets, drawn, "validation_accuracy", done=0, seconds=0.0, show=True) as view:
+    how: dict[str, Any] = {"done": 0, "seconds": 0.0, "show": True, "to": terminal, "look_every": 0.01}
+    with View(brackets, drawn, "validation_accuracy", **how) as view:
         view.begin(trials)
         for trial in trials[:2]:
             checkpoint.write_json(trial.folder / "segments/0/progress.json", {"epoch": 1, "epoch_ended": True})
