@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +24,37 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from partrain import checks
-from partrain.boundaries.labels import LabelSettings
 from partrain.comparison.grid import GridSettings
 from partrain.console import console
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.errors import SegmentFailed
-from partrain.launch.settings import LaunchSettings
 from partrain.networks import NETWORKS
-from partrain.partition.plan import PartitionSettings
-from partrain.report.settings import ReportSettings
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import RunSettings
 from partrain.shards.makespans import SimulateSettings
 from partrain.storage.run_folder import CONFIG, PLAN
-from partrain.strategies.settings import StrategySettings
-from partrain.training.optimization import TrainSettings
 from partrain.tuning.settings import SearchSettings
 
 _DISTRIBUTION = re.compile(r"\+*(?!hydra\.|search\.)[\w.]+=[a-z_]\w*\(")  # of a searched setting: form(...)
 
 
-@dataclass
-class TrainConfig:
-    """What experiments/train.py takes: a run's settings, and `resume`, the folder of a run to go on with."""
+def _train_config() -> type:
+    """The schema of experiments/train.py: the fields of `RunSettings`, and `resume`, the folder of a run to go on with.
 
-    data: DataSettings = field(default_factory=DataSettings)
-    network: Any = None
-    partition: PartitionSettings = field(default_factory=PartitionSettings)
-    labels: LabelSettings = field(default_factory=LabelSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    strategy: StrategySettings = field(default_factory=StrategySettings)
-    launch: LaunchSettings = field(default_factory=LaunchSettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
-    seed: int = 0
-    resume: str | None = None
+    The network's schema is that of the option chosen, so that here it can be any.
+    """
+    parts = [
+        ("network", Any, None) if part.name == "network" else (part.name, part.type, _with_default(part))
+        for part in fields(RunSettings)
+    ]
+    return make_dataclass("TrainConfig", [*parts, ("resume", str | None, None)])
+
+
+def _with_default(part: Field[Any]) -> Any:
+    """A new field with the default of `part`."""
+    return field(default=part.default, default_factory=part.default_factory)
+
+
+TrainConfig = _train_config()
 
 
 @dataclass

@@ -85,7 +85,7 @@ def ensure(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
             made = Path(aside) / "made"
             made.mkdir()
             _write(source, made, limits, show_progress)
-            _move_in_place(made, folder, Path(aside) / "damaged")
+            move_in_place(made, folder, Path(aside) / "damaged")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -176,7 +176,7 @@ def _mean_and_std(counts: npt.NDArray[np.int64]) -> tuple[float, float]:
     return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
 
 
-def _move_in_place(made: Path, folder: Path, damaged: Path) -> None:
+def move_in_place(made: Path, folder: Path, damaged: Path) -> None:
     """Rename `made` to `folder`; where another process was first and its folder is sound, that one stays."""
     try:
         made.rename(folder)

@@ -35,7 +35,9 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-class _Supervisor:
+class Supervisor:
+    """Starts `jobs` as settings and cores allow, watches them, and restarts those that are killed."""
+
     def __init__(self, jobs: Sequence[Job], settings: LaunchSettings, display: Display) -> None:
         self.settings, self.display = settings, display
         self.waiting = sorted(jobs, key=lambda job: -job.cost)
@@ -45,13 +47,13 @@ class _Supervisor:
     def run(self) -> None:
         try:
             while self.waiting or self.running:
-                self._start_some()
+                self.start_some()
                 time.sleep(_POLL)
-                self._look()
+                self.look()
         finally:
-            self._stop_all()
+            self.stop_all()
 
-    def _start_some(self) -> None:
+    def start_some(self) -> None:
         """On a CPU, start as many as keep every core busy and none fought over; on GPUs, all."""
         cores, fixed = num_cores(), self.settings.threads
         at_once = max(1, cores // fixed) if isinstance(fixed, int) else cores
@@ -60,12 +62,12 @@ class _Supervisor:
             job = self.waiting.pop(0)
             self.running.append(job)
             started = True
-            self._divide_threads()
+            self.divide_threads()
             job.start()
         if started:
-            self._divide_threads()
+            self.divide_threads()
 
-    def _divide_threads(self) -> None:
+    def divide_threads(self) -> None:
         fixed = self.settings.threads
         if isinstance(fixed, int):
             shares = [fixed] * len(self.running)
@@ -74,7 +76,7 @@ class _Supervisor:
         for job, threads in zip(self.running, shares, strict=True):
             job.give_threads(threads)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         for job in list(self.running):
             assert job.process is not None
             for folder in job.trainings():
@@ -97,9 +99,9 @@ class _Supervisor:
             elif code != STOPPED:
                 self.failures.append(job.failure(code))
                 self.display.say(f"{job.name}: failed; the others go on")
-            self._divide_threads()
+            self.divide_threads()
 
-    def _stop_all(self) -> None:
+    def stop_all(self) -> None:
         """Ask what still runs to write its checkpoint and end; insist after a while."""
         for job in self.running:
             job.stop()
@@ -116,6 +118,6 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> 
     """
     watched = [training for job in jobs for training in job.trainings().items()]
     with Display(watched, show) as display, interruptible():
-        supervisor = _Supervisor(jobs, settings, display)
+        supervisor = Supervisor(jobs, settings, display)
         supervisor.run()
     raise_all(supervisor.failures)

@@ -9,7 +9,8 @@ import importlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,27 +37,31 @@ def work(folder: Path, launcher: int | None, train: Train) -> int:
     control = Control(folder, launcher)
     signal.signal(signal.SIGTERM, control.ask_to_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
-    lock = _lock(folder)
-    control.look()
-    try:
-        return DONE if train(folder, control, memory) else STOPPED
-    except Exception as error:
-        traceback.print_exc()
+    with _locked(folder):
+        control.look()
         try:
-            write_report(folder, error)
-        except OSError as full:
-            print(full, file=sys.stderr)
-            return UNWRITABLE
-        return FAILED
-    finally:
-        del lock
+            return DONE if train(folder, control, memory) else STOPPED
+        except Exception as error:
+            traceback.print_exc()
+            return _fail(folder, error)
 
 
-def _lock(folder: Path) -> object:
-    """Wait until no other process trains in `folder`, e.g. one whose launcher was just killed."""
-    file = (folder / LOCK).open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process trains in `folder`, e.g. one whose launcher was just killed; then keep others out."""
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fail(folder: Path, error: Exception) -> int:
+    """Leave the report of an error; return the exit code."""
+    try:
+        write_report(folder, error)
+    except OSError as full:
+        print(full, file=sys.stderr)
+        return UNWRITABLE
+    return FAILED
 
 
 def write_report(folder: Path, error: Exception) -> None:

@@ -23,6 +23,8 @@ WORTH_IT = 1.1  # a gain below this is within what timings differ by
 
 _ENDLESS = 1_000_000  # epochs
 
+Measure = Callable[[Sequence[SegmentTraining]], float]
+
 _WARM_UP, _LEAST, _SECONDS = 2, 3, 0.25  # steps, steps, seconds of each trial
 
 
@@ -72,19 +74,22 @@ class Advice:
         return f"not stacked: in a trial stacks of {best} were {self.gain(best):.2f} times as fast as one after another"
 
 
-def advise(tasks: Sequence[SegmentTask], budget: int) -> Advice:
+def advise(tasks: Sequence[SegmentTask], budget: int, measure: Measure | None = None) -> Advice:
     """Try stacks of `tasks`, which are of one shape, as far as they fit into `budget` bytes.
+
+    `measure`: gives the seconds of a step of trainings; `step_seconds` by default.
 
     Raises:
         ValueError: not even one fits.
     """
+    measure = measure or step_seconds
     room = capacity(tasks, budget)
     advice = Advice(seconds={}, room=room)
     trainings: list[SegmentTraining] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, *(size for size in SIZES if size <= min(len(tasks), room))):
             trainings += copies(tasks[len(trainings) : size], Path(folder) / str(size))
-            advice.seconds[size] = _trial(trainings) / size
+            advice.seconds[size] = measure(trainings) / size
             if advice.is_past_best(size):
                 break
     return advice
@@ -142,7 +147,7 @@ def stepping(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
     return step
 
 
-def _trial(trainings: Sequence[SegmentTraining]) -> float:
+def step_seconds(trainings: Sequence[SegmentTraining]) -> float:
     """Seconds of a step, the least of a few: whatever else the machine does only adds to it."""
     step, device = stepping(trainings), trainings[0].device
     for _ in range(_WARM_UP):

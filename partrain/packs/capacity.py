@@ -1,7 +1,7 @@
 """How many trainings of a shape fit on a device: bytes of a dry step, against what the device has to give."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are made within it, from when they are made to when they are freed: `peak`."""
+    """Counts the bytes of tensors that are made within it, from when they are made to when they are freed: `peak`.
 
-    def __init__(self) -> None:
+    `ignored`: tensors that are not counted, should they be met.
+    """
+
+    def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._live: set[int] = set()
+        self._live = {tensor.untyped_storage()._cdata for tensor in ignored}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from partrain.device import free_bytes, num_cores
 from partrain.launch.job import Job
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import Chain, network_settings
-from partrain.packs.autotune import Advice, advise, capacity
+from partrain.packs.autotune import Advice, Measure, advise, capacity
 from partrain.packs.graph import structure
 from partrain.packs.task import PackTask
 from partrain.storage import checkpoint
@@ -141,10 +141,15 @@ class Group:
     advice: Advice | None = None
 
 
-def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings, known: Known | None = None) -> list[Group]:
+def group(
+    tasks: Mapping[Path, SegmentTask],
+    settings: LaunchSettings,
+    known: Known | None = None,
+    measure: Measure | None = None,
+) -> list[Group]:
     """Put `tasks` into groups, and see for each whether stacking pays, as far as `settings.pack` asks for it.
 
-    What trials tell is added to `known`, and what is known is not tried again.
+    What trials tell is added to `known`, and what is known is not tried again. `measure`: see `advise`.
 
     Raises:
         ValueError: one training of a group does not fit into the memory that packs may take.
@@ -153,7 +158,7 @@ def group(tasks: Mapping[Path, SegmentTask], settings: LaunchSettings, known: Kn
     for folder, task in tasks.items():
         shapes[_shape(folder, task)][folder] = task
     known = {} if known is None else known
-    return [_sized(shape, same, settings, known) for shape, same in shapes.items()]
+    return [_sized(shape, same, settings, known, measure) for shape, same in shapes.items()]
 
 
 def _shape(folder: Path, task: SegmentTask) -> Hashable:
@@ -173,7 +178,13 @@ def _structure(
     return structure(chain.segment(cuts.get(start or ""), cuts.get(stop or "")))
 
 
-def _sized(shape: Hashable, tasks: Mapping[Path, SegmentTask], settings: LaunchSettings, known: Known) -> Group:
+def _sized(
+    shape: Hashable,
+    tasks: Mapping[Path, SegmentTask],
+    settings: LaunchSettings,
+    known: Known,
+    measure: Measure | None,
+) -> Group:
     if settings.pack == "never" or len(tasks) == 1:
         return Group(tasks, 1)
     first = next(iter(tasks.values()))
@@ -187,7 +198,7 @@ def _sized(shape: Hashable, tasks: Mapping[Path, SegmentTask], settings: LaunchS
             return Group(tasks, min(len(tasks), capacity(list(tasks.values()), allowed)))
         advice = known[shape].among(len(tasks)) if shape in known else None
         if advice is None:
-            advice = known[shape] = advise(list(tasks.values()), allowed)
+            advice = known[shape] = advise(list(tasks.values()), allowed, measure)
         return Group(tasks, advice.stack_size(len(tasks)), advice)
     finally:
         torch.set_num_threads(before)

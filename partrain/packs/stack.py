@@ -76,7 +76,7 @@ class Stack:
             with autocast(self.precision, self.device):
                 outputs = self.model(features.to(weight_type(self.precision)))
             losses = self.output.losses(outputs, targets)
-            self._observe(outputs, targets, steps)
+            self.observe(outputs, targets, steps)
             del outputs  # or the backward pass could not free it
             losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
         except torch.OutOfMemoryError:
@@ -90,7 +90,7 @@ class Stack:
         if any(step.look for step in steps):
             self.hand_on_losses()
 
-    def _observe(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
+    def observe(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
         for number, (training, step) in enumerate(zip(self.trainings, steps, strict=True)):
             if step.look:
                 training.observe(outputs[number], targets[number], look=True, last=step.last)

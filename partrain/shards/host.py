@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from partrain.device import free_bytes
 
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "partrain-"
 _GIB = 2**30
 
@@ -21,12 +21,19 @@ class HostMemory:
     """Files of bytes that every process can map; gone once `close` is called.
 
     In shared memory where there is room, else, or where `on_disk` asks for it, in `folder`, where the system keeps in
-    memory as much as it can.
+    memory as much as it can. `allocate`: makes a file, as `allocate_file` does.
     """
 
-    def __init__(self, folder: Path, on_disk: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_disk: bool,
+        shared_memory: Path = SHARED_MEMORY,
+        allocate: Callable[[Path, int], None] | None = None,
+    ) -> None:
         self._disk, self._on_disk = folder, on_disk
-        bases = [folder] if on_disk or not _SHARED_MEMORY.is_dir() else [_SHARED_MEMORY, folder]
+        self._allocate = allocate or allocate_file
+        bases = [folder] if on_disk or not shared_memory.is_dir() else [shared_memory, folder]
         for base in bases:
             _remove_left_behind(base)
         self.folders = [Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base)) for base in bases]
@@ -56,7 +63,7 @@ class HostMemory:
         for folder in self.folders:
             path = folder / str(self._count)
             try:
-                _allocate(path, num_bytes)
+                self._allocate(path, num_bytes)
             except OSError:
                 path.unlink(missing_ok=True)
                 if folder == self.folders[-1]:
@@ -95,7 +102,12 @@ def map_bytes(path: Path) -> Tensor:
     return torch.from_file(str(path), shared=True, size=path.stat().st_size, dtype=torch.uint8)
 
 
-def _allocate(path: Path, num_bytes: int) -> None:
+def allocate_file(path: Path, num_bytes: int) -> None:
+    """Make a file of so many bytes, without holes where the system can.
+
+    Raises:
+        OSError: There is no room.
+    """
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, num_bytes)

@@ -33,22 +33,24 @@ class Resident:
 
 
 class DeviceMemory:
-    """At most `budget` bytes of shards and of the work of one unit at a time. `peak`: the most there have been.
+    """At most `budget` bytes of shards and of the work of one unit at a time.
 
-    `separate`: shards are copied from host memory and back; else, on a CPU, they are computed where they are.
+    `peak`: the most there have been. `residents`: what is on the device, those used last are last. `hosts`: what of
+    host memory is mapped. `separate`: shards are copied from host memory and back; else, on a CPU, they are computed
+    where they are.
     """
 
     def __init__(self, device: torch.device, budget: int, separate: bool) -> None:
         self.device, self.budget, self.separate = device, budget, separate
         self.peak = 0
-        self._residents: OrderedDict[Key, Resident] = OrderedDict()  # those used last are last
-        self._hosts: dict[Key, Tensor] = {}
+        self.residents: OrderedDict[Key, Resident] = OrderedDict()
+        self.hosts: dict[Key, Tensor] = {}
         self._changed = threading.Condition()
 
     def take(self, key: Key, spec: ShardSpec, version: int) -> Resident:
         """Wait until there is room for the shard; its bytes are still to be copied, from `loaded` on."""
         with self._changed:
-            resident = self._residents.pop(key, None)
+            resident = self.residents.pop(key, None)
             if resident is not None and resident.version != version:
                 resident = None
             while not self._makes_room(spec, resident):
@@ -58,7 +60,7 @@ class DeviceMemory:
                 buffer = torch.empty(len(host), dtype=torch.uint8, device=self.device) if self.separate else host
                 resident = Resident(host, buffer, version, 0, spec.work_bytes)
             resident.in_use = True
-            self._residents[key] = resident
+            self.residents[key] = resident
             self.peak = max(self.peak, self._held())
             return resident
 
@@ -76,10 +78,10 @@ class DeviceMemory:
     def forget(self, model: int) -> None:
         """Let go of all shards of `model`."""
         with self._changed:
-            for key in [key for key in self._residents if key[0] == model]:
-                del self._residents[key]
-            for key in [key for key in self._hosts if key[0] == model]:
-                host = self._hosts.pop(key)
+            for key in [key for key in self.residents if key[0] == model]:
+                del self.residents[key]
+            for key in [key for key in self.hosts if key[0] == model]:
+                host = self.hosts.pop(key)
                 if is_gpu(self.device):
                     unpin(host)
             self._changed.notify_all()
@@ -88,23 +90,23 @@ class DeviceMemory:
         """Whether the shard fits beside those in use, once others have been let go of."""
         size = spec.layout.num_bytes
         while self._held(size, spec.work_bytes) > self.budget:
-            idle = next((key for key, each in self._residents.items() if not each.in_use), None)
+            idle = next((key for key, each in self.residents.items() if not each.in_use), None)
             if idle is None:
-                return not self._residents  # alone it is let in: that it fits has been seen in a trial
-            del self._residents[idle]
+                return not self.residents  # alone it is let in: that it fits has been seen in a trial
+            del self.residents[idle]
         return True
 
     def _held(self, size: int = 0, work: int = 0) -> int:
         """Bytes of all shards, and of the largest work among those in use."""
-        held = self._residents.values()
+        held = self.residents.values()
         return size + sum(len(each.buffer) for each in held) + max([work, *(r.work_bytes for r in held if r.in_use)])
 
     def _host(self, key: Key, file: Path) -> Tensor:
-        if key not in self._hosts:
-            self._hosts[key] = map_bytes(file)
+        if key not in self.hosts:
+            self.hosts[key] = map_bytes(file)
             if is_gpu(self.device):
-                pin(self._hosts[key])
-        return self._hosts[key]
+                pin(self.hosts[key])
+        return self.hosts[key]
 
 
 def copy_bytes(source: Tensor, target: Tensor) -> None:

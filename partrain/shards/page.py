@@ -1,9 +1,7 @@
 """The page of a sharded training: which device computed which model when, and how busy it was."""
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +11,18 @@ from partrain.report.canvas import Plot, line_style, make_figure, name_rows, row
 from partrain.report.formatting import duration
 from partrain.report.page import Stat, environment, make_table
 from partrain.report.style import COLOURS
+from partrain.shards.timeline import TimelineRow, read_timeline
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE, TIMELINE
 
-_SHOWN = 60  # units of a device that are drawn: more could not be told apart
 _PARTS = 60  # of the training, in each of which it is told how busy a device was
 
 
-@dataclass(frozen=True)
-class Row:
-    """A unit on the time line: where and what it was, and from when to when it was computed, in seconds from the start.
+def write_shards_page(folder: Path, units_per_device: int = 60) -> Path:
+    """Write report.html into the `folder` of a sharded training.
 
-    What lies between two sessions, as when a training was stopped, is left out.
+    `units_per_device`: how many are drawn on the time line; more could not be told apart.
     """
-
-    session: int
-    device: str
-    model: str
-    step: int
-    shard: int
-    kind: str
-    begin: float
-    end: float
-
-
-def read_timeline(path: Path) -> list[Row]:
-    """All units, by when they began."""
-    with path.open(newline="") as file:
-        found = list(csv.DictReader(file))
-    rows: list[Row] = []
-    after = 0.0  # seconds of the sessions before
-    for session, group in groupby(found, key=lambda row: int(row["session"])):
-        own = list(group)
-        start = min(float(row["begin"]) for row in own) - after
-        rows += [
-            Row(
-                session,
-                f"device {row['device']}",
-                row["model"],
-                int(row["step"]),
-                int(row["shard"]),
-                row["kind"],
-                float(row["begin"]) - start,
-                float(row["end"]) - start,
-            )
-            for row in own
-        ]
-        after = max(row.end for row in rows)
-    return sorted(rows, key=lambda row: row.begin)
-
-
-def write_shards_page(folder: Path) -> Path:
-    """Write report.html into the `folder` of a sharded training."""
     rows = read_timeline(folder / TIMELINE)
     devices = sorted({row.device for row in rows})
     names = list(_by_model(rows))
@@ -76,7 +34,9 @@ def write_shards_page(folder: Path) -> Path:
             title=f"{len(names)} model{'s' * (len(names) != 1)} in shards",
             refresh=None,
             stats=_stats(rows, devices, names, seconds),
-            plots=[_timeline(rows, devices, names), _busy(rows, devices, seconds)] if rows else [],
+            plots=[_timeline(rows, devices, names, units_per_device * len(devices)), _busy(rows, devices, seconds)]
+            if rows
+            else [],
             models=make_table(_models(rows)),
         )
     )
@@ -84,7 +44,7 @@ def write_shards_page(folder: Path) -> Path:
     return folder / PAGE
 
 
-def _stats(rows: Sequence[Row], devices: Sequence[str], names: Sequence[str], seconds: float) -> list[Stat]:
+def _stats(rows: Sequence[TimelineRow], devices: Sequence[str], names: Sequence[str], seconds: float) -> list[Stat]:
     computed = sum(row.end - row.begin for row in rows)
     busy = computed / (seconds * len(devices)) if seconds else 0.0
     shards = len({(row.model, row.shard) for row in rows})
@@ -99,10 +59,10 @@ def _stats(rows: Sequence[Row], devices: Sequence[str], names: Sequence[str], se
     ]
 
 
-def _timeline(rows: Sequence[Row], devices: Sequence[str], names: Sequence[str]) -> Plot:
-    """Devices and time, a colour for each model: from the middle of the training, where there are too many units."""
-    middle = max(0, (len(rows) - _SHOWN * len(devices)) // 2)
-    shown = rows[middle : middle + _SHOWN * len(devices)]
+def _timeline(rows: Sequence[TimelineRow], devices: Sequence[str], names: Sequence[str], most: int) -> Plot:
+    """Devices and time, a colour for each model: from the middle of the training, where there are more than `most` units."""
+    middle = max(0, (len(rows) - most) // 2)
+    shown = rows[middle : middle + most]
     figure = make_figure("seconds", "", showlegend=len(names) <= 20)
     drawn = _by_model(shown)
     for number, name in enumerate(names):
@@ -128,7 +88,7 @@ def _timeline(rows: Sequence[Row], devices: Sequence[str], names: Sequence[str])
     return Plot("Devices over time", caption, figure, rows_height(len(devices)))
 
 
-def _busy(rows: Sequence[Row], devices: Sequence[str], seconds: float) -> Plot:
+def _busy(rows: Sequence[TimelineRow], devices: Sequence[str], seconds: float) -> Plot:
     """How much of its time each device computed, from the beginning to the end."""
     figure = make_figure("seconds", "busy, %", showlegend=True)
     length = seconds / _PARTS
@@ -151,22 +111,22 @@ def _busy(rows: Sequence[Row], devices: Sequence[str], seconds: float) -> Plot:
     return Plot("Busy", "How much of the time each device computed; the rest it waited.", figure)
 
 
-def _draw_sessions(figure: Figure, rows: Sequence[Row]) -> None:
+def _draw_sessions(figure: Figure, rows: Sequence[TimelineRow]) -> None:
     """A line where the training was stopped and gone on with."""
     for before, row in pairwise(rows):
         if row.session != before.session:
             figure.add_vline(row.begin, line_dash="dot", annotation_text="gone on with")
 
 
-def _by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _by_model(rows: Sequence[TimelineRow]) -> dict[str, list[TimelineRow]]:
     """The rows of each model, in the order in which they came."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[TimelineRow]] = {}
     for row in rows:
         found.setdefault(row.model, []).append(row)
     return found
 
 
-def _models(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _models(rows: Sequence[TimelineRow]) -> list[dict[str, Any]]:
     table = []
     for name, own in _by_model(rows).items():
         steps, spent = len({row.step for row in own}), sum(row.end - row.begin for row in own)

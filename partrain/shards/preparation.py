@@ -111,7 +111,7 @@ class Preparation:
                 firsts = list(range(len(pieces.pieces)))
             finest = len(firsts) == len(pieces.pieces)
             try:
-                found = self._try(member, task, firsts)
+                found = self.attempt(member, task, firsts)
             except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
                 if finest:
                     reason = str(error).splitlines()[0]
@@ -138,7 +138,8 @@ class Preparation:
             factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
         raise ValueError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
 
-    def _try(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
+    def attempt(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
+        """Cut the model before the pieces `firsts`, and try a step of it."""
         cuts = self.pieces(task).cut(firsts)
         layouts = member.layouts(cuts)
         hosts = [member.bytes_of(layout) for layout in layouts]

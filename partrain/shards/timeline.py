@@ -1,6 +1,8 @@
-"""When each device did what: timeline.csv, a row for every unit."""
+"""When each device did what: timeline.csv, a row for every unit, written and read here."""
 
 import csv
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -38,3 +40,46 @@ class Timeline:
 def _last_session(path: Path) -> int:
     with path.open(newline="") as file:
         return max((int(row["session"]) for row in csv.DictReader(file)), default=-1)
+
+
+@dataclass(frozen=True)
+class TimelineRow:
+    """A unit on the time line: where and what it was, and from when to when it was computed, in seconds from the start.
+
+    What lies between two sessions, as when a training was stopped, is left out.
+    """
+
+    session: int
+    device: str
+    model: str
+    step: int
+    shard: int
+    kind: str
+    begin: float
+    end: float
+
+
+def read_timeline(path: Path) -> list[TimelineRow]:
+    """All units, by when they began."""
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    rows: list[TimelineRow] = []
+    after = 0.0  # seconds of the sessions before
+    for session, group in groupby(found, key=lambda row: int(row["session"])):
+        own = list(group)
+        start = min(float(row["begin"]) for row in own) - after
+        rows += [
+            TimelineRow(
+                session,
+                f"device {row['device']}",
+                row["model"],
+                int(row["step"]),
+                int(row["shard"]),
+                row["kind"],
+                float(row["begin"]) - start,
+                float(row["end"]) - start,
+            )
+            for row in own
+        ]
+        after = max(row.end for row in rows)
+    return sorted(rows, key=lambda row: row.begin)

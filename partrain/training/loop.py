@@ -26,8 +26,6 @@ from partrain.training.state import num_bytes, optimizer_tensors
 from partrain.training.task import SegmentTask
 from partrain.training.tensorboard import EpochLog
 
-_LOOK_EVERY = 16  # steps between looks at decode accuracy, losses, clock and control
-
 
 @dataclass(frozen=True)
 class Step:
@@ -42,7 +40,8 @@ class Loop(ABC):
     """One training under way, in `folder`; `model` and `optimizer` are what the subclass makes of the task.
 
     `pause_after`: the epoch after which it is to pause, its learning rate being that of the whole training.
-    `fraction`: how much of this process the training is; less than 1 where others train beside it.
+    `fraction`: how much of this process the training is; less than 1 where others train beside it. `look_every`: steps
+    between looks at decode accuracy, losses, clock and control.
     """
 
     model: nn.Module
@@ -50,6 +49,7 @@ class Loop(ABC):
     output: Output
     pause_after: int | None = None
     fraction: float = 1.0
+    look_every: int = 16
 
     def __init__(self, folder: Path, task: SegmentTask, control: Control, memory: PeakMemory) -> None:
         self.folder, self.task, self.control, self.memory = folder, task, control, memory
@@ -114,7 +114,7 @@ class Loop(ABC):
             self.usage.begin()
             for batch in self.order.batches(epoch, first):
                 last = batch.step + 1 == (epoch + 1) * in_epoch
-                yield Step(batch, last or batch.step % _LOOK_EVERY == 0, last)
+                yield Step(batch, last or batch.step % self.look_every == 0, last)
 
     def reach(self) -> int:
         """The step at which it ends or pauses."""

@@ -21,13 +21,13 @@ import sys, time
 from pathlib import Path
 from partrain.data import DataSettings, prepare_data, store
 
-move = store._move_in_place
+move = store.move_in_place
 def together(*args):
     Path(sys.argv[1]).touch()
     while not Path(sys.argv[2]).exists():
         time.sleep(0.01)
     move(*args)
-store._move_in_place = together
+store.move_in_place = together
 data = prepare_data(DataSettings(name="emnist", root=sys.argv[3], cache=sys.argv[4], download=False))
 print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 """

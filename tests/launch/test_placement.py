@@ -62,11 +62,11 @@ def test_cores_of_a_segment_that_ends_go_to_the_others(
     monkeypatch.setattr(local, "num_cores", lambda: 4)
     monkeypatch.setattr(local.Job, "start", lambda job: None)
     jobs = [local.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]
-    supervisor = local._Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
-    supervisor._start_some()
+    supervisor = local.Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
+    supervisor.start_some()
     assert [int((job.folder / "threads").read_text()) for job in jobs] == shares
     supervisor.running.remove(jobs[0])
-    supervisor._divide_threads()
+    supervisor.divide_threads()
     assert int((tmp_path / "b" / "threads").read_text()) == left
 
 
@@ -76,8 +76,8 @@ def test_no_more_processes_at_once_than_cores(tmp_path: Path, monkeypatch: pytes
 
     def running(device: str, threads: str | int) -> int:
         jobs = [local.Job(tmp_path / str(index), str(index), device, 1.0) for index in range(6)]
-        supervisor = local._Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
-        supervisor._start_some()
+        supervisor = local.Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
+        supervisor.start_some()
         return len(supervisor.running)
 
     assert (running("cpu", "auto"), running("cpu", 2), running("cpu", 8), running("cuda:0", 1)) == (4, 2, 1, 6)

@@ -1,9 +1,9 @@
 """What is advised, how many trainings fit, and which process trains what."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from packing import TRAIN, settings_of
 from trainings import write_tasks
@@ -12,7 +12,6 @@ from partrain.data import Dataset
 from partrain.device import num_cores
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CustomSettings, MLPSettings
-from partrain.packs import autotune as advice
 from partrain.packs.autotune import Advice, advise, capacity, dry_run
 from partrain.packs.capacity import LiveBytes, Need
 from partrain.packs.planner import Known, Work, group, processes
@@ -55,24 +54,21 @@ def test_a_dry_run_counts_weights_gradients_state_and_activations(small: Dataset
     assert capacity(tasks, need.fixed + 5 * need.each) == 5
 
 
-def test_the_fastest_size_is_taken_if_it_is_worth_it(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fastest_size_is_taken_if_it_is_worth_it(small: Dataset, tmp_path: Path) -> None:
     spent = {1: 10.0, 2: 12.0, 4: 18.0, 8: 33.0, 16: 80.0}  # milliseconds of a step of all
     tried: list[int] = []
 
-    def trial(trainings: list[SegmentTraining]) -> float:
+    def trial(trainings: Sequence[SegmentTraining]) -> float:
         tried.append(len(trainings))
         return spent[len(trainings)]
 
-    monkeypatch.setattr(advice, "_trial", trial)
     tasks = tasks_of(tmp_path, small, 3) * 6
-    found = advise(tasks, 10**9)
+    found = advise(tasks, 10**9, trial)
     assert tried == [1, 2, 4, 8, 16]
     assert [found.stack_size(count) for count in (18, 8, 5)] == [8, 8, 5]
     assert found.sentence(18) == "stacks of 8, 2.42 times as fast as one after another in a trial"
     need = dry_run(tasks)
-    narrow = advise(tasks, need.fixed + 5 * need.each)
+    narrow = advise(tasks, need.fixed + 5 * need.each, trial)
     assert max(narrow.seconds) == 4  # what fits
     # stacks of 8 were not tried, so as many as fit
     assert narrow.sentence(18) == "stacks of 5, 2.22 times as fast as one after another in a trial of 4"
@@ -107,19 +103,23 @@ def test_tasks_are_grouped_by_shape(small: Dataset, tmp_path: Path) -> None:
     assert all(each.stack_size == 1 for each in group(tasks, LaunchSettings(device="cpu")))
 
 
-def test_what_is_known_is_not_tried_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_not_tried_again(small: Dataset, tmp_path: Path) -> None:
     tried: list[int] = []
-    monkeypatch.setattr(advice, "_trial", lambda trainings: tried.append(len(trainings)) or 1.0)
+
+    def trial(trainings: Sequence[SegmentTraining]) -> float:
+        tried.append(len(trainings))
+        return 1.0
+
     folders = write_tasks(tmp_path, small, [settings_of(seed=number) for number in range(6)])
     tasks = {folder: SegmentTask.read(folder) for folder in folders}
     known: Known = {}
     settings = LaunchSettings(device="cpu", pack="auto")
-    assert [each.stack_size for each in group(tasks, settings, known)] == [6]
+    assert [each.stack_size for each in group(tasks, settings, known, trial)] == [6]
     assert tried == [1, 2, 4]
     some = {folder: tasks[folder] for folder in folders[:3]}
-    assert [each.stack_size for each in group(some, settings, known)] == [3]
+    assert [each.stack_size for each in group(some, settings, known, trial)] == [3]
     assert tried == [1, 2, 4]
-    group(some, settings)
+    group(some, settings, measure=trial)
     assert tried == [1, 2, 4, 1, 2]
 
 
@@ -143,8 +143,6 @@ def test_what_is_packed_is_written_down_and_kept(small: Dataset, tmp_path: Path)
         stack_sizes=[4] * 4,
         room=[4, 1, 1, 1],
         capacity=4,
-        alone_seconds=[None] * 4,
-        stacked_seconds=[None] * 4,
     )
     assert jobs[0].trainings() == {folder: f"training {n}" for n, folder in enumerate(folders[:4])}
     # two are done: the pack is the same, whatever is asked for now

@@ -158,7 +158,7 @@ def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
     for folder in alone:
         train(folder)
-    tried, observe = [], Stack._observe
+    tried, observe = [], Stack.observe
 
     def short_of_memory(stack: Stack, *arguments: object) -> None:
         tried.append(len(stack.trainings))
@@ -166,7 +166,7 @@ def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
             raise torch.OutOfMemoryError("out of memory")
         observe(stack, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Stack, "_observe", short_of_memory)
+    monkeypatch.setattr(Stack, "observe", short_of_memory)
     assert make_pack(tmp_path / "pack", packed).run()
     assert tried[:6] == [5, 5, 5, 5, 3, 2]
     assert max(tried[6:]) == 2
@@ -208,12 +208,3 @@ def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     refused = r"/unified/pack\.json is of a pack of other tasks; give the same ones, or take a new folder$"
     with pytest.raises(ValueError, match=refused):
         partrain.unify(other, tmp_path / "unified")
-
-
-def test_a_pack_tells_how_much_it_gained(small: Dataset, tmp_path: Path) -> None:
-    packed = write_tasks(tmp_path / "tasks", small, [settings_of(seed=n) for n in range(2)])
-    pack = make_pack(tmp_path / "pack", packed, alone_seconds=[0.75, 0.25], stacked_seconds=[0.25, 0.25])
-    assert pack.run()
-    gain = checkpoint.read_json(tmp_path / "pack/gain.json")
-    assert gain["predicted"] == 2.0
-    assert gain["measured"] == pytest.approx(30 * (0.75 + 0.25) / pack.gain.seconds)  # 30 steps of each

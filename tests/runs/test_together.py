@@ -111,7 +111,7 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
 
     packs = tmp_path / "packs of disturbed"
     with monkeypatch.context() as patch:
-        patch.setattr(local._Supervisor, "_look", interrupted)
+        patch.setattr(local.Supervisor, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             partrain.run_together(runs("disturbed", PACKED), packs, small, show=False)
     plan = checkpoint.read_json(packs / "0/packs.json")

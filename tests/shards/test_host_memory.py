@@ -8,22 +8,21 @@ from pathlib import Path
 import pytest
 
 from partrain.shards import host
-from partrain.shards.host import HostMemory, map_bytes
+from partrain.shards.host import HostMemory, allocate_file, map_bytes
 from partrain.shards.messages import WorkerSettings
 from partrain.shards.process import WorkerProcess
 
 
-@pytest.fixture(autouse=True)
-def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def shared_memory(tmp_path: Path) -> Path:
     """A folder in place of the system's shared memory."""
     folder = tmp_path / "shm"
     folder.mkdir()
-    monkeypatch.setattr(host, "_SHARED_MEMORY", folder)
     return folder
 
 
 def test_who_maps_a_file_sees_what_others_write(tmp_path: Path, shared_memory: Path) -> None:
-    memory = HostMemory(tmp_path, on_disk=False)
+    memory = HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
     path = memory.make(1000)
     assert path.is_relative_to(shared_memory)
     assert path.stat().st_blocks * 512 >= 1000  # no holes
@@ -35,40 +34,36 @@ def test_who_maps_a_file_sees_what_others_write(tmp_path: Path, shared_memory: P
     assert not list(shared_memory.iterdir())
 
 
-def test_on_disk_and_where_memory_has_no_room(
-    tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    memory = HostMemory(disk, on_disk=True)
+    memory = HostMemory(disk, on_disk=True, shared_memory=shared_memory)
     assert memory.make(10).is_relative_to(disk)
     memory.close()
-    allocate = host._allocate
 
     def full(path: Path, num_bytes: int) -> None:
-        allocate(path, num_bytes)
+        allocate_file(path, num_bytes)
         if path.is_relative_to(shared_memory):
             raise OSError("No space left on device")
 
-    monkeypatch.setattr(host, "_allocate", full)
-    memory = HostMemory(disk, on_disk=False)
+    memory = HostMemory(disk, on_disk=False, shared_memory=shared_memory, allocate=full)
     assert memory.make(10).is_relative_to(disk)
     assert not [path for path in shared_memory.rglob("*") if path.is_file()]
     memory.close()
     assert not list(disk.iterdir())
 
 
-def test_more_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_bytes", lambda device: 3 * 2**30)
-    HostMemory(tmp_path, on_disk=False).check(3 * 2**30)
+    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check(3 * 2**30)
     with pytest.raises(ValueError) as caught:
-        HostMemory(tmp_path, on_disk=False).check(2**32)
+        HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check(2**32)
     assert str(caught.value) == (
         "these models need 4.00 GiB of host memory, 3.00 GiB are free; train fewer models at once, "
         "or set launch.shards.spill_to=disk"
     )
     with pytest.raises(ValueError, match=r"^these models need 1073741824.00 GiB of disk, .* are free; free some$"):
-        HostMemory(tmp_path, on_disk=True).check(2**60)
+        HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check(2**60)
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_path: Path, shared_memory: Path) -> None:
@@ -80,7 +75,7 @@ def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_pa
     for folder in (left, used, foreign):
         folder.mkdir()
         (folder / "1").touch()
-    HostMemory(tmp_path, on_disk=False)
+    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
     assert not left.exists()
     assert used.exists()
     assert foreign.exists()

@@ -6,9 +6,8 @@ import pytest
 from pages import figures, plain, table
 
 from partrain.runs.page import write_run_page
-from partrain.shards import page as shards_page
-from partrain.shards.page import read_timeline, write_shards_page
-from partrain.shards.timeline import COLUMNS, MOMENTS
+from partrain.shards.page import write_shards_page
+from partrain.shards.timeline import COLUMNS, MOMENTS, read_timeline
 from partrain.storage.run_folder import TIMELINE
 
 Unit = tuple[int, str, int, int, str, float, float]
@@ -55,11 +54,10 @@ def test_a_row_for_each_device_and_a_colour_for_each_model(tmp_path: Path) -> No
     ]
 
 
-def test_of_many_units_those_in_the_middle_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_page, "_SHOWN", 3)
+def test_of_many_units_those_in_the_middle_are_drawn(tmp_path: Path) -> None:
     write_timeline(tmp_path, [(0, "one", n, 0, "both", n, n + 1.0) for n in range(9)])
     assert [row.step for row in read_timeline(tmp_path / TIMELINE)] == list(range(9))
-    page = write_shards_page(tmp_path)
+    page = write_shards_page(tmp_path, units_per_device=3)
     (line,) = figures(page)["Devices over time"]["data"]
     assert line["x"] == [3.0, 4.0, None, 4.0, 5.0, None, 5.0, 6.0, None]
     assert "3 units from the middle of 9" in page.read_text()

@@ -115,7 +115,7 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
 def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), Preparation._try
+    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), Preparation.attempt
     tried = []
 
     def run_out(self: Preparation, member: Member, task: SegmentTask, firsts: list[int]) -> ShardedCut:
@@ -124,7 +124,7 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
         return attempt(self, member, task, firsts)
 
-    monkeypatch.setattr(Preparation, "_try", run_out)
+    monkeypatch.setattr(Preparation, "attempt", run_out)
     found = find_cut(small, tmp_path / "at last", network, 800_000, how)
     assert tried == sorted(tried)
     assert len(found.cuts) == tried[-1] >= 4

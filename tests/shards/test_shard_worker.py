@@ -88,7 +88,7 @@ def do_step(worker: Worker, wire: Wire, members: list[Member]) -> list[int]:
 def in_host_memory(worker: Worker) -> list[torch.Tensor]:
     """What the worker has mapped: shards, outputs and gradients."""
     crossings = (crossing for crossings in worker.crossings.values() for pair in crossings for crossing in pair)
-    return [*worker.memory._hosts.values(), *crossings]
+    return [*worker.memory.hosts.values(), *crossings]
 
 
 @pytest.mark.parametrize("double_buffer", [False, True])
@@ -103,10 +103,8 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
     worker, wire = make_worker()  # in one thread, as bytes are counted in one
     wire.inbox += [Welcome(number, member.known_spec) for number, member in enumerate(members)]
     do_step(worker, wire, members)
-    worker.memory._residents.clear()  # so that all that is there is seen to come
-    live = LiveBytes()
-    live._live |= {held.untyped_storage()._cdata for held in in_host_memory(worker)}  # is not the device's
-    with live:
+    worker.memory.residents.clear()  # so that all that is there is seen to come
+    with LiveBytes(ignored=in_host_memory(worker)) as live:  # is not the device's
         do_step(worker, wire, members)
     kept = (
         sum(len(member.versions) - 1 for member in members) * torch.get_rng_state().nbytes
@@ -129,12 +127,12 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
             return wire.inbox.pop(0)
         while not wire.said:
             time.sleep(0.01)
-        (resident,) = worker.memory._residents.values()
+        (resident,) = worker.memory.residents.values()
         while resident.in_use:
             time.sleep(0.01)
         seen.append(weakref.ref(resident.buffer))
         del resident
-        worker.memory._residents.clear()
+        worker.memory.residents.clear()
         time.sleep(0.1)
         seen.append(seen[-1]())
         raise EOFError
@@ -204,7 +202,7 @@ def test_a_unit_that_fails_is_said_and_other_models_go_on(
     worker.run()
     unit_numbers = do_step(worker, wire, [_Absent(), members[1]])  # type: ignore[list-item]
     assert len(unit_numbers) == num_units(len(members[1].versions))
-    assert {key[0] for key in worker.memory._residents} == {1}
+    assert {key[0] for key in worker.memory.residents} == {1}
 
 
 class _Absent:
@@ -226,7 +224,7 @@ def test_who_was_used_last_stays_longest(tmp_path: Path) -> None:
         memory.give(memory.take((number, 0), spec(30, tmp_path), 0), 0)
     memory.give(memory.take((0, 0), spec(30, tmp_path), 0), 0)
     memory.take((3, 0), spec(30, tmp_path, work=10), 0)
-    assert list(memory._residents) == [(2, 0), (0, 0), (3, 0)]
+    assert list(memory.residents) == [(2, 0), (0, 0), (3, 0)]
     assert memory.peak == 100
 
 

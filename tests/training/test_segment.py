@@ -112,7 +112,7 @@ def test_stopped_anywhere_it_resumes_to_the_same_bits(
     optimizer: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("partrain.training.loop._LOOK_EVERY", 1)
+    monkeypatch.setattr(SegmentTraining, "look_every", 1)
     settings = settings_of(network=network, train=replace(TRAIN, optimizer=optimizer))
     undisturbed = prepare_tasks(small, tmp_path / "a", settings)[index]
     assert train(undisturbed)

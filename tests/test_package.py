@@ -1,0 +1,108 @@
+"""The package as a whole: its public names, and what a training process imports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripting import ROOT, small_settings
+
+import partrain
+from partrain.data import Dataset
+from partrain.storage.run_folder import LOG
+
+NAMES = """
+import json, types
+import partrain
+found = {name: type(getattr(partrain, name)).__name__ for name in partrain.__all__}
+again = {name: type(getattr(partrain, name)).__name__ for name in partrain.__all__}
+assert not any(isinstance(getattr(partrain, name), types.ModuleType) for name in partrain.__all__)
+assert dir(partrain) == sorted(partrain.__all__)
+print(json.dumps([found, again]))
+"""
+
+# what a segment's process has no use for
+ELSEWHERE = ("report", "tuning", "comparison", "shards", "packs", "runs", "cli")
+LIBRARIES = ("hydra", "omegaconf", "plotly", "matplotlib", "jinja2", "torchvision")
+
+TELLING = """
+import atexit, json, os, sys
+from torch import nn
+
+
+def tell() -> None:
+    with open(os.environ["TOLD"], "w") as file:
+        json.dump({"modules": sorted(sys.modules), "argv": sys.orig_argv[1:4]}, file)
+
+
+def build() -> nn.Module:
+    if "partrain.launch" in sys.orig_argv:  # a training process, not its launcher
+        atexit.register(tell)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 5))
+"""
+
+
+def fresh(program: str, **environment: str) -> str:
+    """What a fresh process prints that runs `program`."""
+    own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run([sys.executable, "-c", program], env=own, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_every_public_name_is_there_and_is_no_module() -> None:
+    """Twice, since a module that is imported meanwhile would take the place of a name."""
+    found, again = json.loads(fresh(NAMES))
+    assert found == again
+    assert set(found) == set(partrain.__all__)
+    assert {"run", "search", "compare", "evaluate", "load", "unify", "run_together"} <= set(found)
+
+
+def test_no_public_name_is_that_of_a_module_directly_below() -> None:
+    package = Path(partrain.__file__).parent
+    below = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert below & set(partrain.__all__) == set()
+    assert {"runs", "tuning", "comparison", "settings"} <= below
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    loaded = fresh("import sys, partrain; print([m for m in sys.modules if m == 'torch' or m.startswith('partrain.')])")
+    assert loaded == "[]\n"
+
+
+def test_a_segments_process_imports_what_it_uses(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at in the process itself, by a network that tells at its end what is imported."""
+    (tmp_path / "telling_network.py").write_text(TELLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
+    settings = small_settings(
+        network=partrain.CustomSettings(builder="telling_network:build"),
+        train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
+    )
+    partrain.run(settings, tmp_path / "run", dataset=small, show=False)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["argv"] == ["-m", "partrain.launch", "partrain.training.segment"]
+    assert [m for m in told["modules"] if m.split(".")[:2] in [["partrain", part] for part in ELSEWHERE]] == []
+    assert [m for m in told["modules"] if m.split(".")[0] in LIBRARIES] == []
+    assert "partrain.training.segment" in told["modules"]
+
+
+@pytest.mark.parametrize("launch", ["local", "packed", "shards"])
+def test_no_process_says_a_word_where_warnings_are_errors(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: str
+) -> None:
+    """A file that runs as the main module and is imported too would be there twice, which Python warns of."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    how = {"local": {}, "packed": {"pack": "always"}, "shards": {"name": "shards"}}[launch]
+    settings = small_settings(
+        train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
+        partition=partrain.PartitionSettings(segments=4),
+        launch=partrain.LaunchSettings(device="cpu", threads=1, **how),  # type: ignore[arg-type]
+    )
+    partrain.run(settings, tmp_path, dataset=small, show=False)
+    logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
+    assert logs
+    assert [log.read_text() for log in logs] == [""] * len(logs)
