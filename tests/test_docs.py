@@ -1,0 +1,52 @@
+"""What documents name is there: files and folders of the repository, modules, and public names in examples."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from scripting import ROOT
+
+import partrain
+
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("README.md"))
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_are_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = set(re.findall(r"(?<![\w/.<-])((?:partrain|tests|experiments|conf|docs)/[\w./-]*\w)", text))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", (ROOT / document).read_text())
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_names_that_examples_import_are_public(document: str) -> None:
+    text = (ROOT / document).read_text()
+    imported = {name for line in re.findall(r"from partrain import ([\w, ]+)", text) for name in line.split(", ")}
+    used = set(re.findall(r"\bpartrain\.(\w+)\(", text))
+    assert imported | used <= set(partrain.__all__)
+    assert not re.findall(r"(?:from|import) partrain\.\w+", text)
+
+
+def test_the_layers_page_lists_every_module() -> None:
+    table = (ROOT / "docs/architecture.md").read_text().partition("| layer |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|(?!.*\\)", table.replace("\\|", ""), re.M))))
+    package = Path(partrain.__file__).parent
+    below = {path.stem for path in package.glob("*.py") if path.stem != "__init__"}
+    below |= {path.parent.name for path in package.glob("*/__init__.py")}
+    assert listed == below
+
+
+def test_modules_that_are_named_can_be_found() -> None:
+    for document in DOCUMENTS:
+        for name in set(re.findall(r"python -m (partrain[\w.]*)", (ROOT / document).read_text())):
+            assert importlib.util.find_spec(f"{name}.__main__") is not None, (document, name)
