@@ -15,7 +15,7 @@ class LaunchSettings:
 
     With a number, results are the same bits on every run; auto hands the cores of segments that have ended to those
     that still train, which is faster, and the number of threads changes the order in which floating-point sums are made.
-    `pack`: whether tasks of one shape train in one process as stacks (`partrain.multi`): never, always, or auto, where a
+    `pack`: whether tasks of one shape train in one process as stacks (`partrain.packs`): never, always, or auto, where a
     trial of a few steps shows that it pays. `pack_memory_gib`: what packs may take of a device; None: what is free.
     """
 
