@@ -88,3 +88,23 @@ class ProgressDisplay:
     def say(self, text: str) -> None:
         """Print `text`, above the bars if there are any."""
         self._console.print(text, markup=False)
+
+
+class ProgressView:
+    """A view of some kind of work, on a progress display that is live within it (`with`)."""
+
+    def __init__(self, progress: ProgressDisplay) -> None:
+        self.progress = progress
+
+    def __enter__(self) -> Self:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """Print `text`, whether anything else is shown or not."""
+        self.progress.say(text)

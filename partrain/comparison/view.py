@@ -1,38 +1,28 @@
 """How far a comparison is: one bar over its runs on a terminal, a line per run elsewhere."""
 
 import time
-from types import TracebackType
 
 from partrain.comparison.grid import Cell
 from partrain.comparison.table import Run
-from partrain.console import ProgressDisplay
+from partrain.console import ProgressDisplay, ProgressView
 from partrain.report.formatting import duration, share
 
 _BAR = "runs"
 
 
-class View:
+class View(ProgressView):
     """Of `total` runs, `done` of which are there already."""
 
     def __init__(self, total: int, done: int) -> None:
+        super().__init__(ProgressDisplay(estimate=False))
+        self.progress.add(_BAR, "", total, done)
         self._total, self._done = total, done
         self._spent: list[float] = []  # seconds of each run done now
         self._started = 0.0
-        self._progress = ProgressDisplay(estimate=False)
-        self._progress.add(_BAR, "", total, done)
-
-    def __enter__(self) -> "View":
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
 
     def begin(self, cell: Cell, repeat: int) -> None:
         self._started = time.monotonic()
-        self._progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=f"{self._done}/{self._total}")
+        self.progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=f"{self._done}/{self._total}")
 
     def end(self, run: Run) -> None:
         """Show what came out, and how long the others will take if they take as long as those so far."""
@@ -40,9 +30,9 @@ class View:
         self._done += 1
         seconds = sum(self._spent) / len(self._spent) * (self._total - self._done)
         left = f"about {duration(seconds)} left" if seconds else "all done"
-        self._progress.update(_BAR, completed=self._done, status=f"{self._done}/{self._total}  {left}")
+        self.progress.update(_BAR, completed=self._done, status=f"{self._done}/{self._total}  {left}")
         line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {left}"
-        tell = self._progress.line if run.results else self._progress.say
+        tell = self.progress.line if run.results else self.progress.say
         tell(line)
 
 

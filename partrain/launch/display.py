@@ -2,41 +2,31 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 
-from partrain.console import ProgressDisplay
+from partrain.console import ProgressDisplay, ProgressView
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PROGRESS
 
 
-class Display:
+class Display(ProgressView):
     """Shows what progress.json says of each training, given by folder and name; without `show`, what is said alone."""
 
     def __init__(self, trainings: Sequence[tuple[Path, str]], show: bool = True, to: Console | None = None) -> None:
+        super().__init__(ProgressDisplay(show=show, to=to))
         self.show = show
-        self._progress = ProgressDisplay(show=show, to=to)
         self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
         self._seen: dict[Path, int] = {}
         for folder, name in trainings:
             self.add(folder, name)
 
-    def __enter__(self) -> Self:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
-
     def add(self, folder: Path, name: str) -> None:
         """Show one more; one that was there before begins anew."""
         self._names[folder] = name
-        self._progress.add(folder, name, status="waiting")
+        self.progress.add(folder, name, status="waiting")
 
     def update(self, folder: Path) -> None:
         """Show what has changed in `folder`/progress.json since the last look."""
@@ -49,17 +39,14 @@ class Display:
         except (FileNotFoundError, checkpoint.DamagedFile):
             return
         self._seen[folder] = changed
-        self._progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
+        self.progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
         if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
-            self._progress.line(f"{self._names[folder]}: {_status(state)}")
+            self.progress.line(f"{self._names[folder]}: {_status(state)}")
 
     def done(self, folder: Path) -> None:
         self.update(folder)
-        self._progress.update(folder, completed=1, total=1)
-
-    def say(self, text: str) -> None:
-        self._progress.say(text)
+        self.progress.update(folder, completed=1, total=1)
 
 
 def _status(state: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from partrain.boundaries.boundary import needs_projection
 from partrain.data import Dataset
 from partrain.launch.placement import place
 from partrain.networks import Chain, network_settings
-from partrain.partition.plan import Plan
+from partrain.partition.plan import Plan, SegmentPlan
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import MODEL_WEIGHTS, RECOVERY, rank_name, segment_name, stored_outputs
 from partrain.strategies.settings import REPLICAS, check_group
@@ -18,20 +18,16 @@ from partrain.training.task import SegmentTask
 def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
     """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
     devices = place(settings.launch.device, len(plan.segments))
-    common = common_to_tasks(settings, plan, dataset)
+    common = _common_to_tasks(settings, plan, dataset)
     tasks = {}
     for segment, device in zip(plan.segments, devices, strict=True):
         index = segment.index
         tasks[segment_name(index)] = SegmentTask(
             index=index,
-            start=segment.start,
-            stop=segment.stop,
-            start_shape=segment.input_shape,
-            stop_shape=segment.output_shape,
-            train=settings.train,
             device=device,
             stored_input=stored_outputs(index) if _is_stored(settings, plan, index) else None,
             stored_output=stored_outputs(index + 1) if _is_stored(settings, plan, index + 1) else None,
+            **_part(segment, settings),
             **common,
         )
     if settings.schedule.recovery_epochs:
@@ -52,23 +48,30 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
     return {
         rank_name(index): RankTask(
             index=index,
-            start=segment.start,
-            stop=segment.stop,
-            start_shape=segment.input_shape,
-            stop_shape=segment.output_shape,
-            train=settings.train,
             device=device,
             strategy=strategy.name,
             num_ranks=count,
             microbatches=strategy.microbatches,
             timeout=strategy.timeout,
-            **common_to_tasks(settings, plan, dataset),
+            **_part(segment, settings),
+            **_common_to_tasks(settings, plan, dataset),
         )
         for index, (segment, device) in enumerate(zip(held, devices, strict=True))
     }
 
 
-def common_to_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+def _part(segment: SegmentPlan, settings: RunSettings) -> dict[str, Any]:
+    """What a task says of its part of the network, and how that is trained."""
+    return {
+        "start": segment.start,
+        "stop": segment.stop,
+        "start_shape": segment.input_shape,
+        "stop_shape": segment.output_shape,
+        "train": settings.train,
+    }
+
+
+def _common_to_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
     """What every task of a run says alike, whatever its part of the network."""
     return {
         "network": plan.network,

@@ -203,7 +203,7 @@ class ShardedTraining:
         """The member takes part from now on, unless nothing is left of its training."""
         self.view.joined(member)
         if member.spec is None:
-            self.view.ended(member.folder)
+            self.view.done(member.folder)
             self.gone(member.folder)
             return
         left = member.steps_left
@@ -222,7 +222,7 @@ class ShardedTraining:
         self.host.free(member.files())
         del member.training  # with its modules, which refer to themselves
         gc.collect()
-        self.view.ended(member.folder)
+        self.view.done(member.folder)
         self.gone(member.folder)
 
     def gone(self, folder: Path) -> None:

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from partrain.launch.display import Display
 from partrain.report.formatting import duration
@@ -13,27 +11,18 @@ from partrain.shards.member import Member
 _LOOK, _TOLD_EVERY = 0.5, 10.0  # seconds
 
 
-class View:
-    """Of the training in `folder`; without `show`, of lost workers alone."""
+class View(Display):
+    """Shows the models of the training in `folder`; without `show`, lost workers alone."""
 
     def __init__(self, folder: Path, show: bool) -> None:
-        self._folder, self._show = folder, show
-        self._display = Display([], show)
+        super().__init__([], show)
+        self._folder = folder
         self._looked = self._told = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._display.__exit__(kind, error, trace)
 
     def joined(self, member: Member) -> None:
         """A model takes part from now on, cut like this."""
-        self._display.add(member.folder, member.name)
-        if self._show and member.spec is not None:
+        self.add(member.folder, member.name)
+        if self.show and member.spec is not None:
             count, seconds = len(member.spec.shards), sum(cost.seconds for cost in member.costs)
             self.say(f"{member.name}: {count} shard{'s' * (count != 1)}, {1000 * seconds:.1f} ms a step in a trial")
 
@@ -44,16 +33,13 @@ class View:
             return
         self._looked = now
         for member in members:
-            self._display.update(member.folder)
-        if self._show and now - self._told > _TOLD_EVERY:
+            self.update(member.folder)
+        if self.show and now - self._told > _TOLD_EVERY:
             self._told = now
             self.say(f"{len(members)} model{'s' * (len(members) != 1)} left, for about {duration(left)}")
 
-    def ended(self, folder: Path) -> None:
-        self._display.done(folder)
-
     def failed(self, name: str, error: Exception) -> None:
-        if self._show:
+        if self.show:
             self.say(f"{name} FAILED: {(str(error) or type(error).__name__).splitlines()[0]}; the others go on")
 
     def write_page(self) -> None:
@@ -61,8 +47,5 @@ class View:
         from partrain.shards.page import write_shards_page  # plotly, which training need not wait for
 
         page = write_shards_page(self._folder)
-        if self._show:
+        if self.show:
             self.say(f"Page: {page}")
-
-    def say(self, text: str) -> None:
-        self._display.say(text)

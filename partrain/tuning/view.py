@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 
-from partrain.console import ProgressDisplay
+from partrain.console import ProgressDisplay, ProgressView
 from partrain.report.formatting import duration
 from partrain.storage import checkpoint
 from partrain.tuning.brackets import Bracket, promoted, waves
@@ -21,7 +22,7 @@ from partrain.tuning.values import described
 _BAR = "epochs"
 
 
-class View:
+class View(ProgressView):
     """Of `brackets`, `done` waves of which are there already and took `seconds`; without `show`, failures alone.
 
     `look_every`: seconds between looks at how far configurations are.
@@ -38,6 +39,7 @@ class View:
         to: Console | None = None,
         look_every: float = 1.0,
     ) -> None:
+        super().__init__(ProgressDisplay(show=show, estimate=False, to=to))
         self._starts = [wave.start for wave in waves(brackets)]
         self._waves = [wave.epochs(brackets) for wave in waves(brackets)]
         self._configurations = configurations
@@ -46,14 +48,13 @@ class View:
         self._spent, self._started = seconds, time.monotonic()
         self._trials: Sequence[Trial] = ()
         self._look_every = look_every
-        self._progress = ProgressDisplay(show=show, estimate=False, to=to)
-        self._progress.add(_BAR, "", sum(self._waves), self._done)
+        self.progress.add(_BAR, "", sum(self._waves), self._done)
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "View":
-        self._progress.__enter__()
-        if self._progress.has_bars:
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self.progress.has_bars:
             self._watcher.start()
         return self
 
@@ -61,17 +62,17 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._progress.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """A wave begins, which trains `trials`."""
         self._trials = trials
-        self._progress.update(
+        self.progress.update(
             _BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done, "")
         )
 
     def failed(self, index: int, reason: str) -> None:
-        self._progress.say(f"{self._configurations[index]} FAILED: {reason}")
+        self.progress.say(f"{self._configurations[index]} FAILED: {reason}")
 
     def end(self, results: Sequence[RungResult]) -> None:
         """The wave has ended: show what came of its rungs, and how long the others will take."""
@@ -79,9 +80,9 @@ class View:
         self._done += self._waves[self._wave]
         self._wave += 1
         left = self._left(self._done)
-        self._progress.update(_BAR, completed=self._done, status=self._status(self._done, left))
+        self.progress.update(_BAR, completed=self._done, status=self._status(self._done, left))
         for result in results:
-            self._progress.line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
+            self.progress.line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
 
     def _described(self, result: RungResult) -> str:
         size, epochs = len(result.scores), result.epochs
@@ -109,7 +110,7 @@ class View:
         while not self._ended.wait(self._look_every):
             done = self._done + sum(map(self._trained, self._trials))
             if done:
-                self._progress.update(_BAR, completed=done, status=self._status(done, self._left(done)))
+                self.progress.update(_BAR, completed=done, status=self._status(done, self._left(done)))
 
     def _trained(self, trial: Trial) -> int:
         """Epochs in this wave."""
