@@ -4,18 +4,15 @@ from datetime import datetime
 from pathlib import Path
 
 import yaml
-from markupsafe import Markup
 
 from partrain.data import Dataset
 from partrain.report import run_sections as sections
-from partrain.report.drawing import draw_network
+from partrain.report.drawing import network_drawing
 from partrain.report.page import environment, sharded_pages
 from partrain.report.record import RunRecord
 from partrain.report.run_figures import figures
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
-
-_WIDTHS = {"wide": 1096, "narrow": 340}  # of the drawing, on a screen and on a phone
 
 
 def write_page(
@@ -39,9 +36,7 @@ def write_page(
             updated=f"{datetime.now():%H:%M:%S}",
             stats=sections.headline(record),
             warnings=record.warnings(),
-            drawings={name: Markup(draw_network(record, width)) for name, width in _WIDTHS.items()}
-            if record.plan
-            else {},
+            drawing=network_drawing(record) if record.plan else None,
             plan=sections.plan_table(record),
             plots=figures(record),
             pairs=sections.confused_pairs(record.evaluation, dataset or _dataset(record)) if record.evaluation else [],

@@ -1,30 +1,59 @@
-"""The drawing holds every layer once, inside its segment, and nothing overlaps or sticks out."""
+"""The drawing shows every layer once, in its segment, and what crosses each boundary; nothing overlaps or sticks out."""
 
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from browser import open_page
 from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
 from partrain.networks import MLPSettings, NetworkSettings, TorchvisionSettings
 from partrain.partition.plan import PartitionSettings
-from partrain.report.drawing import draw_network
 from partrain.report.record import RunRecord
+from partrain.report.run_page import write_page
 
 Box = tuple[float, float, float, float]
 
+# left, top, right and bottom of what the browser laid out in a drawing `WIDTH` pixels wide, and what overflows its box
+LAYOUT = """
+  const drawing = document.querySelector(".network");
+  drawing.style.width = "WIDTHpx";
+  const boxes = (selector, within = drawing) => [...within.querySelectorAll(selector)].map((element) => {
+    const { left, top, right, bottom } = element.getBoundingClientRect();
+    return [left, top, right, bottom];
+  });
+  answers.drawing = boxes(".network", document)[0];
+  answers.cards = boxes(".segment");
+  answers.arrows = boxes(".boundary");
+  answers.layers = [...drawing.querySelectorAll(".segment")].map((card) => boxes("ul li", card));
+  answers.texts = [...drawing.querySelectorAll(".segment, .boundary")].map((part) => boxes("strong, span", part));
+  answers.overflowing = [drawing, ...drawing.querySelectorAll("li, p, ul, div")]
+    .filter((element) => element.scrollWidth > element.clientWidth && element.clientWidth > 0)
+    .map((element) => element.outerHTML);
+"""
 
-def boxes(element: ElementTree.Element, path: str) -> list[Box]:
-    """Left, top, right and bottom of the rectangles at `path`."""
-    found = []
-    for each in element.iterfind(path):
-        x, y, width, height = (float(each.attrib[name]) for name in ("x", "y", "width", "height"))
-        found.append((x, y, x + width, y + height))
-    return found
+
+def dry_run(folder: Path, dataset: Dataset, **changed: Any) -> RunRecord:
+    """Return the record of a run that ended with its plan."""
+    partrain.run(small_settings(**changed), folder, dataset=dataset, show=False)
+    return RunRecord.read(folder)
+
+
+def drawn(page: Path) -> ElementTree.Element:
+    """Return the drawing's outer list, parsed."""
+    text = page.read_text()
+    start = text.index('<ol class="network"')
+    return ElementTree.fromstring(text[start : text.index("</ol>", start) + len("</ol>")])
+
+
+def said(element: ElementTree.Element) -> str:
+    """Return the element's text with single spaces."""
+    return " ".join("".join(element.itertext()).split())
 
 
 def inside(inner: Box, outer: Box) -> bool:
@@ -48,35 +77,80 @@ def overlap(one: Box, other: Box) -> bool:
 def test_layers_are_in_their_segments(
     network: NetworkSettings, segments: int, names: list[str] | None, width: int, small: Dataset, tmp_path: Path
 ) -> None:
-    settings = small_settings(network=network, partition=PartitionSettings(segments=segments, dry_run=True))
-    partrain.run(settings, tmp_path, dataset=small, show=False)
-    record = RunRecord.read(tmp_path)
-    drawing = ElementTree.fromstring(draw_network(record, width))
-    _, _, full_width, height = map(float, drawing.attrib["viewBox"].split())
-    assert full_width == width
-    cards = boxes(drawing, "g/rect[@class='card']")
-    assert len(cards) == segments
-    assert all(inside(card, (0, 0, width, height)) for card in cards)
-    assert not any(overlap(*pair) for pair in itertools.combinations(cards, 2))
-    groups = drawing.iterfind("g/rect[@class='card']/..")
-    for group, card, segment in zip(groups, cards, record.segments, strict=True):
-        layers = boxes(group, "g[@class='layer']/rect")
-        assert all(inside(layer, card) for layer in layers)
-        assert not any(overlap(*pair) for pair in itertools.combinations(layers, 2))
-        titles = [title.text or "" for title in group.iterfind("g[@class='layer']/title")]
-        assert ", ".join(titles).split(", ") == segment.layers
+    record = dry_run(tmp_path, small, network=network, partition=PartitionSettings(segments=segments, dry_run=True))
+    page = write_page(record, None)
+    drawing = drawn(page)
+    assert drawing.get("aria-label") == f"{record.network} in {segments} segments, from the data to the classes"
+    groups = drawing.findall("li/div")
+    for index, (group, segment) in enumerate(zip(groups, record.segments, strict=True)):
+        assert group.get("class") == f"segment c{index}"
+        assert group.findtext("p/strong") == f"segment {index}"
+        layers = group.findall("ul/li")
+        assert [layer.text for layer in layers] == [layer.get("title") for layer in layers] == segment.layers
     if names is not None:
         assert [name for segment in record.segments for name in segment.layers] == names
 
+    laid_out, console = open_page(page, LAYOUT.replace("WIDTH", str(width)), tmp_path / "browser")
+    assert console == []
+    outer = laid_out["drawing"]
+    assert outer[2] - outer[0] == width
+    cards, arrows = laid_out["cards"], laid_out["arrows"]
+    assert (len(cards), len(arrows)) == (segments, segments + 1)
+    assert all(inside(box, outer) for box in cards + arrows)
+    assert not any(overlap(*pair) for pair in itertools.combinations(cards + arrows, 2))
+    for card, layers in zip(cards, laid_out["layers"], strict=True):
+        assert all(inside(layer, card) for layer in layers)
+        assert not any(overlap(*pair) for pair in itertools.combinations(layers, 2))
+    for texts in laid_out["texts"]:
+        assert all(inside(text, outer) for text in texts)
+        assert not any(overlap(*pair) for pair in itertools.combinations(texts, 2))
+    assert laid_out["overflowing"] == []
+    if width == 340:
+        assert len({card[0] for card in cards}) == 1  # one below the other
+
 
 def test_many_layers_are_grouped_by_module(small: Dataset, tmp_path: Path) -> None:
-    settings = small_settings(partition=PartitionSettings(segments=1, dry_run=True))
-    partrain.run(settings, tmp_path, dataset=small, show=False)
-    record = RunRecord.read(tmp_path)
+    record = dry_run(tmp_path, small, partition=PartitionSettings(segments=1, dry_run=True))
     assert record.plan is not None
     names = [f"block{block}.layer{layer}" for block in range(6) for layer in range(9)]
     plan = replace(record.plan, segments=[replace(record.plan.segments[0], layers=names)])
-    drawing = ElementTree.fromstring(draw_network(replace(record, plan=plan), 1096))
-    groups = list(drawing.iterfind("g/g[@class='layer']"))
-    assert [group.findtext("text") for group in groups] == [f"block{block} (9)" for block in range(6)]
-    assert ", ".join(group.findtext("title", "") for group in groups).split(", ") == names
+    chips = drawn(write_page(replace(record, plan=plan), None)).findall("li/div/ul/li")
+    assert [chip.text for chip in chips] == [f"block{block} (9)" for block in range(6)]
+    assert ", ".join(chip.get("title", "") for chip in chips).split(", ") == names
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "title"), [("synthetic", "codes", "segment"), ("1f1b", "activations", "stage")]
+)
+def test_boundaries_show_what_crosses_them(strategy: str, kind: str, title: str, run: Path, tmp_path: Path) -> None:
+    record = RunRecord.read(run)
+    record = replace(
+        record,
+        folder=tmp_path,
+        evaluation={},
+        results=record.results | {"strategy": {"name": strategy, "microbatches": 4}},
+    )
+    drawing = drawn(write_page(record, None))
+    arrows = drawing.findall("li/p")
+    assert [arrow.get("class") for arrow in arrows] == ["boundary data", f"boundary {kind}", "boundary data"]
+    assert [said(arrow) for arrow in arrows] == ["the data 1×8×8", f"{kind}, 32 (dropout1)", "the classes 5"]
+    assert [len(arrow.findall("svg/path[@class='cut']")) for arrow in arrows] == [0, kind == "codes", 0]
+    assert [said(card) for card in drawing.findall("li/div/p[@class='title']")] == [
+        f"{title} {n} cpu" for n in range(2)
+    ]
+    costs = ["3.14 k parameters, 6.14 k FLOPs/image", "1.22 k parameters, 2.37 k FLOPs/image"]
+    assert [said(card) for card in drawing.findall("li/div/p[2]")] == costs
+
+
+def test_names_in_the_drawing_are_text(small: Dataset, tmp_path: Path) -> None:
+    record = dry_run(tmp_path, small, partition=PartitionSettings(segments=2, dry_run=True))
+    assert record.plan is not None
+    odd = "<b>\"&amp;'_</li>"
+    first = replace(record.plan.segments[0], layers=[odd], stop=odd)
+    plan = replace(record.plan, network={"name": odd}, segments=[first, record.plan.segments[1]])
+    drawing = drawn(write_page(replace(record, plan=plan), None))
+    assert drawing.get("aria-label") == f"{odd} in 2 segments, from the data to the classes"
+    layer = drawing.find("li/div/ul/li")
+    assert layer is not None
+    assert (layer.text, layer.get("title")) == (odd, odd)
+    assert said(drawing.findall("li/p")[1]) == f"codes, 32 ({odd})"
