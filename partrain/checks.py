@@ -5,7 +5,18 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Iterable
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+_TYPES_IN_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[int]: "a list of integers",
+    list[int | str]: "a list of layer numbers and module names",
+    dict[str, Any]: "a mapping",
+}
 
 
 def at_least(name: str, value: float, lowest: float) -> None:
@@ -30,6 +41,35 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise `ValueError` that lists the `known` values unless `value` is one of them."""
     if value not in known:
         raise ValueError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
+
+
+def of_type(name: str, value: object, hint: Any) -> None:
+    """Raise `ValueError` unless `value` is what a field's type `hint` says."""
+    if not fits(value, hint):
+        raise ValueError(f"{name}: {value!r} is not {in_words(hint)}")
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether `value` is what a type `hint` says; an integer is a number, true is not."""
+    if hint is Any:
+        return True
+    if len(alternatives(hint)) > 1:
+        return any(fits(value, kind) for kind in alternatives(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(fits(each, get_args(hint)[0]) for each in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type that `hint` is."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def in_words(hint: Any) -> str:
+    """A type as people call it: "an integer or text"."""
+    return " or ".join(_TYPES_IN_WORDS[kind] for kind in alternatives(hint) if kind is not NoneType)
 
 
 def no_setting(name: str, known: Iterable[str]) -> str:

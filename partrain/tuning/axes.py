@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from partrain.report.formatting import setting
-from partrain.tuning.record import Configuration, SearchRecord
+from partrain.tuning.record import SearchRecord, Standing
 
 _ROUND = (1, 5, 2, 3, 7, 1.5, 4, 2.5)  # digits that ticks begin with, in the order in which they take their places
 _FINE = tuple(number / 10 for number in range(11, 100))  # where the round ones are too few
@@ -75,6 +75,6 @@ def _short(name: str) -> str:
     return name if len(name) < 18 else f"{name[:16]}…"
 
 
-def describe(configuration: Configuration) -> str:
+def describe(configuration: Standing) -> str:
     """Its settings, a line each, as plotly's texts have lines."""
     return "<br>".join(f"{escape(name)} {escape(setting(value))}" for name, value in configuration.values.items())

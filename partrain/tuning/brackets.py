@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class Bracket:
 
     number: int
     rungs: tuple[Rung, ...]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the bracket that `dataclasses.asdict` made `values` from."""
+        return cls(values["number"], tuple(Rung(**rung) for rung in values["rungs"]))
 
     def on_the_way(self, epochs: int) -> int | None:
         """The number of the rung that its configurations are in while they train until `epochs`; None: beyond its last."""

@@ -98,11 +98,11 @@ def best_against_time(record: SearchRecord) -> list[Plot]:
     seconds, scored, points = 0.0, [], []
     for stop, spent in zip(record.stops, record.waves, strict=False):
         seconds += spent
-        for rung in (rung for bracket in record.brackets for rung in bracket.rungs if rung.epochs == stop):
+        for rung in (rung for rung in record.rungs() if rung.epochs == stop):
             scored += [(record.order(score), index, score) for index, score in rung.scores.items() if score is not None]
         if scored:
             _, index, score = min(scored)
-            points.append((seconds, record.scaled(score), record.configurations[index]))
+            points.append((seconds, record.scaled(score), record.standings[index]))
     if len(points) < 2:
         return []
     figure = make_figure("seconds of the search", record.score_axis, showlegend=False)
@@ -122,17 +122,16 @@ def best_against_time(record: SearchRecord) -> list[Plot]:
 
 def epochs_spent(record: SearchRecord) -> list[Plot]:
     """Of every bracket, the epochs that its rungs trained, over all their configurations."""
-    if record.epochs == 0 or all(len(bracket.rungs) == 1 for bracket in record.brackets):
+    if record.epochs == 0 or all(len(rungs) == 1 for rungs in record.brackets.values()):
         return []
     figure = make_figure("epochs, over all configurations", "", barmode="stack", bargap=0.35, showlegend=True)
-    for number in range(max(len(bracket.rungs) for bracket in record.brackets)):
+    for number in range(max(map(len, record.brackets.values()))):
         rows = {
-            f"bracket {bracket.number}": epochs
-            for bracket in record.brackets
-            for rung, epochs in bracket.steps()
-            if rung.number == number and rung.done
+            f"bracket {bracket}": rungs[number].epochs_trained
+            for bracket, rungs in record.brackets.items()
+            if number < len(rungs) and rungs[number].done
         }
         add_rows(figure, rows, f"rung {number}", COLOURS[(0, 5, 2, 4, 3, 1)[number % 6]], "%{x:,} epochs")
-    in_full = sum(bracket.rungs[0].size for bracket in record.brackets) * record.last_epoch
+    in_full = sum(rungs[0].size for rungs in record.brackets.values()) * record.last_epoch
     caption = f"All configurations trained in full would have taken {in_full:,} epochs; these took {record.epochs:,}."
     return [Plot("How epochs were spent", caption, figure, rows_height(len(record.brackets)))]

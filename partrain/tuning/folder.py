@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from partrain.report.record import read_found
 from partrain.storage import checkpoint
+from partrain.storage.run_folder import RESULTS
 from partrain.tuning.configurations import Configuration
 
 
@@ -46,6 +48,10 @@ class SearchFolder:
             checkpoint.write_json(path, [asdict(each) for each in drawn])
         return [Configuration(**each) for each in checkpoint.read_json(path)]
 
+    def drawn(self) -> list[Configuration]:
+        """Those that are written down; none where the search has not begun."""
+        return [Configuration(**each) for each in read_found(self.path / "configurations.json") or []]
+
     def configuration(self, index: int) -> Path:
         """The folder of the configuration's run."""
         return self.path / "configurations" / str(index)
@@ -54,6 +60,12 @@ class SearchFolder:
         """What came of it; None: it is not done."""
         path = self._rung(bracket, rung)
         return RungResult.read(path) if path.exists() else None
+
+    def rung_if_whole(self, bracket: int, rung: int) -> RungResult | None:
+        """As `rung`, for those who only look: None too where the file is damaged."""
+        with suppress(checkpoint.DamagedFile):
+            return self.rung(bracket, rung)
+        return None
 
     def write_rung(self, result: RungResult) -> None:
         checkpoint.write_json(self._rung(result.bracket, result.rung), asdict(result))
@@ -90,17 +102,22 @@ class SearchFolder:
         reasons = (checkpoint.read_json(self._wave(wave))["failed"] for wave in waves)
         return {int(index): reason for found in reasons for index, reason in found.items()}
 
+    def wave_seconds(self) -> list[float]:
+        """Of each wave so far, in order."""
+        paths = sorted(self.path.glob("waves/*.json"), key=lambda path: int(path.stem))
+        return [wave["seconds"] for wave in map(read_found, paths) if wave]
+
     def seconds(self) -> float:
         """Of all waves so far."""
         return sum(map(_seconds, self.path.glob("waves/*.json")))
 
     def results(self) -> dict[str, Any] | None:
         """What results.json says, once the search is done."""
-        path = self.path / "results.json"
+        path = self.path / RESULTS
         return dict(checkpoint.read_json(path)) if path.exists() else None
 
     def write_results(self, results: dict[str, Any]) -> None:
-        checkpoint.write_json(self.path / "results.json", results)
+        checkpoint.write_json(self.path / RESULTS, results)
 
 
 def _seconds(path: Path) -> float:

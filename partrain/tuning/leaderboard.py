@@ -16,10 +16,13 @@ from partrain.tuning.values import described
 _SHOWN = 10  # configurations on the console
 
 
-def rows(record: SearchRecord) -> list[dict[str, Any]]:
-    """A row per configuration. `epochs` and `score` are of the last rung that it has come through; None: of none yet."""
+def leaderboard_rows(record: SearchRecord) -> list[dict[str, Any]]:
+    """A row per configuration, best first, from which files, console and page are made.
+
+    `epochs` and `score` are of the last rung that it has come through; None: of none yet.
+    """
     ranked = record.ranked()
-    names = list(ranked[0].values)
+    names = list(ranked[0].values) if ranked else []
     return [
         {
             "rank": rank if each.score is not None else None,
@@ -36,7 +39,7 @@ def rows(record: SearchRecord) -> list[dict[str, Any]]:
 
 def write_leaderboard(folder: Path) -> None:
     """Write leaderboard.csv and leaderboard.md into the search's `folder`, from what is there so far."""
-    found = rows(SearchRecord.read(folder))
+    found = leaderboard_rows(SearchRecord.read(folder))
     write_csv(folder / "leaderboard.csv", found)
     checkpoint.write_text(folder / "leaderboard.md", markdown(found))
 
@@ -60,7 +63,7 @@ def print_results(folder: Path) -> None:
 
 
 def _table(record: SearchRecord) -> Table:
-    found = rows(record)
+    found = leaderboard_rows(record)
     results = record.results
     title = (
         f"{record.method}: the best of {results['configurations']} configurations, {results['epochs_trained']} epochs "

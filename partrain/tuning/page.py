@@ -1,5 +1,6 @@
 """The page of a search: what it found, how it went on, and the command that trains the winner in full."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from partrain.report.page import Stat, environment, make_table, sharded_pages
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 from partrain.tuning.figures import figures
-from partrain.tuning.record import Bracket, SearchRecord
+from partrain.tuning.leaderboard import leaderboard_rows
+from partrain.tuning.record import RungState, SearchRecord
 
 _PACKED = {True: "models packed together", False: "models one by one", None: ""}
 
@@ -34,7 +36,7 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
             stats=headline(record),
             winner=winner_facts(record),
             command=record.best.get("command"),
-            advances=[advance(bracket) for bracket in record.brackets],
+            advances=[advance(number, rungs) for number, rungs in record.brackets.items()],
             plots=figures(record),
             leaderboard=make_table(*leaderboard(record)),
             sharded=sharded_pages(folder),
@@ -48,9 +50,9 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
 
 def headline(record: SearchRecord) -> list[Stat]:
     """The search in four numbers."""
-    best, failed = record.winner, sum(bool(each.failure) for each in record.configurations.values())
-    so_far = "" if record.results else f"of {sum(epochs for _, epochs in record.steps()):,}, "
-    drawn, brackets = len(record.configurations), len(record.brackets)
+    best, failed = record.winner, sum(bool(each.failure) for each in record.standings.values())
+    so_far = "" if record.results else f"of {sum(rung.epochs_trained for rung in record.rungs()):,}, "
+    drawn, brackets = len(record.standings), len(record.brackets)
     standing = "the winner's" if record.results else "the best so far"
     lost = f", {failed} failed" if failed else ""
     return [
@@ -86,30 +88,33 @@ class Advance(NamedTuple):
     state: str
 
 
-def advance(bracket: Bracket) -> Advance:
-    """From the rungs that are done."""
-    steps = list(bracket.steps())
-    done = sum(epochs for rung, epochs in steps if rung.done) / max(1, sum(epochs for _, epochs in steps))
-    following = next((rung for rung, _ in steps if not rung.done), None)
+def advance(bracket: int, rungs: Sequence[RungState]) -> Advance:
+    """How far the bracket with this number is, from those of its `rungs` that are done."""
+    done = sum(rung.epochs_trained for rung in rungs if rung.done)
+    fraction = done / max(1, sum(rung.epochs_trained for rung in rungs))
+    following = next((rung for rung in rungs if not rung.done), None)
     if following is None:
-        return Advance(f"bracket {bracket.number}", done, "done")
-    models = _counted(following.planned, "configuration")
+        return Advance(f"bracket {bracket}", fraction, "done")
+    models = _counted(following.plan.configurations, "configuration")
     state = f"rung {following.number}: {models} until epoch {following.epochs}"
-    return Advance(f"bracket {bracket.number}", done, state)
+    return Advance(f"bracket {bracket}", fraction, state)
 
 
 def leaderboard(record: SearchRecord) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """A row per configuration, best first, and where its own page is, if it has one."""
+    """The rows of the leaderboard in the page's units, and where each configuration's own page is, if it has one."""
     rows, links = [], []
-    for rank, each in enumerate(record.ranked(), start=1):
-        score = None if each.score is None else round(record.scaled(each.score), 2 if record.higher_is_better else 4)
-        row: dict[str, Any] = {"configuration": each.index, "rank": None if score is None else rank}
-        row |= {"score, %" if record.higher_is_better else "score": score, "epochs": each.epochs}
-        row |= {"bracket": each.bracket, "outcome": record.outcome(each)}
-        rows.append(row | {name: _rounded(each.values.get(name)) for name in record.forms})
-        page = f"configurations/{each.index}/{PAGE}"
+    for each in leaderboard_rows(record):
+        row = {name: each[name] for name in ("configuration", "rank")}
+        row["score, %" if record.higher_is_better else "score"] = _scaled(record, each["score"])
+        row |= {name: each[name] for name in ("epochs", "bracket", "outcome")}
+        rows.append(row | {name: _rounded(each.get(name)) for name in record.forms})
+        page = f"configurations/{each['configuration']}/{PAGE}"
         links.append(page if (record.folder / page).exists() else None)
     return rows, links
+
+
+def _scaled(record: SearchRecord, score: float | None) -> float | None:
+    return None if score is None else round(record.scaled(score), 2 if record.higher_is_better else 4)
 
 
 def _rounded(value: Any) -> Any:

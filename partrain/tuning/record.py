@@ -1,13 +1,18 @@
 """What a search's folder holds, whether the search is done, under way or was killed: what is not there yet is empty."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.report.formatting import data_name, share
+from partrain.report.formatting import data_name
 from partrain.report.record import Point, Process, read_found
+from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST, SEGMENTS
+from partrain.tuning.brackets import Bracket, Rung
+from partrain.tuning.configurations import Configuration
+from partrain.tuning.folder import RungResult, SearchFolder
+from partrain.tuning.settings import shown
 
 _METHODS = {
     "random": "Random search",
@@ -17,20 +22,31 @@ _METHODS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """Step `number` of a bracket: `planned` configurations are trained until epoch `epochs`.
+@dataclass(frozen=True)
+class RungState:
+    """A rung of a bracket and what came of it.
 
-    The rest is empty until all of them are: their scores (None: it failed), why those that failed did, and which of them
-    go on to the next rung.
+    Args:
+        number: Counts the bracket's rungs from 0.
+        plan: How many configurations it trains, and until which epoch.
+        before: The epochs that they have behind them when it begins.
+        result: None until all of them are trained or have failed.
     """
 
     number: int
-    planned: int
-    epochs: int
-    scores: dict[int, float | None]
-    failed: dict[int, str]
-    promoted: frozenset[int]
+    plan: Rung
+    before: int
+    result: RungResult | None
+
+    @property
+    def epochs(self) -> int:
+        """The epoch until which it trains."""
+        return self.plan.epochs
+
+    @property
+    def scores(self) -> dict[int, float | None]:
+        """The score of each configuration, None if it failed; empty until the rung is done."""
+        return self.result.scores if self.result else {}
 
     @property
     def done(self) -> bool:
@@ -39,34 +55,34 @@ class Rung:
     @property
     def size(self) -> int:
         """How many configurations it trains: fewer than planned where too few were left."""
-        return len(self.scores) or self.planned
+        return len(self.scores) or self.plan.configurations
+
+    @property
+    def epochs_trained(self) -> int:
+        """The epochs that its configurations together train in it; those that fail come through none."""
+        trained = sum(score is not None for score in self.scores.values()) if self.done else self.plan.configurations
+        return trained * (self.epochs - self.before)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bracket:
-    """A successive halving; `number` is how many times it halves."""
+@dataclass(frozen=True)
+class Standing:
+    """How far a configuration has come: epochs and scores of the rungs it has come through, and why it failed, if it did."""
 
-    number: int
-    rungs: list[Rung]
-
-    def steps(self) -> Iterator[tuple[Rung, int]]:
-        """Every rung, and the epochs that its configurations together train in it; those that fail come through none."""
-        before = 0
-        for rung in self.rungs:
-            trained = sum(score is not None for score in rung.scores.values()) if rung.done else rung.planned
-            yield rung, trained * (rung.epochs - before)
-            before = rung.epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """Settings by name, the epochs and scores of the rungs they have come through, and why they failed, if they did."""
-
-    index: int
-    bracket: int
-    values: dict[str, Any]
+    configuration: Configuration
     trail: list[tuple[int, float]]
     failure: str
+
+    @property
+    def index(self) -> int:
+        return self.configuration.index
+
+    @property
+    def bracket(self) -> int:
+        return self.configuration.bracket
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return self.configuration.values
 
     @property
     def epochs(self) -> int:
@@ -80,32 +96,40 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """A search, as its folder tells it. `waves`: the seconds of each. `results` is empty until it is done."""
+    """A search, as its folder tells it.
+
+    Args:
+        brackets: The rungs of each bracket, by its number.
+        standings: How far each configuration is, by its index.
+        waves: The seconds of each.
+        results: Empty until the search is done.
+    """
 
     folder: Path
     search: dict[str, Any]
     settings: dict[str, Any]
     machine: dict[str, Any]
-    brackets: list[Bracket]
-    configurations: dict[int, Configuration]
+    brackets: dict[int, list[RungState]]
+    standings: dict[int, Standing]
     waves: list[float]
     results: dict[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> "SearchRecord":
-        about = read_found(folder / "search.json")
-        brackets = [_bracket(folder, each) for each in about.get("brackets", [])]
-        waves = (read_found(path) for path in sorted(folder.glob("waves/*.json"), key=lambda path: int(path.stem)))
-        drawn = read_found(folder / "configurations.json") or []
+    def read(cls, path: Path) -> "SearchRecord":
+        """Read what is there of the search in folder `path`."""
+        folder = SearchFolder(path)
+        about = read_found(path / SEARCH_MANIFEST)
+        planned = [Bracket.from_json(each) for each in about.get("brackets", [])]
+        brackets = {bracket.number: _rungs(folder, bracket) for bracket in planned}
         return cls(
-            folder=folder,
+            folder=path,
             search=about.get("search", {}),
             settings=about.get("settings", {}),
             machine=about.get("machine", {}),
             brackets=brackets,
-            configurations={each["index"]: _configuration(each, brackets) for each in drawn},
-            waves=[wave["seconds"] for wave in waves if wave],
-            results=read_found(folder / "results.json"),
+            standings={each.index: _standing(each, brackets.get(each.bracket, [])) for each in folder.drawn()},
+            waves=folder.wave_seconds(),
+            results=read_found(path / RESULTS),
         )
 
     @property
@@ -142,9 +166,7 @@ class SearchRecord:
 
     def shown(self, score: float | None) -> str:
         """In a text."""
-        if score is None:
-            return ""
-        return share(score) if self.higher_is_better else f"{score:.4f}"
+        return "" if score is None else shown(self.metric, score)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -181,84 +203,76 @@ class SearchRecord:
     def epochs(self) -> int:
         """Trained so far, over all configurations."""
         found = self.results.get("epochs_trained")
-        return found or sum(epochs for rung, epochs in self.steps() if rung.done)
+        return found or sum(rung.epochs_trained for rung in self.rungs() if rung.done)
 
     @property
     def stops(self) -> list[int]:
         """The epochs until which waves train, wave by wave: where some rung ends."""
-        return sorted({rung.epochs for bracket in self.brackets for rung in bracket.rungs})
+        return sorted({rung.epochs for rung in self.rungs()})
 
     @property
     def last_epoch(self) -> int:
         """Until which the last rungs train."""
-        return max((rung.epochs for bracket in self.brackets for rung in bracket.rungs), default=0)
+        return max((rung.epochs for rung in self.rungs()), default=0)
 
-    def steps(self) -> Iterator[tuple[Rung, int]]:
+    def rungs(self) -> Iterator[RungState]:
         """Every bracket's."""
-        for bracket in self.brackets:
-            yield from bracket.steps()
+        for rungs in self.brackets.values():
+            yield from rungs
 
-    def ranked(self) -> list[Configuration]:
+    def ranked(self) -> list[Standing]:
         """Best first: those trained for the most epochs, then by score; those not trained yet, then the failed ones last."""
 
-        def key(each: Configuration) -> tuple[bool, bool, int, float, int]:
+        def key(each: Standing) -> tuple[bool, bool, int, float, int]:
             return bool(each.failure), each.score is None, -each.epochs, self.order(each.score), each.index
 
-        return sorted(self.configurations.values(), key=key)
+        return sorted(self.standings.values(), key=key)
 
     @property
-    def winner(self) -> Configuration | None:
+    def winner(self) -> Standing | None:
         """Of the search, or so far."""
         if self.best:
-            return self.configurations.get(self.best["index"])
+            return self.standings.get(self.best["index"])
         first = next(iter(self.ranked()), None)
         return first if first and first.score is not None else None
 
-    def outcome(self, configuration: Configuration) -> str:
-        """What became of it, in a few words."""
-        if configuration.failure:
-            return f"failed: {configuration.failure}"
-        rungs = next(bracket.rungs for bracket in self.brackets if bracket.number == configuration.bracket)
-        reached = [rung for rung in rungs if configuration.index in rung.scores]
+    def outcome(self, standing: Standing) -> str:
+        """What became of a configuration, in a few words."""
+        if standing.failure:
+            return f"failed: {standing.failure}"
+        rungs = self.brackets[standing.bracket]
+        reached = [rung.result for rung in rungs if rung.result and standing.index in rung.scores]
         if not reached:
             return "waiting"
-        if reached[-1] is rungs[-1]:
+        if reached[-1] is rungs[-1].result:
             best = "best" if self.results else "best so far"
-            return best if configuration == self.winner else "trained in full"
-        return "goes on" if configuration.index in reached[-1].promoted else "dropped"
+            return best if standing == self.winner else "trained in full"
+        return "goes on" if standing.index in reached[-1].promoted else "dropped"
 
-    def curve(self, configuration: Configuration) -> list[Point]:
+    def curve(self, standing: Standing) -> list[Point]:
         """The epochs of the segment that ends in the classes."""
-        for folder in sorted(self.folder.glob(f"configurations/{configuration.index}/segments/*")):
+        for folder in sorted(SearchFolder(self.folder).configuration(standing.index).glob(f"{SEGMENTS}/*")):
             process = Process.read(folder, folder.name, {})
             if process.task and process.task["stop"] is None:
                 return process.points()
         return []
 
 
-def _bracket(folder: Path, planned: dict[str, Any]) -> Bracket:
-    rungs = []
-    for number, plan in enumerate(planned["rungs"]):
-        found = read_found(folder / "rungs" / f"{planned['number']}-{number}.json")
-        rungs.append(
-            Rung(
-                number=number,
-                planned=plan["configurations"],
-                epochs=plan["epochs"],
-                scores={int(index): score for index, score in found.get("scores", {}).items()},
-                failed={int(index): reason for index, reason in found.get("failed", {}).items()},
-                promoted=frozenset(found.get("promoted", [])),
-            )
-        )
-    return Bracket(number=planned["number"], rungs=rungs)
+def _rungs(folder: SearchFolder, bracket: Bracket) -> list[RungState]:
+    """The bracket's rungs, with what came of those that are done."""
+    befores = [0, *(rung.epochs for rung in bracket.rungs)]
+    return [
+        RungState(number, rung, before, folder.rung_if_whole(bracket.number, number))
+        for number, (rung, before) in enumerate(zip(bracket.rungs, befores, strict=False))
+    ]
 
 
-def _configuration(drawn: dict[str, Any], brackets: list[Bracket]) -> Configuration:
-    index, trail, failure = drawn["index"], [], ""
-    for rung in next((bracket.rungs for bracket in brackets if bracket.number == drawn["bracket"]), []):
-        score = rung.scores.get(index)
+def _standing(configuration: Configuration, rungs: Sequence[RungState]) -> Standing:
+    trail, failure = [], ""
+    for rung in rungs:
+        score = rung.scores.get(configuration.index)
         if score is not None:
             trail.append((rung.epochs, score))
-        elif index in rung.scores:
-            failure = rung.failed.get(index, "no score")
-    return Configuration(index=index, bracket=drawn["bracket"], values=drawn["values"], trail=trail, failure=failure)
+        elif rung.result and configuration.index in rung.scores:
+            failure = rung.result.failed.get(configuration.index, "no score")
+    return Standing(configuration, trail, failure)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from html import escape
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from partrain.report.canvas import Plot, make_figure
 from partrain.report.style import COLOURS
 from partrain.tuning.axes import describe, height, score_ticks
-from partrain.tuning.record import Bracket, Configuration, Rung, SearchRecord
+from partrain.tuning.record import RungState, SearchRecord, Standing
 
 _FAINT = "rgba(128, 138, 150, 0.55)"  # seen on light and on dark panels
 _GAP = 0.35  # between brackets, in rungs
@@ -30,25 +30,26 @@ class _Dot(NamedTuple):
     x: float
     y: float
     kind: str
-    configuration: Configuration
+    configuration: Standing
     text: str
 
 
 def rungs(record: SearchRecord) -> list[Plot]:
     """A column per bracket: dots by score, those of a rung side by side, best first, and lines from rung to rung."""
-    found = [score for rung, _ in record.steps() for score in rung.scores.values()]
+    found = [score for rung in record.rungs() for score in rung.scores.values()]
     if not found:
         return []
     scores = [score for score in found if score is not None]
     figure = make_figure("", record.score_axis, showlegend=True, dragmode=False)
-    step, level = _step(record.brackets), _failure_level(record, scores)
-    columns = [list(_dots(record, bracket, step, level)) for bracket in record.brackets]
-    domains = _domains(record.brackets, step)
+    brackets = list(record.brackets.values())
+    step, level = _step(brackets), _failure_level(record, scores)
+    columns = [list(_dots(record, rungs, step, level)) for rungs in brackets]
+    domains = _domains(brackets, step)
     for number, (bracket, dots, domain) in enumerate(zip(record.brackets, columns, domains, strict=True)):
         name = "" if number == 0 else str(number + 1)
-        figure.update_layout({f"xaxis{name}": _axis(bracket, step, domain)})
+        figure.update_layout({f"xaxis{name}": _axis(brackets[number], step, domain)})
         _draw(figure, record, dots, f"x{name}")
-        _name(figure, bracket, sum(domain) / 2)
+        _name(figure, bracket, brackets[number], sum(domain) / 2)
     _add_legend(figure, record, {dot.kind for dots in columns for dot in dots})
     figure.update_yaxes(**score_ticks(record, scores))
     figure.update_layout(margin={"t": 84}, legend={"yref": "container", "y": 1, "yanchor": "top"})
@@ -57,25 +58,25 @@ def rungs(record: SearchRecord) -> list[Plot]:
         "rung stand side by side, best first; lines lead to the same configuration in the next rung. Kept: promoted, or "
         "trained in full. The axis spreads out the best scores, which stand highest."
     )
-    return [Plot("Scores by rung", caption, figure, 480, width=60 * sum(len(each.rungs) for each in record.brackets))]
+    return [Plot("Scores by rung", caption, figure, 480, width=60 * sum(map(len, brackets)))]
 
 
-def _step(brackets: list[Bracket]) -> float:
+def _step(brackets: list[list[RungState]]) -> float:
     """How far apart rungs are on the axis, in powers of ten: the shortest distance there is."""
-    pairs = [(a.epochs, b.epochs) for each in brackets for a, b in zip(each.rungs, each.rungs[1:], strict=False)]
+    pairs = [(a.epochs, b.epochs) for rungs in brackets for a, b in pairwise(rungs)]
     return min((math.log10(after / before) for before, after in pairs if after > before), default=math.log10(3))
 
 
-def _domains(brackets: list[Bracket], step: float) -> list[list[float]]:
+def _domains(brackets: list[list[RungState]], step: float) -> list[list[float]]:
     """The brackets' shares of the figure's width, from left to right, of one scale."""
-    widths = [1 + math.log10(each.rungs[-1].epochs / each.rungs[0].epochs) / step for each in brackets]
+    widths = [1 + math.log10(rungs[-1].epochs / rungs[0].epochs) / step for rungs in brackets]
     total = sum(widths) + _GAP * (len(widths) - 1)
     starts = accumulate((width + _GAP for width in widths), initial=0.0)
     return [[start / total, min(1.0, (start + width) / total)] for start, width in zip(starts, widths, strict=False)]
 
 
-def _axis(bracket: Bracket, step: float, domain: list[float]) -> dict[str, Any]:
-    epochs = [rung.epochs for rung in bracket.rungs]
+def _axis(rungs: list[RungState], step: float, domain: list[float]) -> dict[str, Any]:
+    epochs = [rung.epochs for rung in rungs]
     return {
         "type": "log",
         "domain": domain,
@@ -95,34 +96,39 @@ def _failure_level(record: SearchRecord, scores: list[float]) -> float:
     return min(heights) - max(0.03, 0.08 * (max(heights) - min(heights)))
 
 
-def _dots(record: SearchRecord, bracket: Bracket, step: float, level: float) -> Iterator[_Dot]:
+def _dots(record: SearchRecord, rungs: list[RungState], step: float, level: float) -> Iterator[_Dot]:
     """Of one bracket, rung by rung."""
-    for rung in bracket.rungs:
+    for rung in rungs:
         order = _in_order(record, rung)
         pitch = _WIDTH * step / max(9, len(order) - 1)
         for place, configuration in enumerate(order):
             score = rung.scores[configuration.index]
             shift = (place - (len(order) - 1) / 2) * pitch
-            said = record.shown(score) if score is not None else escape(rung.failed.get(configuration.index, "failed"))
+            said = record.shown(score) if score is not None else escape(_failure(rung, configuration.index))
             yield _Dot(
                 rung.epochs * 10**shift,
                 level if score is None else height(record, score),
-                _kind(bracket, rung, configuration.index),
+                _kind(rungs, rung, configuration.index),
                 configuration,
                 f"<b>configuration {configuration.index}</b>, epoch {rung.epochs}: {said}<br>{describe(configuration)}",
             )
 
 
-def _in_order(record: SearchRecord, rung: Rung) -> list[Configuration]:
+def _in_order(record: SearchRecord, rung: RungState) -> list[Standing]:
     """Those of the rung, best first, failed ones last."""
     indices = sorted(rung.scores, key=lambda index: (record.order(rung.scores[index]), index))
-    return [record.configurations[index] for index in indices]
+    return [record.standings[index] for index in indices]
 
 
-def _kind(bracket: Bracket, rung: Rung, index: int) -> str:
+def _failure(rung: RungState, index: int) -> str:
+    return rung.result.failed.get(index, "failed") if rung.result else "failed"
+
+
+def _kind(rungs: list[RungState], rung: RungState, index: int) -> str:
     if rung.scores[index] is None:
         return _FAILED
-    return _KEPT if index in rung.promoted or rung is bracket.rungs[-1] else _DROPPED
+    promoted = rung.result is not None and index in rung.result.promoted
+    return _KEPT if promoted or rung is rungs[-1] else _DROPPED
 
 
 def _draw(figure: go.Figure, record: SearchRecord, dots: list[_Dot], axis: str) -> None:
@@ -178,16 +184,16 @@ def _add_legend(figure: go.Figure, record: SearchRecord, kinds: set[str]) -> Non
         figure.add_scatter(x=[None], y=[None], name=name, **_winner_style(1))
 
 
-def _name(figure: go.Figure, bracket: Bracket, centre: float) -> None:
+def _name(figure: go.Figure, bracket: int, rungs: list[RungState], centre: float) -> None:
     """Above a bracket's column: its number, and how many configurations each rung has."""
-    sizes = " → ".join(str(rung.size) for rung in bracket.rungs)
+    sizes = " → ".join(str(rung.size) for rung in rungs)
     figure.add_annotation(
         x=centre,
         y=1,
         xref="paper",
         yref="paper",
         yanchor="bottom",
-        text=f"<b>bracket {bracket.number}</b><br>{sizes}",
+        text=f"<b>bracket {bracket}</b><br>{sizes}",
         showarrow=False,
         font_size=12,
     )

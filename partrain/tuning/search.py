@@ -195,7 +195,7 @@ class _Search:
         record = SearchRecord.read(self.folder.path)
         winner = record.winner
         if winner is None:
-            first = next(each for each in record.configurations.values() if each.failure)
+            first = next(each for each in record.standings.values() if each.failure)
             raise ValueError(
                 f"all {len(self.configurations)} configurations failed; {self.configurations[first.index]}: {first.failure}"
             )
@@ -215,7 +215,7 @@ class _Search:
                 "command": command(alone.to_json()) if named else None,
             },
             "configurations": len(self.configurations),
-            "epochs_trained": sum(each.epochs for each in record.configurations.values()),
+            "epochs_trained": sum(each.epochs for each in record.standings.values()),
             "seconds": self.folder.seconds(),
             "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
             "data": dataset.provenance(),

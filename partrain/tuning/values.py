@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from partrain import checks
 from partrain.networks import NETWORKS
@@ -17,15 +16,6 @@ _SHARED = {
     "data": "scores on different data cannot be compared",
     "launch": "where and how fast a network trains does not make it better",
     "report": "a page does not make a network better",
-}
-_SORTS = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list[int]: "a list of integers",
-    list[int | str]: "a list of layer numbers and module names",
-    dict[str, Any]: "a mapping",
 }
 
 
@@ -96,13 +86,12 @@ def _fitting(
     found: dict[str, Any] = {}
     for key, (name, value) in changed.items():
         hint = _hint(name, key, owner)
-        if not _fits(value, hint):
-            raise ValueError(f"{name}: {value!r} is not {_sort(hint)}")
+        checks.of_type(name, value, hint)
         field, dot, option = key.partition(".")
         if dot:
             found[field] = found.get(field, (options or {}).get(field, {})) | {option: value}
         else:
-            found[field] = float(value) if type(value) is int and int not in _kinds(hint) else value
+            found[field] = float(value) if type(value) is int and int not in checks.alternatives(hint) else value
     return found
 
 
@@ -115,25 +104,3 @@ def _hint(name: str, key: str, owner: type) -> Any:
     if key not in hints:
         raise ValueError(checks.no_setting(name, hints))
     return hints[key]
-
-
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is what `hint` says; an integer is a number, true is not."""
-    if hint is Any:
-        return True
-    kinds = _kinds(hint)
-    if len(kinds) > 1:
-        return any(_fits(value, kind) for kind in kinds)
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
-
-
-def _sort(hint: Any) -> str:
-    return " or ".join(_SORTS[kind] for kind in _kinds(hint) if kind is not NoneType)

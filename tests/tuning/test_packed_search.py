@@ -69,7 +69,7 @@ def test_partition_settings_killed_and_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(local._Supervisor, "_look", interrupted)
+        patch.setattr(local.Supervisor, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(shared(2, "always"), settings, tmp_path / "b", small, show=False)
     disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show=False)
