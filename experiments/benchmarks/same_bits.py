@@ -277,13 +277,13 @@ def check_sides(sides: Sequence[Side]) -> None:
     for side in sides:
         print(f"{side.name}: commit {side.commit}, partrain imported from {packages[side.name]}", flush=True)
 
-    for side in sides:
-        if packages[side.name] != side.worktree / "partrain":
-            sys.exit(f"{side.name} imports another partrain than its worktree's, {side.worktree / 'partrain'}")
     if len(set(packages.values())) < len(sides):
         sys.exit("Both sides import the same partrain; a comparison with itself proves nothing.")
     if len({side.commit for side in sides}) < len(sides):
         sys.exit("OLD and NEW are the same commit; a comparison with itself proves nothing.")
+    for side in sides:
+        if packages[side.name] != side.worktree / "partrain":
+            sys.exit(f"{side.name} imports another partrain than its worktree's, {side.worktree / 'partrain'}")
 
 
 def imported_package(side: Side) -> Path:
