@@ -50,19 +50,21 @@ class ProgressDisplay:
         return self._show and self._console.is_terminal
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self.has_bars:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self.has_bars:
+            self._progress.stop()
 
-    def add(self, key: Hashable, name: str, total: float | None = None, completed: float = 0, status: str = "") -> None:
+    def add(self, key: Hashable, name: str, total: float | None = None, completed: int = 0, status: str = "") -> None:
         """Add a bar called `name`; one that is there under `key` begins anew. `total` may be known later."""
         if key in self._bars:
             self._progress.remove_task(self._bars[key])
-        self._bars[key] = self._progress.add_task(name, total=total, completed=int(completed), status=status)
+        self._bars[key] = self._progress.add_task(name, total=total, completed=completed, status=status)
 
     def update(
         self,

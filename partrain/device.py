@@ -1,4 +1,4 @@
-"""Kinds of devices: all that partrain asks of one, and that CPUs and GPUs answer differently, is asked here."""
+"""Devices: what CPUs and GPUs answer differently is asked here, and nowhere else is `torch.cuda` called."""
 
 import os
 from pathlib import Path

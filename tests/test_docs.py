@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from pathlib import Path
+import tomllib
 
 import pytest
 from scripting import ROOT
@@ -13,6 +13,7 @@ DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("README.md"))
 )
+HOLDERS = ("partrain", "tests", "experiments", "conf", "docs")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -20,6 +21,15 @@ def test_files_that_are_named_are_there(document: str) -> None:
     text = (ROOT / document).read_text()
     named = set(re.findall(r"(?<![\w/.<-])((?:partrain|tests|experiments|conf|docs)/[\w./-]*\w)", text))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_by_their_last_part_are_there(document: str) -> None:
+    """`launch/worker.py`, `stack.py`, `shards/`: wherever in the repository that is."""
+    there = [f"/{path.relative_to(ROOT)}" for name in HOLDERS for path in (ROOT / name).rglob("*")]
+    named = set(re.findall(r"`((?:\w+/)*\w+(?:/|\.py))`", (ROOT / document).read_text()))
+    found = {name for name in named if any(path.endswith(f"/{name.rstrip('/')}") for path in there)}
+    assert named - found - {f"{name}/" for name in HOLDERS} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -37,13 +47,11 @@ def test_names_that_examples_import_are_public(document: str) -> None:
     assert not re.findall(r"(?:from|import) partrain\.\w+", text)
 
 
-def test_the_layers_page_lists_every_module() -> None:
+def test_the_layers_page_lists_every_module_in_the_order_that_is_checked() -> None:
     table = (ROOT / "docs/architecture.md").read_text().partition("| layer |")[2].partition("\n\n")[0]
-    listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|(?!.*\\)", table.replace("\\|", ""), re.M))))
-    package = Path(partrain.__file__).parent
-    below = {path.stem for path in package.glob("*.py") if path.stem != "__init__"}
-    below |= {path.parent.name for path in package.glob("*/__init__.py")}
-    assert listed == below
+    rows = [re.findall(r"`(\w+)`", row.replace("\\|", "").split("|")[1]) for row in table.splitlines()[2:]]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert rows == [re.findall(r"\w+", layer) for layer in contracts[0]["layers"]]
 
 
 def test_modules_that_are_named_can_be_found() -> None:

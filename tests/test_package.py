@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripting import ROOT, small_settings
@@ -23,8 +24,8 @@ assert dir(partrain) == sorted(partrain.__all__)
 print(json.dumps([found, again]))
 """
 
-# what a segment's process has no use for
-ELSEWHERE = ("report", "tuning", "comparison", "shards", "packs", "runs", "cli")
+# what a training process has no use for, unless it is its engine's
+ELSEWHERE = ("report", "tuning", "comparison", "shards", "packs", "strategies", "runs", "cli")
 LIBRARIES = ("hydra", "omegaconf", "plotly", "matplotlib", "jinja2", "torchvision")
 
 TELLING = """
@@ -33,14 +34,15 @@ from torch import nn
 
 
 def tell() -> None:
-    with open(os.environ["TOLD"], "w") as file:
+    with open(f"{os.environ['TOLD']}/{os.getpid()}.json", "w") as file:
         json.dump({"modules": sorted(sys.modules), "argv": sys.orig_argv[1:4]}, file)
 
 
 def build() -> nn.Module:
     if "partrain.launch" in sys.orig_argv:  # a training process, not its launcher
         atexit.register(tell)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 5))
+    hidden = [layer for _ in range(2) for layer in (nn.Linear(8, 8), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), *hidden, nn.Linear(8, 5))
 """
 
 
@@ -71,23 +73,37 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert loaded == "[]\n"
 
 
-def test_a_segments_process_imports_what_it_uses(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("engine", "count", "what"),
+    [
+        ("partrain.training.segment", 4, {}),
+        ("partrain.packs.pack", 1, {"launch": partrain.LaunchSettings(device="cpu", threads=1, pack="always")}),
+        ("partrain.strategies.engine", 4, {"strategy": partrain.StrategySettings(name="data_parallel")}),
+    ],
+)
+def test_a_training_process_imports_what_it_uses(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, count: int, what: dict[str, Any]
 ) -> None:
-    """Looked at in the process itself, by a network that tells at its end what is imported."""
+    """Looked at in each process itself, by a network that tells at its end what is imported."""
     (tmp_path / "telling_network.py").write_text(TELLING)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
+    (told := tmp_path / "told").mkdir()
+    monkeypatch.setenv("TOLD", str(told))
     settings = small_settings(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
+        partition=partrain.PartitionSettings(segments=4),
+        **what,
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show=False)
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told["argv"] == ["-m", "partrain.launch", "partrain.training.segment"]
-    assert [m for m in told["modules"] if m.split(".")[:2] in [["partrain", part] for part in ELSEWHERE]] == []
-    assert [m for m in told["modules"] if m.split(".")[0] in LIBRARIES] == []
-    assert "partrain.training.segment" in told["modules"]
+    processes = [json.loads(path.read_text()) for path in told.iterdir()]
+    imported = [process["modules"] for process in processes if process["argv"] == ["-m", "partrain.launch", engine]]
+    assert len(imported) == count
+    no_use = [part for part in ELSEWHERE if part != engine.split(".")[1]]
+    for modules in imported:
+        assert [m for m in modules if m.split(".")[:2] in [["partrain", part] for part in no_use]] == []
+        assert [m for m in modules if m.split(".")[0] in LIBRARIES] == []
+        assert engine in modules
 
 
 @pytest.mark.parametrize("launch", ["local", "packed", "shards"])
@@ -106,3 +122,10 @@ def test_no_process_says_a_word_where_warnings_are_errors(
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
     assert logs
     assert [log.read_text() for log in logs] == [""] * len(logs)
+
+
+def test_one_file_asks_cuda() -> None:
+    """Any other device is then a matter of that file."""
+    package = Path(partrain.__file__).parent
+    asking = [path for path in package.rglob("*.py") if "torch.cuda" in path.read_text()]
+    assert asking == [package / "device.py"]

@@ -1,6 +1,6 @@
 """Hydra's edge of the library: schemas for `conf/`, settings out of a configuration, errors in one line.
 
-Nothing else in `partrain` knows Hydra but `report/multirun.py`, a callback of it.
+Nothing else in `partrain` knows Hydra but `cli/multirun.py`, a callback of it.
 """
 
 import os

@@ -34,6 +34,7 @@ def compare(
     grid: GridSettings,
     folder: str | Path,
     dataset: Dataset | None = None,
+    *,
     arguments: Sequence[str] = (),
     runner: Runner = run,
 ) -> list[Run]:

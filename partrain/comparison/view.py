@@ -2,6 +2,8 @@
 
 import time
 
+from rich.console import Console
+
 from partrain.comparison.grid import Cell
 from partrain.comparison.table import Run
 from partrain.console import ProgressDisplay, ProgressView
@@ -13,27 +15,31 @@ _BAR = "runs"
 class View(ProgressView):
     """Of `total` runs, `done` of which are there already."""
 
-    def __init__(self, total: int, done: int) -> None:
-        super().__init__(ProgressDisplay(estimate=False))
+    def __init__(self, total: int, done: int, to: Console | None = None) -> None:
+        super().__init__(ProgressDisplay(estimate=False, to=to))
         self.progress.add(_BAR, "", total, done)
         self._total, self._done = total, done
         self._spent: list[float] = []  # seconds of each run done now
         self._started = 0.0
+        self._left = ""
 
     def begin(self, cell: Cell, repeat: int) -> None:
         self._started = time.monotonic()
-        self.progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=f"{self._done}/{self._total}")
+        self.progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=self._status())
 
     def end(self, run: Run) -> None:
         """Show what came out, and how long the others will take if they take as long as those so far."""
         self._spent.append(time.monotonic() - self._started)
         self._done += 1
         seconds = sum(self._spent) / len(self._spent) * (self._total - self._done)
-        left = f"about {duration(seconds)} left" if seconds else "all done"
-        self.progress.update(_BAR, completed=self._done, status=f"{self._done}/{self._total}  {left}")
-        line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {left}"
+        self._left = f"about {duration(seconds)} left" if seconds else "all done"
+        self.progress.update(_BAR, completed=self._done, status=self._status())
+        line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {self._left}"
         tell = self.progress.line if run.results else self.progress.say
         tell(line)
+
+    def _status(self) -> str:
+        return f"{self._done}/{self._total}  {self._left}"
 
 
 def _seen(run: Run) -> str:

@@ -51,7 +51,7 @@ class Supervisor:
                 time.sleep(_POLL)
                 self.look()
         finally:
-            self.stop_all()
+            self._stop_all()
 
     def start_some(self) -> None:
         """On a CPU, start as many as keep every core busy and none fought over; on GPUs, all."""
@@ -101,7 +101,7 @@ class Supervisor:
                 self.display.say(f"{job.name}: failed; the others go on")
             self.divide_threads()
 
-    def stop_all(self) -> None:
+    def _stop_all(self) -> None:
         """Ask what still runs to write its checkpoint and end; insist after a while."""
         for job in self.running:
             job.stop()

@@ -1,6 +1,7 @@
 """The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
 
-`module` is the engine: its `train` is called with the folder, which holds all that the training needs. With a launcher
+`module` is the engine: its `train` is called with the folder, which holds all that the training needs. It may say what
+SIGTERM does (`ON_TERMINATE`). With a launcher
 the process ends, after writing a checkpoint, once that is gone.
 """
 
@@ -28,14 +29,19 @@ Train = Callable[[Path, Control, PeakMemory], bool]
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; return the exit code."""
     module, folder, *launcher = arguments
-    return work(Path(folder), int(launcher[0]) if launcher else None, importlib.import_module(module).train)
+    engine = importlib.import_module(module)
+    on_terminate = getattr(engine, "ON_TERMINATE", None)
+    return work(Path(folder), int(launcher[0]) if launcher else None, engine.train, on_terminate)
 
 
-def work(folder: Path, launcher: int | None, train: Train) -> int:
-    """Call `train`, and leave error.json in `folder` where it fails; return the exit code."""
+def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
+    """Call `train`, and leave error.json in `folder` where it fails; return the exit code.
+
+    `on_terminate`: what SIGTERM does, instead of having a checkpoint written at the next look.
+    """
     memory = PeakMemory()
     control = Control(folder, launcher)
-    signal.signal(signal.SIGTERM, control.ask_to_stop)
+    signal.signal(signal.SIGTERM, control.ask_to_stop if on_terminate is None else on_terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
     with _locked(folder):
         control.look()

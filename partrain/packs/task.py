@@ -1,7 +1,7 @@
 """A pack's task: which trainings it holds, as plain data in the pack's own folder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -36,7 +36,9 @@ class PackTask:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        return cls(**checkpoint.read_json(folder / PACK_FILE))
+        known = {field.name for field in fields(cls)}  # packs that were begun by version 0.1 say more
+        values = checkpoint.read_json(folder / PACK_FILE)
+        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 def check_members(folders: Sequence[Path]) -> list[SegmentTask]:

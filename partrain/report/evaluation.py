@@ -8,14 +8,14 @@ from partrain.console import console
 from partrain.report.console_tables import data_label
 from partrain.report.plots import plot_confusion, plot_curves, plot_per_class
 from partrain.stitching.evaluate import Evaluation
-from partrain.storage.run_folder import CONFUSION_PLOT, CURVES_PLOT, EVALUATION, METRICS, SEGMENTS
+from partrain.storage.run_folder import CONFUSION_PLOT, CURVES_PLOT, EVALUATION, METRICS, PER_CLASS_PLOT, SEGMENTS
 
 
 def write_evaluation(result: Evaluation, run: Path, folder: Path) -> None:
     """Write evaluation.json, confusion.png, per_class.png and the run's curves.png into `folder`."""
     result.write(folder / EVALUATION)
     plot_confusion(result, folder / CONFUSION_PLOT)
-    plot_per_class(result, folder / "per_class.png")
+    plot_per_class(result, folder / PER_CLASS_PLOT)
     plot_curves(sorted((run / SEGMENTS).glob(f"*/{METRICS}")), folder / CURVES_PLOT)
 
 

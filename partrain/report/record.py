@@ -25,7 +25,8 @@ from partrain.storage.run_folder import (
     TASK_FILE,
 )
 
-_STRATEGIES = {"synthetic": "synthetic labels", "gpipe": "GPipe pipeline", "1f1b": "1F1B pipeline"}
+_PIPELINES = {"gpipe": "GPipe pipeline", "1f1b": "1F1B pipeline"}
+_STRATEGIES = {"synthetic": "synthetic labels"} | _PIPELINES
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Process:
         timeline = result.get("timeline") or _checkpoint(folder).get("timeline", [])
         return cls(
             name=name,
-            task=read_found(folder / TASK_FILE),
+            task=checkpoint.read_found(folder / TASK_FILE),
             rows=_rows(folder / METRICS),
-            progress=read_found(folder / PROGRESS),
+            progress=checkpoint.read_found(folder / PROGRESS),
             result=result,
             timeline=[(start, end) for start, end in timeline],
         )
@@ -115,14 +116,14 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path, dataset: Dataset | None = None) -> "RunRecord":
         config = folder / CONFIG
-        results = read_found(folder / RESULTS)
+        results = checkpoint.read_found(folder / RESULTS)
         return cls(
             folder=folder,
             provenance=results.get("data") or (dataset.provenance() if dataset else {}),
             config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {},
-            plan=_plan(read_found(folder / PLAN)),
+            plan=_plan(checkpoint.read_found(folder / PLAN)),
             results=results,
-            evaluation=read_found(folder / EVALUATION),
+            evaluation=checkpoint.read_found(folder / EVALUATION),
             processes=_processes(folder, results.get("segments", [])),
         )
 
@@ -165,7 +166,7 @@ class RunRecord:
             family = self.config.get("labels", {}).get("family")
             schedule = self.config.get("schedule", {}).get("name")
             return ", ".join(part for part in (f"{label} ({family})" if family else label, schedule) if part)
-        return f"{label}, {self.strategy['microbatches']} microbatches" if label.endswith("pipeline") else label
+        return f"{label}, {self.strategy['microbatches']} microbatches" if name in _PIPELINES else label
 
     def boundaries(self) -> list[str]:
         """What boundary 1 … K carries: "codes, 512 (relu2)", …, "47 classes"."""
@@ -213,14 +214,6 @@ def _processes(folder: Path, results: list[dict[str, Any]]) -> list[Process]:
     if (folder / RECOVERY / TASK_FILE).exists():
         processes.append(Process.read(folder / RECOVERY, RECOVERY, {}))
     return processes
-
-
-def read_found(path: Path) -> Any:
-    """What a JSON file says; empty where there is none yet, or a damaged one."""
-    try:
-        return checkpoint.read_json(path)
-    except (FileNotFoundError, checkpoint.DamagedFile):
-        return {}
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:

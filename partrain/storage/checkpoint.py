@@ -62,6 +62,14 @@ def read_json(path: Path) -> Any:
         raise DamagedFile(f"{path} is damaged ({error}); delete it to have it made anew") from None
 
 
+def read_found(path: Path) -> Any:
+    """What a JSON file says, for those who only look; empty where there is none yet, or a damaged one."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, DamagedFile):
+        return {}
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     """Write `tensors` and `metadata` (JSON-able) to `path`, without a copy of tensors that are contiguous on the CPU."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Every name of a file or folder that a run leaves: names and paths alone, so that two parts never spell one twice."""
+"""Names of the files and folders of a run and its trainings, so that no two parts spell one."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ EVALUATION = "evaluation.json"
 ACCURACY_CURVE = "accuracy_curve.json"
 CONFUSION_PLOT = "confusion.png"
 CURVES_PLOT = "curves.png"
+PER_CLASS_PLOT = "per_class.png"
 PAGE = "report.html"
 
 SEGMENTS = "segments"  # a training's folder for each segment, by number

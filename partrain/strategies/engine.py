@@ -26,6 +26,9 @@ TRAININGS: dict[str, type[RankTraining]] = {
     "decoupled": Decoupled,
 }
 
+# a process that waits for a peer runs no handler, so that the signal itself has to end it
+ON_TERMINATE = signal.SIG_DFL
+
 
 def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
     """Train the rank whose task is in `folder`, with its peers; True once it is done.
@@ -34,10 +37,6 @@ def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
         PeerLost: one of the others ended or does not answer.
         ValueError: the task, its data or a checkpoint are damaged, or training fails.
     """
-    # a process that waits for a peer runs no handler, so that the signal itself has to end it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if control.stop_asked():
-        return False
     task = RankTask.read(folder)
     with joined(task):
         training = TRAININGS[task.strategy](folder, control, memory)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.report.record import read_found
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import RESULTS
 from partrain.tuning.configurations import Configuration
@@ -50,7 +49,7 @@ class SearchFolder:
 
     def drawn(self) -> list[Configuration]:
         """Those that are written down; none where the search has not begun."""
-        return [Configuration(**each) for each in read_found(self.path / "configurations.json") or []]
+        return [Configuration(**each) for each in checkpoint.read_found(self.path / "configurations.json") or []]
 
     def configuration(self, index: int) -> Path:
         """The folder of the configuration's run."""
@@ -105,11 +104,11 @@ class SearchFolder:
     def wave_seconds(self) -> list[float]:
         """Of each wave so far, in order."""
         paths = sorted(self.path.glob("waves/*.json"), key=lambda path: int(path.stem))
-        return [wave["seconds"] for wave in map(read_found, paths) if wave]
+        return [wave["seconds"] for wave in map(checkpoint.read_found, paths) if wave]
 
     def seconds(self) -> float:
         """Of all waves so far."""
-        return sum(map(_seconds, self.path.glob("waves/*.json")))
+        return sum(self.wave_seconds())
 
     def results(self) -> dict[str, Any] | None:
         """What results.json says, once the search is done."""

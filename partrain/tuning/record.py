@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from partrain.report.formatting import data_name
-from partrain.report.record import Point, Process, read_found
+from partrain.report.record import Point, Process
+from partrain.storage import checkpoint
 from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST, SEGMENTS
 from partrain.tuning.brackets import Bracket, Rung
 from partrain.tuning.configurations import Configuration
@@ -47,6 +48,16 @@ class RungState:
     def scores(self) -> dict[int, float | None]:
         """The score of each configuration, None if it failed; empty until the rung is done."""
         return self.result.scores if self.result else {}
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Why those configurations failed that did."""
+        return self.result.failed if self.result else {}
+
+    @property
+    def promoted(self) -> list[int]:
+        """The configurations that go on to the next rung, best first."""
+        return self.result.promoted if self.result else []
 
     @property
     def done(self) -> bool:
@@ -118,7 +129,7 @@ class SearchRecord:
     def read(cls, path: Path) -> "SearchRecord":
         """Read what is there of the search in folder `path`."""
         folder = SearchFolder(path)
-        about = read_found(path / SEARCH_MANIFEST)
+        about = checkpoint.read_found(path / SEARCH_MANIFEST)
         planned = [Bracket.from_json(each) for each in about.get("brackets", [])]
         brackets = {bracket.number: _rungs(folder, bracket) for bracket in planned}
         return cls(
@@ -129,7 +140,7 @@ class SearchRecord:
             brackets=brackets,
             standings={each.index: _standing(each, brackets.get(each.bracket, [])) for each in folder.drawn()},
             waves=folder.wave_seconds(),
-            results=read_found(path / RESULTS),
+            results=checkpoint.read_found(path / RESULTS),
         )
 
     @property
@@ -241,10 +252,10 @@ class SearchRecord:
         if standing.failure:
             return f"failed: {standing.failure}"
         rungs = self.brackets[standing.bracket]
-        reached = [rung.result for rung in rungs if rung.result and standing.index in rung.scores]
+        reached = [rung for rung in rungs if standing.index in rung.scores]
         if not reached:
             return "waiting"
-        if reached[-1] is rungs[-1].result:
+        if reached[-1] is rungs[-1]:
             best = "best" if self.results else "best so far"
             return best if standing == self.winner else "trained in full"
         return "goes on" if standing.index in reached[-1].promoted else "dropped"
@@ -273,6 +284,6 @@ def _standing(configuration: Configuration, rungs: Sequence[RungState]) -> Stand
         score = rung.scores.get(configuration.index)
         if score is not None:
             trail.append((rung.epochs, score))
-        elif rung.result and configuration.index in rung.scores:
-            failure = rung.result.failed.get(configuration.index, "no score")
+        elif configuration.index in rung.scores:
+            failure = rung.failed.get(configuration.index, "no score")
     return Standing(configuration, trail, failure)

@@ -104,7 +104,7 @@ def _dots(record: SearchRecord, rungs: list[RungState], step: float, level: floa
         for place, configuration in enumerate(order):
             score = rung.scores[configuration.index]
             shift = (place - (len(order) - 1) / 2) * pitch
-            said = record.shown(score) if score is not None else escape(_failure(rung, configuration.index))
+            said = record.shown(score) if score is not None else escape(rung.failed.get(configuration.index, "failed"))
             yield _Dot(
                 rung.epochs * 10**shift,
                 level if score is None else height(record, score),
@@ -120,15 +120,10 @@ def _in_order(record: SearchRecord, rung: RungState) -> list[Standing]:
     return [record.standings[index] for index in indices]
 
 
-def _failure(rung: RungState, index: int) -> str:
-    return rung.result.failed.get(index, "failed") if rung.result else "failed"
-
-
 def _kind(rungs: list[RungState], rung: RungState, index: int) -> str:
     if rung.scores[index] is None:
         return _FAILED
-    promoted = rung.result is not None and index in rung.result.promoted
-    return _KEPT if promoted or rung is rungs[-1] else _DROPPED
+    return _KEPT if index in rung.promoted or rung is rungs[-1] else _DROPPED
 
 
 def _draw(figure: go.Figure, record: SearchRecord, dots: list[_Dot], axis: str) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from partrain.console import ProgressDisplay, ProgressView
 from partrain.report.formatting import duration
 from partrain.storage import checkpoint
+from partrain.storage.run_folder import PROGRESS, SEGMENTS
 from partrain.tuning.brackets import Bracket, promoted, waves
 from partrain.tuning.configurations import Configuration
 from partrain.tuning.folder import RungResult
@@ -67,9 +68,7 @@ class View(ProgressView):
     def begin(self, trials: Sequence[Trial]) -> None:
         """A wave begins, which trains `trials`."""
         self._trials = trials
-        self.progress.update(
-            _BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done, "")
-        )
+        self.progress.update(_BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done))
 
     def failed(self, index: int, reason: str) -> None:
         self.progress.say(f"{self._configurations[index]} FAILED: {reason}")
@@ -80,7 +79,7 @@ class View(ProgressView):
         self._done += self._waves[self._wave]
         self._wave += 1
         left = self._left(self._done)
-        self.progress.update(_BAR, completed=self._done, status=self._status(self._done, left))
+        self.progress.update(_BAR, completed=self._done, status=self._status(self._done))
         for result in results:
             self.progress.line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
 
@@ -96,8 +95,8 @@ class View(ProgressView):
             return f"{text}; promoted {len(result.promoted)}" if result.promoted else text
         return f"{text}, all failed"
 
-    def _status(self, done: int, left: str) -> str:
-        return f"{done}/{sum(self._waves)} epochs  {left}"
+    def _status(self, done: int) -> str:
+        return f"{done}/{sum(self._waves)} epochs  {self._left(done) if done else ''}"
 
     def _left(self, done: float) -> str:
         """How long what is left will take, if an epoch takes as long as those so far."""
@@ -110,7 +109,7 @@ class View(ProgressView):
         while not self._ended.wait(self._look_every):
             done = self._done + sum(map(self._trained, self._trials))
             if done:
-                self.progress.update(_BAR, completed=done, status=self._status(done, self._left(done)))
+                self.progress.update(_BAR, completed=done, status=self._status(done))
 
     def _trained(self, trial: Trial) -> int:
         """Epochs in this wave."""
@@ -119,5 +118,5 @@ class View(ProgressView):
 
 def epochs_seen(folder: Path) -> int:
     """Epochs that a configuration has behind it: of its segment that is furthest, as others may end early."""
-    states = [checkpoint.read_json(file) for file in folder.glob("segments/*/progress.json")]
+    states = [checkpoint.read_json(file) for file in folder.glob(f"{SEGMENTS}/*/{PROGRESS}")]
     return max((state["epoch"] - (not state["epoch_ended"]) for state in states), default=0)

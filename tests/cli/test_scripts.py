@@ -15,7 +15,7 @@ from scripting import DATA, TINY, Outcome, contents, model_bytes, run_script
 
 import partrain
 from partrain.boundaries.labels import LabelSettings
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.networks import MLPSettings
 from partrain.storage import checkpoint
 
@@ -42,10 +42,10 @@ def copied(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbids segments' processes."""
 
-    def refuse(job: local.Job) -> None:
+    def refuse(job: supervisor.Job) -> None:
         raise AssertionError(f"{job.name} was started")
 
-    monkeypatch.setattr(local.Job, "start", refuse)
+    monkeypatch.setattr(supervisor.Job, "start", refuse)
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """A comparison's folder: what is run, in which order, what is kept, and what a script leaves."""
 
 import csv
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripting import DATA, run_script
+from rich.console import Console
+from scripting import DATA, run_script, wait_until
 
 from partrain.comparison.compare import check_cells, command, compare, in_order
 from partrain.comparison.grid import GridSettings, cells_of
 from partrain.comparison.table import Run
+from partrain.comparison.view import View
 from partrain.data import Dataset
 from partrain.errors import SegmentFailed
 from partrain.launch.settings import LaunchSettings
@@ -117,6 +121,21 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
     assert f"2/3  gpipe-mlp32-k2-b32-m2, repeat 0: FAILED: {rows[1]['outcome']}; about " in capsys.readouterr().out
 
 
+def test_on_a_terminal_a_bar_says_how_long_is_left() -> None:
+    out = io.StringIO()
+    one, two = cells_of(GridSettings(**GRID | {"microbatches": [2]}))
+    with View(3, 1, to=Console(file=out, force_terminal=True, color_system=None, width=120)) as view:
+        view.begin(one, 0)
+        wait_until(lambda: f"{one.name}, repeat 0" in out.getvalue())
+        view.end(Run(cell=one, repeat=0, seed=0, results=RESULTS))
+        view.begin(two, 0)
+        wait_until(lambda: bool(re.search(rf"{two.name}, repeat 0 .* 2/3  about [\d.]+ s left", out.getvalue())))
+        view.end(Run(cell=two, repeat=0, seed=0, results={}, outcome="process 0 was killed"))
+    assert "3/3  all done" in out.getvalue()
+    assert f"{one.name}, repeat 0: 50.00%" not in out.getvalue()  # lines are for where there is no bar
+    assert f"{two.name}, repeat 0: FAILED: process 0 was killed" in out.getvalue()
+
+
 def test_after_ctrl_c_the_way_to_go_on_is_said(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +146,7 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(
 
     arguments = ["data.root=/files", "grid.networks=[mlp]"]
     with pytest.raises(KeyboardInterrupt):
-        compare(SHARED, GridSettings(**GRID), tmp_path, small, arguments, runner=interrupt)
+        compare(SHARED, GridSettings(**GRID), tmp_path, small, arguments=arguments, runner=interrupt)
     again = f"python experiments/compare.py data.root=/files 'grid.networks=[mlp]' hydra.run.dir={tmp_path}"
     assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
 

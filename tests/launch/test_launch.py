@@ -16,7 +16,7 @@ from scripting import DATA, ROOT, model_bytes, run_script, small_settings, wait_
 import partrain
 from partrain.data import Dataset
 from partrain.errors import SegmentFailed
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -38,16 +38,16 @@ def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[local.Job]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
     """The jobs whose processes were started, in order; one that is restarted is there again."""
-    jobs: list[local.Job] = []
-    start = local.Job.start
+    jobs: list[supervisor.Job] = []
+    start = supervisor.Job.start
 
-    def record(job: local.Job) -> None:
+    def record(job: supervisor.Job) -> None:
         start(job)
         jobs.append(job)
 
-    monkeypatch.setattr(local.Job, "start", record)
+    monkeypatch.setattr(supervisor.Job, "start", record)
     return jobs
 
 
@@ -58,7 +58,7 @@ def step_of(folder: Path) -> int:
     return 0
 
 
-def kill_when(happened: Callable[[], bool], job: Callable[[], local.Job]) -> None:
+def kill_when(happened: Callable[[], bool], job: Callable[[], supervisor.Job]) -> None:
     wait_until(happened)
     process = job().process
     assert process is not None
@@ -67,13 +67,13 @@ def kill_when(happened: Callable[[], bool], job: Callable[[], local.Job]) -> Non
 
 
 def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job], capsys: pytest.CaptureFixture[str]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "segments/0"
     steps: list[int] = []
 
     def kill() -> None:
-        def job() -> local.Job:
+        def job() -> supervisor.Job:
             return next(job for job in reversed(started) if job.folder == folder)
 
         kill_when(lambda: any(job.folder == folder for job in started), job)  # while it imports
@@ -95,7 +95,7 @@ def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
 
 
 def test_a_segment_killed_too_often_fails_and_the_others_finish(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job]
 ) -> None:
     settings = small_settings(launch=LaunchSettings(device="cpu", threads=1, max_restarts=1))
     folder = tmp_path / "segments/1"
@@ -212,7 +212,7 @@ def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undist
 
 
 def test_a_damaged_checkpoint_of_a_segment_under_way(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[local.Job]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)

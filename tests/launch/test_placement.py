@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from partrain.device import available_devices, num_cores
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.display import Display
 from partrain.launch.placement import divide, place
 from partrain.launch.settings import LaunchSettings
@@ -59,26 +59,26 @@ def test_cores_of_a_segment_that_ends_go_to_the_others(
     fixed: str | int, shares: list[int], left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two segments on four cores; the threads files are what their processes obey."""
-    monkeypatch.setattr(local, "num_cores", lambda: 4)
-    monkeypatch.setattr(local.Job, "start", lambda job: None)
-    jobs = [local.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]
-    supervisor = local.Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
-    supervisor.start_some()
+    monkeypatch.setattr(supervisor, "num_cores", lambda: 4)
+    monkeypatch.setattr(supervisor.Job, "start", lambda job: None)
+    jobs = [supervisor.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]
+    watching = supervisor.Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
+    watching.start_some()
     assert [int((job.folder / "threads").read_text()) for job in jobs] == shares
-    supervisor.running.remove(jobs[0])
-    supervisor.divide_threads()
+    watching.running.remove(jobs[0])
+    watching.divide_threads()
     assert int((tmp_path / "b" / "threads").read_text()) == left
 
 
 def test_no_more_processes_at_once_than_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "num_cores", lambda: 4)
-    monkeypatch.setattr(local.Job, "start", lambda job: None)
+    monkeypatch.setattr(supervisor, "num_cores", lambda: 4)
+    monkeypatch.setattr(supervisor.Job, "start", lambda job: None)
 
     def running(device: str, threads: str | int) -> int:
-        jobs = [local.Job(tmp_path / str(index), str(index), device, 1.0) for index in range(6)]
-        supervisor = local.Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
-        supervisor.start_some()
-        return len(supervisor.running)
+        jobs = [supervisor.Job(tmp_path / str(index), str(index), device, 1.0) for index in range(6)]
+        watching = supervisor.Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
+        watching.start_some()
+        return len(watching.running)
 
     assert (running("cpu", "auto"), running("cpu", 2), running("cpu", 8), running("cuda:0", 1)) == (4, 2, 1, 6)
 

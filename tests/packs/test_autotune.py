@@ -16,6 +16,8 @@ from partrain.packs.autotune import Advice, advise, capacity, dry_run
 from partrain.packs.capacity import LiveBytes, Need
 from partrain.packs.planner import Known, Work, group, processes
 from partrain.packs.task import PackTask
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import PACK_FILE
 from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
 
@@ -149,6 +151,14 @@ def test_what_is_packed_is_written_down_and_kept(small: Dataset, tmp_path: Path)
     left = {folder: tasks[folder] for folder in (folders[1], folders[4])}
     again = processes(work_of(left), LaunchSettings(device="cpu"), tmp_path / "packs", show=False)
     assert [job.folder for job in again] == [jobs[0].folder, folders[4]]
+
+
+def test_a_pack_that_was_begun_before_some_of_its_keys_went_is_read(tmp_path: Path) -> None:
+    task = PackTask(members=["../a"], pauses=[None], stack_sizes=[1], room=[1], capacity=1)
+    task.write(tmp_path)
+    path = tmp_path / PACK_FILE
+    checkpoint.write_json(path, checkpoint.read_json(path) | {"alone_seconds": 2.0, "stacked_seconds": 1.0})
+    assert PackTask.read(tmp_path) == task
 
 
 def test_those_that_are_not_stacked_wait_in_as_many_queues_as_run_at_once(small: Dataset, tmp_path: Path) -> None:

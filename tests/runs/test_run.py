@@ -14,7 +14,7 @@ from torch import Tensor
 import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -66,8 +66,8 @@ def test_outputs_that_a_lost_segment_was_fed_are_stored_again(
     (run / "segments/1" / CHECKPOINT).unlink()
     first = contents(run / "segments/0")[CHECKPOINT]
     names: list[str] = []
-    start = local.Job.start
-    monkeypatch.setattr(local.Job, "start", lambda job: (names.append(job.name), start(job)))
+    start = supervisor.Job.start
+    monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job)))
     results = partrain.run(sequential(), run, dataset=small, show=False)
     assert names == ["segment 0", "segment 1"]  # the first only to store its outputs
     assert contents(run / "segments/0")[CHECKPOINT] == first

@@ -12,7 +12,7 @@ import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
 from partrain.errors import SegmentFailed
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CustomSettings, MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -44,8 +44,8 @@ def difference(one: Path, other: Path) -> float:
 def jobs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the processes that are started from now on."""
     names: list[str] = []
-    start = local.Job.start
-    monkeypatch.setattr(local.Job, "start", lambda job: (names.append(job.name), start(job))[1])
+    start = supervisor.Job.start
+    monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job))[1])
     return names
 
 
@@ -111,7 +111,7 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
 
     packs = tmp_path / "packs of disturbed"
     with monkeypatch.context() as patch:
-        patch.setattr(local.Supervisor, "look", interrupted)
+        patch.setattr(supervisor.Supervisor, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             partrain.run_together(runs("disturbed", PACKED), packs, small, show=False)
     plan = checkpoint.read_json(packs / "0/packs.json")

@@ -16,7 +16,7 @@ import partrain
 from partrain import RunSettings
 from partrain.data import Dataset
 from partrain.errors import SegmentFailed
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.group import meeting_place
 from partrain.networks import CustomSettings
 from partrain.storage import checkpoint
@@ -40,7 +40,7 @@ def step_of(folder: Path) -> int:
     return 0
 
 
-def signalled(number: int, run: Callable[[], object], started: list[local.Job]) -> SegmentFailed:
+def signalled(number: int, run: Callable[[], object], started: list[supervisor.Job]) -> SegmentFailed:
     """How `run` fails when process 1, some epochs into its training, is sent signal `number`."""
 
     def send() -> None:
@@ -59,16 +59,16 @@ def signalled(number: int, run: Callable[[], object], started: list[local.Job]) 
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[local.Job]:
-    jobs: list[local.Job] = []
-    start = local.Job.start
-    monkeypatch.setattr(local.Job, "start", lambda job: (start(job), jobs.append(job)))
+def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
+    jobs: list[supervisor.Job] = []
+    start = supervisor.Job.start
+    monkeypatch.setattr(supervisor.Job, "start", lambda job: (start(job), jobs.append(job)))
     return jobs
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
-    strategy: str, small: Dataset, tmp_path: Path, started: list[local.Job]
+    strategy: str, small: Dataset, tmp_path: Path, started: list[supervisor.Job]
 ) -> None:
     settings = settings_of(strategy)
     run = tmp_path / "run"
@@ -90,7 +90,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
 
 
 def test_a_process_that_hangs_ends_the_run_within_the_timeout(
-    small: Dataset, tmp_path: Path, started: list[local.Job]
+    small: Dataset, tmp_path: Path, started: list[supervisor.Job]
 ) -> None:
     settings = settings_of("data_parallel", timeout=10)
     failure = signalled(signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show=False), started)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from partrain.data import Dataset
-from partrain.launch import supervisor as local
+from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -69,7 +69,7 @@ def test_partition_settings_killed_and_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(local.Supervisor, "look", interrupted)
+        patch.setattr(supervisor.Supervisor, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(shared(2, "always"), settings, tmp_path / "b", small, show=False)
     disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show=False)

@@ -34,7 +34,7 @@ from partrain.cli.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.launch import job
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
-from partrain.packs import planner as planning
+from partrain.packs import planner
 from partrain.packs.autotune import copies, stepping
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
@@ -233,7 +233,7 @@ def main() -> None:
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     given = options.parse_args()
     os.environ.update(
-        job.ALLOCATOR | planning.ALLOCATOR
+        job.ALLOCATOR | planner.ALLOCATOR
     )  # of the processes below: packs have it, and an allocator decides a lot here
     with clear_errors():
         data = claim_data(given)
