@@ -1,8 +1,7 @@
 """The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
 
 `module` is the engine: its `train` is called with the folder, which holds all that the training needs. It may say what
-SIGTERM does (`ON_TERMINATE`). With a launcher
-the process ends, after writing a checkpoint, once that is gone.
+SIGTERM does (`ON_TERMINATE`). With a launcher the process ends, after writing a checkpoint, once that is gone.
 """
 
 import fcntl

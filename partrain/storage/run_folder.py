@@ -1,4 +1,4 @@
-"""Names of the files and folders of a run and its trainings, so that no two parts spell one."""
+"""Names of the files and folders of a run and its trainings: each is spelt here, once."""
 
 from pathlib import Path
 
