@@ -21,15 +21,23 @@ class ProgressDisplay:
 
     Args:
         show: Whether bars and lines are wanted. What is told by `say` is printed anyway.
+        percentage: Whether each bar says what percentage is done, for bars without a status of their own.
         estimate: Whether each bar ends with the time that it is likely to take.
         transient: Whether bars vanish in the end.
         to: The console; by default standard output.
     """
 
     def __init__(
-        self, *, show: bool = True, estimate: bool = True, transient: bool = False, to: Console | None = None
+        self,
+        *,
+        show: bool = True,
+        percentage: bool = False,
+        estimate: bool = True,
+        transient: bool = False,
+        to: Console | None = None,
     ) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # not in training processes
+        # here, since training processes show nothing
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         self._console = to or console
         self._show = show
@@ -37,6 +45,7 @@ class ProgressDisplay:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
+            *([TaskProgressColumn()] if percentage else []),
             TextColumn("{task.fields[status]}", markup=False),
             *([TimeRemainingColumn()] if estimate else []),
             console=self._console,

@@ -112,7 +112,7 @@ def _write(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
     total = sum(len(part.labels) for part in parts.values())
     counts = {}
     title = " ".join(filter(None, ("preparing", source.name, source.split)))
-    with ProgressDisplay(show=show_progress, transient=True, to=error_console) as progress:
+    with ProgressDisplay(show=show_progress, percentage=True, transient=True, to=error_console) as progress:
         progress.add("images", title, total)
         progress.line(f"{title}: {total:,} images")
         for name, part in parts.items():
