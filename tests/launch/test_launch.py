@@ -130,7 +130,7 @@ def processes_of(run: Path) -> list[int]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.name.isdigit() else ""
         except OSError:
             continue
-        if ".worker" in command and str(run) in command:
+        if "-m partrain.launch" in command and str(run) in command:
             found.append(int(entry.name))
     return found
 
@@ -153,6 +153,7 @@ def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             lambda: process.poll() is not None or all(now > then for now, then in zip(steps(), before, strict=True))
         )
         assert process.poll() is None, process.communicate()
+        assert len(processes_of(run)) == 2
         return process
 
     yield start
