@@ -1,15 +1,31 @@
-"""A search's folder: what is written there as it goes on, and what a search that was killed goes on from."""
+"""A search's folder: the one place that writes and reads its files, for the search and for its pages."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import RESULTS
+from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST
+from partrain.tuning.brackets import Bracket
 from partrain.tuning.configurations import Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchManifest:
+    """The contents of search.json: what is searched, with which shared settings, on which machine, in which brackets."""
+
+    search: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    brackets: list[Bracket] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "SearchManifest":
+        """Return the manifest that search.json holds as `values`."""
+        return cls(**values | {"brackets": [Bracket.from_json(each) for each in values["brackets"]]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,96 +44,107 @@ class RungResult:
     seconds: float
 
     @classmethod
-    def read(cls, path: Path) -> "RungResult":
-        values = checkpoint.read_json(path)
+    def from_json(cls, values: dict[str, Any]) -> "RungResult":
+        """Return the result that a rung's file holds as `values`: JSON has text for the indices."""
         by_index = {name: {int(index): value for index, value in values[name].items()} for name in ("scores", "failed")}
         return cls(**values | by_index)
 
 
 class SearchFolder:
-    """Configurations, finished rungs and the seconds of waves in `path`."""
+    """The files of a search in `path`: what is planned and drawn, finished rungs, seconds of waves, results.
 
-    def __init__(self, path: Path) -> None:
+    What is not there yet reads as empty or None: a search may be under way or have been killed. With `skip_damaged` so
+    does a damaged file, for pages; else it raises `DamagedFile`.
+    """
+
+    def __init__(self, path: Path, *, skip_damaged: bool = False) -> None:
         self.path = path
+        self.skip_damaged = skip_damaged
 
-    def configurations(self, drawn: Sequence[Configuration]) -> list[Configuration]:
-        """Those that the search began with, which are `drawn` where it begins now."""
-        path = self.path / "configurations.json"
-        if not path.exists():
-            checkpoint.write_json(path, [asdict(each) for each in drawn])
-        return [Configuration(**each) for each in checkpoint.read_json(path)]
+    def manifest(self) -> SearchManifest:
+        """Return what search.json says; an empty manifest before the search has begun."""
+        values = self._read(self.path / SEARCH_MANIFEST)
+        return SearchManifest.from_json(values) if values else SearchManifest()
 
-    def drawn(self) -> list[Configuration]:
-        """Those that are written down; none where the search has not begun."""
-        return [Configuration(**each) for each in checkpoint.read_found(self.path / "configurations.json") or []]
+    def draw(self, drawn: Sequence[Configuration]) -> list[Configuration]:
+        """Write the `drawn` configurations where the search begins now; return those that it began with."""
+        if not self._configurations_file.exists():
+            checkpoint.write_json(self._configurations_file, [asdict(each) for each in drawn])
+        return self.configurations()
 
-    def configuration(self, index: int) -> Path:
-        """The folder of the configuration's run."""
+    def configurations(self) -> list[Configuration]:
+        """Return all configurations of the search, by index; none before they are drawn."""
+        return [Configuration(**each) for each in self._read(self._configurations_file) or ()]
+
+    def run_folder(self, index: int) -> Path:
+        """Return the folder of the run of configuration `index`."""
         return self.path / "configurations" / str(index)
 
     def rung(self, bracket: int, rung: int) -> RungResult | None:
-        """What came of it; None: it is not done."""
-        path = self._rung(bracket, rung)
-        return RungResult.read(path) if path.exists() else None
-
-    def rung_if_whole(self, bracket: int, rung: int) -> RungResult | None:
-        """As `rung`, for those who only look: None too where the file is damaged."""
-        with suppress(checkpoint.DamagedFile):
-            return self.rung(bracket, rung)
-        return None
+        """Return the result of a bracket's rung; None if it is not done."""
+        values = self._read(self._rung_file(bracket, rung))
+        return RungResult.from_json(values) if values else None
 
     def write_rung(self, result: RungResult) -> None:
-        checkpoint.write_json(self._rung(result.bracket, result.rung), asdict(result))
-
-    def _rung(self, bracket: int, rung: int) -> Path:
-        return self.path / "rungs" / f"{bracket}-{rung}.json"
-
-    def _wave(self, wave: int) -> Path:
-        return self.path / "waves" / f"{wave}.json"
+        """Write the file of a finished rung."""
+        checkpoint.write_json(self._rung_file(result.bracket, result.rung), asdict(result))
 
     @contextmanager
     def timed(self, wave: int) -> Iterator[Callable[[], float]]:
-        """Adds the time until its end to the wave's seconds; gives a function that reads them."""
-        path = self._wave(wave)
+        """Add the time until its end to the wave's seconds; gives a function that reads them."""
+        path = self._wave_file(wave)
         started = time.perf_counter()
         try:
-            yield lambda: _seconds(path)
+            yield lambda: self._seconds(path)
         finally:
             with suppress(OSError):  # on a full disk another error says so, and names what could not be saved
-                spent = _seconds(path) + time.perf_counter() - started
+                spent = self._seconds(path) + time.perf_counter() - started
                 checkpoint.write_json(path, {"wave": wave, "seconds": spent, "failed": None})
 
     def end_wave(self, wave: int, failed: dict[int, str]) -> None:
-        """Note that all its rungs are written, and why those failed that did in it."""
-        path = self._wave(wave)
+        """Write that all rungs of the wave are there, and why those failed that did in it."""
+        path = self._wave_file(wave)
         checkpoint.write_json(path, checkpoint.read_json(path) | {"failed": failed})
 
     def is_done(self, wave: int) -> bool:
-        path = self._wave(wave)
-        return path.exists() and checkpoint.read_json(path)["failed"] is not None
+        """Return whether the wave has ended, with all its rungs written."""
+        values = self._read(self._wave_file(wave))
+        return bool(values) and values["failed"] is not None
 
     def failed(self, waves: Iterable[int]) -> dict[int, str]:
-        """Why those failed that did in `waves`, which are done, by index."""
-        reasons = (checkpoint.read_json(self._wave(wave))["failed"] for wave in waves)
+        """Return why those failed that did in `waves`, which are done, by index."""
+        reasons = (checkpoint.read_json(self._wave_file(wave))["failed"] for wave in waves)
         return {int(index): reason for found in reasons for index, reason in found.items()}
 
     def wave_seconds(self) -> list[float]:
-        """Of each wave so far, in order."""
+        """Return the seconds of each wave so far, first to last."""
         paths = sorted(self.path.glob("waves/*.json"), key=lambda path: int(path.stem))
-        return [wave["seconds"] for wave in map(checkpoint.read_found, paths) if wave]
+        return [float(values["seconds"]) for path in paths if (values := self._read(path))]
 
-    def seconds(self) -> float:
-        """Of all waves so far."""
-        return sum(self.wave_seconds())
-
-    def results(self) -> dict[str, Any] | None:
-        """What results.json says, once the search is done."""
-        path = self.path / RESULTS
-        return dict(checkpoint.read_json(path)) if path.exists() else None
+    def results(self) -> dict[str, Any]:
+        """Return what results.json says; empty until the search is done."""
+        return dict(self._read(self.path / RESULTS) or {})
 
     def write_results(self, results: dict[str, Any]) -> None:
+        """Write results.json, the last file of a search."""
         checkpoint.write_json(self.path / RESULTS, results)
 
+    @property
+    def _configurations_file(self) -> Path:
+        return self.path / "configurations.json"
 
-def _seconds(path: Path) -> float:
-    return float(checkpoint.read_json(path)["seconds"]) if path.exists() else 0.0
+    def _rung_file(self, bracket: int, rung: int) -> Path:
+        return self.path / "rungs" / f"{bracket}-{rung}.json"
+
+    def _wave_file(self, wave: int) -> Path:
+        return self.path / "waves" / f"{wave}.json"
+
+    def _seconds(self, wave_file: Path) -> float:
+        values = self._read(wave_file)
+        return float(values["seconds"]) if values else 0.0
+
+    def _read(self, path: Path) -> Any:
+        """Return what a JSON file says; empty where there is none yet."""
+        if self.skip_damaged or not path.exists():
+            return checkpoint.read_found(path)
+        return checkpoint.read_json(path)

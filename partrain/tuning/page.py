@@ -13,6 +13,7 @@ from partrain.report.page import Stat, environment, make_table, sharded_pages
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 from partrain.tuning.figures import figures
+from partrain.tuning.folder import SearchFolder
 from partrain.tuning.leaderboard import leaderboard_rows
 from partrain.tuning.record import RungState, SearchRecord
 
@@ -108,8 +109,8 @@ def leaderboard(record: SearchRecord) -> tuple[list[dict[str, Any]], list[str | 
         row["score, %" if record.higher_is_better else "score"] = _scaled(record, each["score"])
         row |= {name: each[name] for name in ("epochs", "bracket", "outcome")}
         rows.append(row | {name: _rounded(each.get(name)) for name in record.forms})
-        page = f"configurations/{each['configuration']}/{PAGE}"
-        links.append(page if (record.folder / page).exists() else None)
+        page = SearchFolder(record.folder).run_folder(each["configuration"]) / PAGE
+        links.append(str(page.relative_to(record.folder)) if page.exists() else None)
     return rows, links
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from partrain.report.formatting import data_name
 from partrain.report.record import Point, Process
-from partrain.storage import checkpoint
-from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST, SEGMENTS
+from partrain.storage.run_folder import SEGMENTS
 from partrain.tuning.brackets import Bracket, Rung
 from partrain.tuning.configurations import Configuration
 from partrain.tuning.folder import RungResult, SearchFolder
@@ -128,19 +127,18 @@ class SearchRecord:
     @classmethod
     def read(cls, path: Path) -> "SearchRecord":
         """Read what is there of the search in folder `path`."""
-        folder = SearchFolder(path)
-        about = checkpoint.read_found(path / SEARCH_MANIFEST)
-        planned = [Bracket.from_json(each) for each in about.get("brackets", [])]
-        brackets = {bracket.number: _rungs(folder, bracket) for bracket in planned}
+        folder = SearchFolder(path, skip_damaged=True)
+        manifest = folder.manifest()
+        brackets = {bracket.number: _rungs(folder, bracket) for bracket in manifest.brackets}
         return cls(
             folder=path,
-            search=about.get("search", {}),
-            settings=about.get("settings", {}),
-            machine=about.get("machine", {}),
+            search=manifest.search,
+            settings=manifest.settings,
+            machine=manifest.machine,
             brackets=brackets,
-            standings={each.index: _standing(each, brackets.get(each.bracket, [])) for each in folder.drawn()},
+            standings={each.index: _standing(each, brackets.get(each.bracket, [])) for each in folder.configurations()},
             waves=folder.wave_seconds(),
-            results=checkpoint.read_found(path / RESULTS),
+            results=folder.results(),
         )
 
     @property
@@ -262,7 +260,7 @@ class SearchRecord:
 
     def curve(self, standing: Standing) -> list[Point]:
         """The epochs of the segment that ends in the classes."""
-        for folder in sorted(SearchFolder(self.folder).configuration(standing.index).glob(f"{SEGMENTS}/*")):
+        for folder in sorted(SearchFolder(self.folder).run_folder(standing.index).glob(f"{SEGMENTS}/*")):
             process = Process.read(folder, folder.name, {})
             if process.task and process.task["stop"] is None:
                 return process.points()
@@ -273,7 +271,7 @@ def _rungs(folder: SearchFolder, bracket: Bracket) -> list[RungState]:
     """The bracket's rungs, with what came of those that are done."""
     befores = [0, *(rung.epochs for rung in bracket.rungs)]
     return [
-        RungState(number, rung, before, folder.rung_if_whole(bracket.number, number))
+        RungState(number, rung, before, folder.rung(bracket.number, number))
         for number, (rung, before) in enumerate(zip(bracket.rungs, befores, strict=False))
     ]
 

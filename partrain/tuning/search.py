@@ -94,14 +94,14 @@ class _Search:
     ) -> None:
         self.shared, self.settings, self.folder, self.trainer = shared, settings, folder, trainer
         self.brackets, self.waves = brackets, waves(brackets)
-        self.configurations = folder.configurations(drawn)
+        self.configurations = folder.draw(drawn)
 
     def run(self, dataset: Dataset, show: bool) -> dict[str, Any]:
         """Do the waves that are left, then finish the winner."""
         done = next((number for number in range(len(self.waves)) if not self.folder.is_done(number)), len(self.waves))
         if done and show:
             console.print(f"{done} of {len(self.waves)} waves are done already")
-        metric, seconds = self.settings.metric, self.folder.seconds()
+        metric, seconds = self.settings.metric, sum(self.folder.wave_seconds())
         try:
             with View(self.brackets, self.configurations, metric, done, seconds, show) as view:
                 for number in range(done, len(self.waves)):
@@ -172,7 +172,7 @@ class _Search:
 
     def trial(self, index: int, epochs: int) -> Trial:
         settings = settings_with(self.shared, self.configurations[index].values)
-        return Trial(index=index, settings=settings, folder=self.folder.configuration(index), epochs=epochs)
+        return Trial(index=index, settings=settings, folder=self.folder.run_folder(index), epochs=epochs)
 
     def told(self, reason: str) -> str:
         """In one line, without where the search lies."""
@@ -216,7 +216,7 @@ class _Search:
             },
             "configurations": len(self.configurations),
             "epochs_trained": sum(each.epochs for each in record.standings.values()),
-            "seconds": self.folder.seconds(),
+            "seconds": sum(self.folder.wave_seconds()),
             "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
             "data": dataset.provenance(),
             "versions": versions(),
