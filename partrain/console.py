@@ -59,14 +59,13 @@ class ProgressDisplay:
         return self._show and self._console.is_terminal
 
     def __enter__(self) -> Self:
-        if self.has_bars:
-            self._progress.start()
+        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.has_bars:
+        if self.has_bars:  # elsewhere it would print an empty line
             self._progress.stop()
 
     def add(self, key: Hashable, name: str, total: float | None = None, completed: int = 0, status: str = "") -> None:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from measuring import machine, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -365,17 +366,9 @@ def read_weights(folder: Path) -> Iterator[tuple[list[Any], bytes]]:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, str, list[int], bytes]]:
-    """Yield name, dtype, shape and bytes of every tensor in a safetensors file, by name.
-
-    The file holds the header's length as 8 bytes, little-endian, then the header as JSON, then all tensors' bytes.
-    """
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header.pop("__metadata__", None)
-    for name, entry in sorted(header.items()):
-        begin, end = entry["data_offsets"]
-        yield name, entry["dtype"], entry["shape"], content[start + begin : start + end]
+    """Yield name, dtype, shape and bytes of every tensor in a safetensors file, by name."""
+    for name, tensor in sorted(safetensors.deserialize(path.read_bytes())):
+        yield name, tensor["dtype"], tensor["shape"], bytes(tensor["data"])
 
 
 def read_rungs(folder: Path) -> Iterator[tuple[list[Any], bytes]]:

@@ -44,6 +44,7 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
     strategy, count = settings.strategy, settings.partition.num_segments
     devices = place(settings.launch.device, count)
     check_group(strategy, count, settings.train.batch_size, devices)
+    common = _common_to_tasks(settings, plan, dataset)
     held = plan.segments * count if strategy.name in REPLICAS else plan.segments
     return {
         rank_name(index): RankTask(
@@ -54,7 +55,7 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
             microbatches=strategy.microbatches,
             timeout=strategy.timeout,
             **_part(segment, settings),
-            **_common_to_tasks(settings, plan, dataset),
+            **common,
         )
         for index, (segment, device) in enumerate(zip(held, devices, strict=True))
     }

@@ -149,7 +149,7 @@ def _decode(segments: list[nn.Module], boundaries: list[Output], values: Tensor)
 def _progress(batches: range, show: bool) -> Iterator[int]:
     """The `batches`, with a bar that follows them."""
     with ProgressDisplay(show=show, percentage=True, transient=True) as progress:
-        progress.add("images", "evaluating", total=len(batches))
+        progress.add("batches", "evaluating", total=len(batches))
         for batch in batches:
             yield batch
-            progress.advance("images", 1)
+            progress.advance("batches", 1)

@@ -232,9 +232,8 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[2, 8, 16])
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     given = options.parse_args()
-    os.environ.update(
-        job.ALLOCATOR | planner.ALLOCATOR
-    )  # of the processes below: packs have it, and an allocator decides a lot here
+    # of the processes below: packs have it, and an allocator decides a lot here
+    os.environ.update(job.ALLOCATOR | planner.ALLOCATOR)
     with clear_errors():
         data = claim_data(given)
         cases = list(product(given.networks, given.precisions, (False, True)))
