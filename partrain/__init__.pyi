@@ -6,7 +6,8 @@ from .data.batches import normalise as normalise
 from .data.dataset import Dataset as Dataset
 from .data.prepare import prepare_data as prepare_data
 from .data.settings import DataSettings as DataSettings
-from .errors import SegmentFailed as SegmentFailed
+from .errors import JobFailed as JobFailed
+from .errors import UserError as UserError
 from .launch.settings import LaunchSettings as LaunchSettings
 from .networks.cnn import CNNSettings as CNNSettings
 from .networks.custom import CustomSettings as CustomSettings

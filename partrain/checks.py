@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from partrain.errors import UserError
+
 _TYPES_IN_WORDS = {
     int: "an integer",
     float: "a number",
@@ -22,31 +24,31 @@ _TYPES_IN_WORDS = {
 def at_least(name: str, value: float, lowest: float) -> None:
     """Raise `ValueError` unless `value` >= `lowest`."""
     if not value >= lowest:
-        raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        raise UserError(f"{name} must be at least {lowest}, got {value}")
 
 
 def above(name: str, value: float, bound: float) -> None:
     """Raise `ValueError` unless `value` > `bound`."""
     if not value > bound:
-        raise ValueError(f"{name} must be greater than {bound}, got {value}")
+        raise UserError(f"{name} must be greater than {bound}, got {value}")
 
 
 def within(name: str, value: float, lowest: float, highest: float) -> None:
     """Raise `ValueError` unless `lowest` <= `value` <= `highest`."""
     if not lowest <= value <= highest:
-        raise ValueError(f"{name} must be between {lowest} and {highest}, got {value}")
+        raise UserError(f"{name} must be between {lowest} and {highest}, got {value}")
 
 
 def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise `ValueError` that lists the `known` values unless `value` is one of them."""
     if value not in known:
-        raise ValueError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
+        raise UserError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
 
 
 def of_type(name: str, value: object, hint: Any) -> None:
     """Raise `ValueError` unless `value` is what a field's type `hint` says."""
     if not fits(value, hint):
-        raise ValueError(f"{name}: {value!r} is not {in_words(hint)}")
+        raise UserError(f"{name}: {value!r} is not {in_words(hint)}")
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -90,10 +92,10 @@ def imported(name: str, path: str) -> Any:
     """
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise ValueError(f"{name}={path}: expected 'module:attribute', e.g. my_package.my_module:MyClass")
+        raise UserError(f"{name}={path}: expected 'module:attribute', e.g. my_package.my_module:MyClass")
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name}={path}: {error}; the module must be importable from the working directory") from None
+        raise UserError(f"{name}={path}: {error}; the module must be importable from the working directory") from None

@@ -90,12 +90,12 @@ class ProgressDisplay:
         """Add `amount` to what is completed of the bar under `key`."""
         self._progress.advance(self._bars[key], amount)
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print `text` where there are no bars to tell it."""
         if self._show and not self.has_bars:
-            self.say(text)
+            self.print(text)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print `text`, above the bars if there are any."""
         self._console.print(text, markup=False)
 
@@ -115,6 +115,6 @@ class ProgressView:
     ) -> None:
         self.progress.__exit__(kind, error, trace)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print `text`, whether anything else is shown or not."""
-        self.progress.say(text)
+        self.progress.print(text)

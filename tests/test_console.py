@@ -35,5 +35,5 @@ def test_where_nobody_watches_there_are_lines_and_no_bars() -> None:
     with ProgressDisplay(to=Console(file=out, width=100)) as progress:
         progress.add("images", "preparing", 4)
         progress.advance("images", 4)
-        progress.line("half done")
+        progress.print_line("half done")
     assert out.getvalue() == "half done\n"

@@ -29,7 +29,7 @@ from partrain.networks import MLPSettings
 from partrain.partition.plan import make_plan
 from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import SegmentTraining
@@ -37,19 +37,19 @@ from partrain.training.segment import SegmentTraining
 PREPARATION = 0.3  # seconds of either loop before it is timed
 
 
-class Deadline(Control):
+class Deadline(TrainingContext):
     """Lets training run for some seconds at a time."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.at = 0.0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         if time.perf_counter() > self.at:
-            self.ask_to_stop()
+            self.request_stop()
 
     def allow(self, seconds: float) -> None:
-        self.at, self._stop = time.perf_counter() + seconds, False
+        self.at, self._should_stop = time.perf_counter() + seconds, False
 
 
 def make_training(settings: RunSettings, index: int, dataset: Dataset, folder: Path) -> SegmentTraining:
@@ -61,9 +61,9 @@ def make_training(settings: RunSettings, index: int, dataset: Dataset, folder: P
 
 def partrain_rate(training: SegmentTraining, seconds: float) -> float:
     """Samples per second over about `seconds`, by the clock that results.json is written from."""
-    assert isinstance(training.control, Deadline)
+    assert isinstance(training.context, Deadline)
     step, clock = training.progress.step, training.progress.seconds
-    training.control.allow(seconds)
+    training.context.allow(seconds)
     training.run()
     return (training.progress.step - step) * training.order.batch_size / (training.progress.seconds - clock)
 
@@ -151,7 +151,7 @@ def main() -> None:
             partrain_rate(training, PREPARATION)
             bare.rate(PREPARATION)
             measured = alternating(sides, given.repetitions)
-            saving = statistics.median(timed(training.save) for _ in range(3))
+            saving = statistics.median(timed(training.write_checkpoint) for _ in range(3))
         ours, theirs = measured["partrain"], measured["bare"]
         epoch = len(dataset.train) / statistics.median(ours)
         rows.append(

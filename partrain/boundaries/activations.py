@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from partrain.data.batches import Batch
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -23,7 +24,7 @@ def open_outputs(path: Path) -> Tensor:
     try:
         header = checkpoint.read_json(path.with_suffix(".json"))
     except FileNotFoundError:
-        raise ValueError(
+        raise UserError(
             f"{path} is missing: the segment to the left has not stored its outputs; resume the run"
         ) from None
     shape, dtype = header["shape"], _DTYPES[header["dtype"]]

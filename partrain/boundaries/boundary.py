@@ -24,7 +24,7 @@ class Input(Protocol):
         """Features [batch, *shape] and targets."""
         ...
 
-    def settle(self, segment: fx.GraphModule) -> None:
+    def project_onto_codes(self, segment: fx.GraphModule) -> None:
         """Adapt the trained `segment` to real inputs, where samples did not determine all of its weights."""
         ...
 
@@ -50,7 +50,7 @@ class DataBoundary:
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.images.gather(batch.indices)
 
-    def settle(self, segment: fx.GraphModule) -> None:
+    def project_onto_codes(self, segment: fx.GraphModule) -> None:
         pass
 
 
@@ -65,7 +65,7 @@ class StoredBoundary:
         features = self._outputs.index_select(0, batch.indices.to(self._outputs.device))
         return exact(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
 
-    def settle(self, segment: fx.GraphModule) -> None:
+    def project_onto_codes(self, segment: fx.GraphModule) -> None:
         pass
 
 
@@ -157,7 +157,7 @@ class SyntheticBoundary:
         blur = torch.randn(count, self.codes.shape[1], generator=self._generator, device=device)
         return self.codes[targets] + self.noise * self.codes.std() * blur, targets
 
-    def settle(self, segment: fx.GraphModule) -> None:
+    def project_onto_codes(self, segment: fx.GraphModule) -> None:
         """Project the weights of a linear first layer onto the span of the codes; see `Projection`."""
         layer = _first_layer(segment)
         if self.similarity and isinstance(layer, nn.Linear):
@@ -171,8 +171,8 @@ class Projection(nn.Module):
 
     Mixtures of codes have no component outside that span, so weights for it were never trained and still hold their
     random start; a real output does have such components, and they would get through as noise. A linear first layer
-    takes the projection into its weights (`SyntheticBoundary.settle`); before any other layer it stays in the stitched
-    network as this module, without parameters and made from the seed.
+    takes the projection into its weights (`SyntheticBoundary.project_onto_codes`); before any other layer it stays in
+    the stitched network as this module, without parameters and made from the seed.
     """
 
     codes: Tensor

@@ -13,6 +13,7 @@ from scipy.linalg import hadamard
 from torch import Generator, Tensor
 
 from partrain import checks
+from partrain.errors import UserError
 
 LOSSES = ("similarity", "mse")
 
@@ -37,12 +38,12 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         if not self.family:
-            raise ValueError("labels=custom needs labels.family=<module>:<class>")
+            raise UserError("labels=custom needs labels.family=<module>:<class>")
         if ":" not in self.family:
             checks.one_of("labels", self.family, FAMILIES)
         checks.one_of("labels.loss", self.loss, LOSSES)
         if not 0 < self.density <= 1:
-            raise ValueError(f"labels.density must be in (0, 1], got {self.density}")
+            raise UserError(f"labels.density must be in (0, 1], got {self.density}")
         if self.scale is not None:
             checks.above("labels.scale", self.scale, 0)
         if self.noise is not None:
@@ -113,7 +114,7 @@ class Hadamard(_Family):
         order = 1 << (size - 1).bit_length()
         # the first row and column are all ones and tell no class apart
         if num_classes > size - 1:
-            raise ValueError(
+            raise UserError(
                 f"labels=hadamard gives at most {size - 1} classes at a boundary of width {size}, the data have "
                 f"{num_classes}; cut where the network is wider, or take labels=gaussian"
             )
@@ -158,12 +159,12 @@ def make_codes(settings: LabelSettings, num_classes: int, size: int, generator: 
     family = FAMILIES.get(settings.family) or checks.imported("labels.family", settings.family)
     codes = family(settings).codes(num_classes, size, generator)
     if tuple(codes.shape) != (num_classes, size) or not codes.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f"labels.family={settings.family}: codes must be finite and of shape {(num_classes, size)}, "
             f"got {tuple(codes.shape)}"
         )
     if len(codes.unique(dim=0)) < num_classes:
-        raise ValueError(
+        raise UserError(
             f"labels.family={settings.family}: two classes have the same code at a boundary of width {size}; "
             "cut where the network is wider, or change the family or labels.density"
         )

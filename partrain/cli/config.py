@@ -27,7 +27,7 @@ from partrain import checks
 from partrain.comparison.grid import GridSettings
 from partrain.console import console
 from partrain.data import Dataset, DataSettings, prepare_data
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed, UserError
 from partrain.networks import NETWORKS
 from partrain.settings import RunSettings
 from partrain.shards.makespans import SimulateSettings
@@ -99,7 +99,7 @@ def run_settings(config: DictConfig) -> RunSettings:
 def grid_settings(config: DictConfig) -> GridSettings:
     """The grid of a comparison's configuration."""
     if config.resume:
-        raise ValueError("resume: a comparison goes on with the same command and hydra.run.dir=<its folder>")
+        raise UserError("resume: a comparison goes on with the same command and hydra.run.dir=<its folder>")
     grid = OmegaConf.to_object(config.grid)
     assert isinstance(grid, GridSettings)
     return grid
@@ -108,7 +108,7 @@ def grid_settings(config: DictConfig) -> GridSettings:
 def search_settings(config: DictConfig, space: Sequence[str] = ()) -> SearchSettings:
     """The search of a configuration, with the entries of `space` besides its own."""
     if config.resume:
-        raise ValueError("resume: a search goes on with the same command and hydra.run.dir=<its folder>")
+        raise UserError("resume: a search goes on with the same command and hydra.run.dir=<its folder>")
     settings = OmegaConf.to_object(config.search)
     assert isinstance(settings, SearchSettings)
     return replace(settings, space=[*settings.space, *space])
@@ -121,7 +121,7 @@ def apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         ValueError: several searches at once are asked for.
     """
     if {"-m", "--multirun"} & set(arguments):
-        raise ValueError("--multirun: a search tries several values itself; give them as seed=choice(0,1,2)")
+        raise UserError("--multirun: a search tries several values itself; give them as seed=choice(0,1,2)")
     space = [word for word in arguments if _DISTRIBUTION.match(word)]
     return [word for word in arguments if word not in space], space
 
@@ -135,7 +135,7 @@ def resumed_settings(config: DictConfig) -> RunSettings:
     folder = Path(config.resume)
     stored_file = folder / CONFIG
     if not (folder / PLAN).exists() or not stored_file.exists():
-        raise ValueError(f"resume={folder} is no run's folder: it needs config.yaml and plan.json")
+        raise UserError(f"resume={folder} is no run's folder: it needs config.yaml and plan.json")
     stored = _stored_config(stored_file)
     given = OmegaConf.create(run_settings(config).to_json())
     for override in HydraConfig.get().overrides.task:
@@ -146,7 +146,7 @@ def resumed_settings(config: DictConfig) -> RunSettings:
         for name in names:
             found = OmegaConf.select(stored, name)
             if found != OmegaConf.select(given, name):
-                raise ValueError(
+                raise UserError(
                     f"resume={folder}: the run has {name}={_short(found)}, the command line says {override}; "
                     "leave it out, or start a new run"
                 )
@@ -163,10 +163,10 @@ def _stored_config(file: Path) -> DictConfig:
     try:
         stored = OmegaConf.load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged ({' '.join(str(error).split())})") from None
+        raise UserError(f"{file} is damaged ({' '.join(str(error).split())})") from None
     parts = {part.name for part in fields(RunSettings)}
     if not isinstance(stored, DictConfig) or set(stored) != parts:
-        raise ValueError(f"{file} is damaged: expected the settings {', '.join(sorted(parts))}")
+        raise UserError(f"{file} is damaged: expected the settings {', '.join(sorted(parts))}")
     return stored
 
 
@@ -182,7 +182,7 @@ def evaluation_data(config: DictConfig) -> Dataset:
     else:
         stored_file = Path(config.run) / CONFIG
         if not stored_file.exists():
-            raise ValueError(f"run={config.run} is no run's folder: it has no config.yaml")
+            raise UserError(f"run={config.run} is no run's folder: it has no config.yaml")
         stored = _stored_config(stored_file)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataSettings), stored.data))
     assert isinstance(settings, DataSettings)
@@ -195,9 +195,9 @@ def clear_errors() -> Iterator[None]:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here instead of being printed in full
     try:
         yield
-    except (ValueError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _fail(one_line(error))
-    except SegmentFailed as error:
+    except JobFailed as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("stopped")
@@ -221,7 +221,7 @@ def clear_job_errors(resume: str | None = None) -> Iterator[None]:
                 raise
             console.print(f"stopped; go on with: python experiments/train.py {_resuming(resume)}", soft_wrap=True)
             sys.exit(130)
-        except (SegmentFailed, OSError):
+        except (JobFailed, OSError):
             if resume:
                 again = _resuming(resume)
                 console.print(f"what all processes did is kept; once the cause is removed: {again}", soft_wrap=True)

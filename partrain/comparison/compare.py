@@ -13,7 +13,7 @@ from partrain.comparison.table import Run, run_folder
 from partrain.comparison.view import View
 from partrain.console import console
 from partrain.data import Dataset, prepare_data
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed, UserError
 from partrain.launch.machine import machine
 from partrain.runs.command import resumable
 from partrain.runs.run import run
@@ -90,7 +90,7 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, ru
                 dry = replace(settings, partition=replace(settings.partition, dry_run=True))
                 runner(dry, Path(folder) / cell.name, dataset, show=False)
             except ValueError as error:
-                raise ValueError(f"{cell.name}: {error}") from None
+                raise UserError(f"{cell.name}: {error}") from None
 
 
 def describe(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: 
     try:
         results = runner(settings, folder / run_folder(cell, repeat), dataset, show=False)
         return Run(cell=cell, repeat=repeat, seed=settings.seed, results=results)
-    except SegmentFailed as error:
+    except JobFailed as error:
         message = str(error).splitlines()[0].replace(f"{folder}/", "")
         return Run(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
 

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.networks import NETWORKS, network_settings
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import PIPELINES, STRATEGIES, StrategySettings
@@ -54,9 +55,9 @@ class GridSettings:
             if not isinstance(values, Sequence):
                 continue
             if not values and part.name != "accuracies":
-                raise ValueError(f"grid.{part.name} is empty; give at least one")
+                raise UserError(f"grid.{part.name} is empty; give at least one")
             if len(set(values)) < len(values):
-                raise ValueError(f"grid.{part.name}=[{_listed(values)}]: a value is repeated; give each once")
+                raise UserError(f"grid.{part.name}=[{_listed(values)}]: a value is repeated; give each once")
         for strategy in self.strategies:
             checks.one_of("grid.strategies", strategy, COMPARED)
         for network in self.networks:
@@ -153,15 +154,15 @@ def check_shared(shared: RunSettings, grid: GridSettings) -> None:
         default = {each.name: each.default for each in fields(owner)}
         if key in default and (value := getattr(owner, key)) != default[key]:
             shown = part if key == "name" else setting
-            raise ValueError(f"{shown}={_shown(value)}: in a comparison {instead} says so; leave it out, and set that")
+            raise UserError(f"{shown}={_shown(value)}: in a comparison {instead} says so; leave it out, and set that")
     if shared.schedule.recovery_epochs:
-        raise ValueError(
+        raise UserError(
             f"schedule.recovery_epochs={shared.schedule.recovery_epochs}: a comparison has none, as what they cost is no "
             "strategy's; leave it out"
         )
     kind = shared.network.kind
     if kind not in grid.networks:
-        raise ValueError(
+        raise UserError(
             f"network={kind} is not in grid.networks=[{_listed(grid.networks)}]; add it, or set network={grid.networks[0]}"
         )
 

@@ -35,7 +35,7 @@ class View(ProgressView):
         self._left = f"about {duration(seconds)} left" if seconds else "all done"
         self.progress.update(_BAR, completed=self._done, status=self._status())
         line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {self._left}"
-        tell = self.progress.line if run.results else self.progress.say
+        tell = self.progress.print_line if run.results else self.progress.print
         tell(line)
 
     def _status(self) -> str:

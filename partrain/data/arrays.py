@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from partrain.data.source import PARTS, Part, PartName
+from partrain.errors import UserError
 
 ArrayLike = npt.NDArray[Any] | torch.Tensor
 
@@ -44,15 +45,15 @@ class OwnArrays:
         own_labels = {part: _labels(f"{part}_labels", labels[part], own_images[part]) for part in PARTS}
         shape, test_shape = (own_images[part].shape[1:] for part in PARTS)
         if shape != test_shape:
-            raise ValueError(f"test_images: images of shape {test_shape}, expected {shape} as in train_images")
+            raise UserError(f"test_images: images of shape {test_shape}, expected {shape} as in train_images")
         if own_images["train"].min() == (value := own_images["train"].max()):
-            raise ValueError(f"train_images: every pixel is {value}; expected images that differ")
+            raise UserError(f"train_images: every pixel is {value}; expected images that differ")
         if classes is None:
             classes = [str(label) for label in range(1 + max(int(array.max()) for array in own_labels.values()))]
         for part, array in own_labels.items():
             if array.min() < 0 or array.max() >= len(classes):
                 label = array.min() if array.min() < 0 else array.max()
-                raise ValueError(f"{part}_labels: label {label}, expected 0 to {len(classes) - 1}, one for each class")
+                raise UserError(f"{part}_labels: label {label}, expected 0 to {len(classes) - 1}, one for each class")
         return cls(own_images, own_labels, tuple(classes))
 
     def identity(self) -> dict[str, Any]:
@@ -74,20 +75,20 @@ class OwnArrays:
 def _images(name: str, array: ArrayLike) -> npt.NDArray[np.uint8]:
     images = np.asarray(array)
     if images.dtype != np.uint8:
-        raise ValueError(f"{name}: values of type {images.dtype}, expected uint8 from 0 to 255")
+        raise UserError(f"{name}: values of type {images.dtype}, expected uint8 from 0 to 255")
     if images.ndim not in (3, 4):
-        raise ValueError(f"{name}: shape {images.shape}, expected [n, height, width] or [n, channels, height, width]")
+        raise UserError(f"{name}: shape {images.shape}, expected [n, height, width] or [n, channels, height, width]")
     if images.size == 0:
-        raise ValueError(f"{name}: shape {images.shape} holds no pixels")
+        raise UserError(f"{name}: shape {images.shape} holds no pixels")
     return images
 
 
 def _labels(name: str, array: ArrayLike, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer[Any]]:
     labels = np.asarray(array)
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{name}: values of type {labels.dtype}, expected whole numbers (int64)")
+        raise UserError(f"{name}: values of type {labels.dtype}, expected whole numbers (int64)")
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"{name}: shape {labels.shape}, expected ({len(images)},), one label for each image")
+        raise UserError(f"{name}: shape {labels.shape}, expected ({len(images)},), one label for each image")
     return labels
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from partrain.data.dataset import Dataset, Split
+from partrain.errors import UserError
 from partrain.rng import generator
 
 
@@ -30,7 +31,7 @@ class Batch:
 def check_batch_size(name: str, batch_size: int, num_images: int) -> None:
     """Raise `ValueError` unless `num_images` make a batch."""
     if batch_size > num_images:
-        raise ValueError(
+        raise UserError(
             f"{name}={batch_size} is larger than the training data ({num_images} images); at most {num_images}"
         )
 

@@ -15,6 +15,7 @@ import torch
 from partrain.data import store
 from partrain.data.arrays import ArrayLike, OwnArrays
 from partrain.data.settings import cache_folder
+from partrain.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -133,5 +134,5 @@ class Dataset:
         target = Path(folder) if folder is not None else cache_folder(cache) / store.folder_name(source, limits)
         store.ensure(source, target, limits, show_progress=False)
         if folder is not None and store.describe(target)["made_from"] != source.identity():
-            raise ValueError(f"{target}: holds another data set already; name a new folder")
+            raise UserError(f"{target}: holds another data set already; name a new folder")
         return cls.open(target)

@@ -18,6 +18,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
+from partrain.errors import UserError
+
 Bytes = npt.NDArray[np.uint8]
 
 _BLOCK = 4096  # images read at a time
@@ -63,9 +65,9 @@ class IdxFile:
             with self.stored() as stream:
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if self.compressed else stream
         except EOFError:
-            raise ValueError(f"{self}: the compressed file is truncated; get it again") from None
+            raise UserError(f"{self}: the compressed file is truncated; get it again") from None
         except (gzip.BadGzipFile, BadZipFile, zlib.error) as error:
-            raise ValueError(f"{self}: the compressed file is damaged ({error}); get it again") from None
+            raise UserError(f"{self}: the compressed file is damaged ({error}); get it again") from None
 
 
 def read_labels(file: IdxFile) -> Bytes:
@@ -78,7 +80,7 @@ def read_labels(file: IdxFile) -> Bytes:
         (count,) = _header(stream, file, "labels", 1)
         labels = stream.read()
     if len(labels) != count:
-        raise ValueError(f"{file}: the header says {count} labels, but the file holds {len(labels)}; get it again")
+        raise UserError(f"{file}: the header says {count} labels, but the file holds {len(labels)}; get it again")
     return np.frombuffer(labels, np.uint8)
 
 
@@ -107,10 +109,10 @@ def image_blocks(file: IdxFile) -> Iterator[Bytes]:
             pixels = stream.read(expected * size)
             if len(pixels) < expected * size:
                 found = start + len(pixels) // size
-                raise ValueError(f"{file}: the header says {count} images, but the file holds {found}; get it again")
+                raise UserError(f"{file}: the header says {count} images, but the file holds {found}; get it again")
             yield np.frombuffer(pixels, np.uint8).reshape(expected, height, width)
         if stream.read(1):
-            raise ValueError(f"{file}: the header says {count} images, but the file holds more; get it again")
+            raise UserError(f"{file}: the header says {count} images, but the file holds more; get it again")
 
 
 def _header(stream: IO[bytes], file: IdxFile, content: str, dimensions: int) -> list[int]:
@@ -118,5 +120,5 @@ def _header(stream: IO[bytes], file: IdxFile, content: str, dimensions: int) -> 
     magic, sizes = stream.read(4), stream.read(4 * dimensions)
     if magic != expected.to_bytes(4, "big") or len(sizes) < 4 * dimensions:
         found = f"0x{magic.hex()}" if magic else "nothing"
-        raise ValueError(f"{file}: not an IDX file of {content}: expected 0x{expected:08x} at its start, found {found}")
+        raise UserError(f"{file}: not an IDX file of {content}: expected 0x{expected:08x} at its start, found {found}")
     return [int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * dimensions, 4)]

@@ -18,6 +18,7 @@ from partrain.data import official
 from partrain.data.idx import IdxFile, image_blocks, images_shape, read_labels
 from partrain.data.settings import DataSettings
 from partrain.data.source import Part, PartName
+from partrain.errors import UserError
 
 PIXELS = 28
 DIGITS = tuple(string.digits)
@@ -78,9 +79,9 @@ class MnistFamily:
         numbers = read_labels(labels)
         count, *shape = images_shape(images)
         if count != len(numbers):
-            raise ValueError(f"{images}: {count} images, but {len(numbers)} labels in {labels}; get both again")
+            raise UserError(f"{images}: {count} images, but {len(numbers)} labels in {labels}; get both again")
         if shape != [PIXELS, PIXELS]:
-            raise ValueError(f"{images}: images of {shape[0]}x{shape[1]} pixels, expected {PIXELS}x{PIXELS}")
+            raise UserError(f"{images}: images of {shape[0]}x{shape[1]} pixels, expected {PIXELS}x{PIXELS}")
         return Part(self._checked(numbers, labels), (PIXELS, PIXELS), self._upright(images))
 
     def verification(self) -> tuple[bool, str]:
@@ -101,7 +102,7 @@ class MnistFamily:
         if self._missing() and self.download:
             self._fetch()
         if missing := self._missing():
-            raise ValueError(
+            raise UserError(
                 f"data.name={self.name}: missing in {self._folder}: {', '.join(missing)} (each unpacked, or with .gz); "
                 f"set data.download=true, or data.root to a folder that holds {TORCHVISION[self.name]}/raw with them"
             )
@@ -136,7 +137,7 @@ class MnistFamily:
                     file.replace(self._folder / file.name)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise UserError(
                 f"data.name={self.name}: the download into {self._folder} failed ({reason}); "
                 f"put the files there, or set data.root to a folder that holds {TORCHVISION[self.name]}/raw with them"
             ) from error
@@ -146,7 +147,7 @@ class MnistFamily:
         outside = np.flatnonzero((numbers < first) | (numbers > last))
         if len(outside):
             found = f"label {numbers[outside[0]]} at position {outside[0]}"
-            raise ValueError(f"{file}: {found}, expected {first} to {last} for {self.split or self.name}")
+            raise UserError(f"{file}: {found}, expected {first} to {last} for {self.split or self.name}")
         return numbers - np.uint8(first)
 
     def _upright(self, images: IdxFile) -> Iterator[npt.NDArray[np.uint8]]:
@@ -169,7 +170,7 @@ def _zip_members(archive: Path) -> set[str]:
         with ZipFile(archive) as opened:
             return set(opened.namelist())
     except BadZipFile as error:
-        raise ValueError(f"{archive}: the archive is damaged ({error}); get it again, or remove it") from None
+        raise UserError(f"{archive}: the archive is damaged ({error}); get it again, or remove it") from None
 
 
 def _mapped_classes(file: Path, first_label: int, count: int) -> tuple[str, ...]:
@@ -180,5 +181,5 @@ def _mapped_classes(file: Path, first_label: int, count: int) -> tuple[str, ...]
     except (ValueError, IndexError):
         names = {}
     if sorted(names) != list(range(first_label, first_label + count)):
-        raise ValueError(f"{file}: expected {count} lines of a label and its code points, labels from {first_label}")
+        raise UserError(f"{file}: expected {count} lines of a label and its code points, labels from {first_label}")
     return tuple(names[label] for label in sorted(names))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from partrain import checks
+from partrain.errors import UserError
 
 DATA_SETS = ("glyphs", "emnist", "mnist", "fashion_mnist", "kmnist")
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
@@ -44,7 +45,7 @@ class DataSettings:
             self.split = self.split or "balanced"
             checks.one_of("data.split", self.split, EMNIST_SPLITS)
         elif self.split is not None:
-            raise ValueError(f"data.split={self.split}: {self.name} has no splits; leave it out, or use emnist")
+            raise UserError(f"data.split={self.split}: {self.name} has no splits; leave it out, or use emnist")
         for part, limit in self.limits.items():
             if limit is not None:
                 checks.at_least(f"data.limit_{part}", limit, 1)

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from partrain.errors import UserError
+
 PartName = Literal["train", "test"]
 PARTS: tuple[PartName, PartName] = ("train", "test")
 
@@ -35,7 +37,7 @@ class Part:
         if limit is None:
             return self
         if limit > len(self.labels):
-            raise ValueError(f"{setting}={limit}: there are only {len(self.labels)} images; leave it out for all")
+            raise UserError(f"{setting}={limit}: there are only {len(self.labels)} images; leave it out for all")
         return Part(self.labels[:limit], self.image_shape, _first(self.blocks, limit))
 
 

@@ -21,6 +21,7 @@ from numpy.lib import format as npy
 
 from partrain.console import ProgressDisplay, error_console
 from partrain.data.source import PARTS, Part, Source
+from partrain.errors import UserError
 
 FORMAT = 1
 DESCRIPTION = "data.json"
@@ -47,17 +48,17 @@ def describe(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
     except FileNotFoundError:
-        raise ValueError(f"{folder}: not a prepared data set: it holds no {DESCRIPTION}") from None
+        raise UserError(f"{folder}: not a prepared data set: it holds no {DESCRIPTION}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / DESCRIPTION}: damaged ({error}); remove {folder} and prepare it again") from None
+        raise UserError(f"{folder / DESCRIPTION}: damaged ({error}); remove {folder} and prepare it again") from None
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{folder}: prepared in format {found}, expected {FORMAT}; remove it and prepare it again")
+        raise UserError(f"{folder}: prepared in format {found}, expected {FORMAT}; remove it and prepare it again")
     for name in ARRAYS:
         expected = description["bytes"][name]
         size = (folder / name).stat().st_size if (folder / name).exists() else 0
         if size != expected:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name}: damaged: {size} bytes, expected {expected}; remove {folder} and prepare it again"
             )
     return description
@@ -70,10 +71,10 @@ def ensure(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
         ValueError: `source` cannot be read, a limit exceeds it, or `folder` holds other files than a data set's.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; name a new folder")
+        raise UserError(f"{folder}: is a file; name a new folder")
     present = {file.name for file in folder.iterdir()} if folder.exists() else set()
     if strangers := present - {DESCRIPTION, *ARRAYS}:
-        raise ValueError(f"{folder}: holds {min(strangers)}, no part of a prepared data set; name a new folder")
+        raise UserError(f"{folder}: holds {min(strangers)}, no part of a prepared data set; name a new folder")
     if present:
         try:
             describe(folder)
@@ -89,7 +90,7 @@ def ensure(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ValueError(
+        raise UserError(
             f"{folder.parent}: no room for the prepared data ({error.strerror}); "
             "make room, or set data.cache or $PARTRAIN_CACHE to another folder"
         ) from None
@@ -101,7 +102,7 @@ def _aside(folder: Path) -> TemporaryDirectory[str]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{folder.parent}: cannot be written to ({error.strerror}); "
             "set data.cache or $PARTRAIN_CACHE to another folder"
         ) from None
@@ -114,7 +115,7 @@ def _write(source: Source, folder: Path, limits: Limits, show_progress: bool) ->
     title = " ".join(filter(None, ("preparing", source.name, source.split)))
     with ProgressDisplay(show=show_progress, percentage=True, transient=True, to=error_console) as progress:
         progress.add("images", title, total)
-        progress.line(f"{title}: {total:,} images")
+        progress.print_line(f"{title}: {total:,} images")
         for name, part in parts.items():
             counts[name] = _write_images(
                 folder / f"{name}_images.npy", part, lambda count: progress.advance("images", count)

@@ -42,7 +42,7 @@ class Display(ProgressView):
         self.progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
         if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
-            self.progress.line(f"{self._names[folder]}: {_status(state)}")
+            self.progress.print_line(f"{self._names[folder]}: {_status(state)}")
 
     def done(self, folder: Path) -> None:
         self.update(folder)

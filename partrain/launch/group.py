@@ -9,7 +9,7 @@ from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-de
 
 from partrain.console import console
 from partrain.device import num_cores
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed, UserError
 from partrain.launch.display import Display
 from partrain.launch.job import Job
 from partrain.launch.placement import divide
@@ -29,7 +29,7 @@ def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, show:
     far they are.
 
     Raises:
-        SegmentFailed: one of them failed or was killed; the others were stopped.
+        JobFailed: one of them failed or was killed; the others were stopped.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is kept is up to the last epoch's end.
     """
     store = meeting_place(port)
@@ -56,7 +56,7 @@ def meeting_place(port: int) -> TCPStore:
     except DistNetworkError as error:
         if "in use" not in str(error):
             reason = str(error).splitlines()[0]
-            raise ValueError(f"strategy.port={port} cannot be taken: {reason}; take another, or 0 for any") from None
+            raise UserError(f"strategy.port={port} cannot be taken: {reason}; take another, or 0 for any") from None
     store = _store(0)
     console.print(f"strategy.port={port} is in use; taking {store.port}")
     return store
@@ -82,7 +82,7 @@ def _exit_codes(jobs: Sequence[Job]) -> dict[str, int | None]:
     return {job.name: job.process.poll() if job.process else None for job in jobs}
 
 
-def _cause(jobs: Sequence[Job]) -> SegmentFailed:
+def _cause(jobs: Sequence[Job]) -> JobFailed:
     """Why the group failed: by one that said so or was killed, rather than by those that lost it.
 
     The cause may come to light after what it caused, so that it is waited for a little.
@@ -93,7 +93,9 @@ def _cause(jobs: Sequence[Job]) -> SegmentFailed:
         job, code = min(failed, key=lambda each: _remoteness(*each))
         if _remoteness(job, code) < _LOST_IT or time.monotonic() > end:
             failure = job.failure(code)
-            return SegmentFailed(f"{failure}; the other processes of its group were stopped", failure.clear)
+            return JobFailed(
+                f"{failure}; the other processes of its group were stopped", is_user_error=failure.is_user_error
+            )
         time.sleep(_POLL)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch.worker import UNWRITABLE
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ERROR_FILE, LOG, THREADS_FILE
@@ -70,7 +70,7 @@ class Job:
         """What the process said of its own failure, if it could."""
         return _report(self.folder)
 
-    def dropped(self) -> list[SegmentFailed]:
+    def dropped(self) -> list[JobFailed]:
         """Of a pack that is done, the trainings that failed in it."""
         return reported(self.members)
 
@@ -89,32 +89,34 @@ class Job:
             self.process.kill()
             self.process.wait()
 
-    def failure(self, code: int) -> SegmentFailed:
+    def failure(self, code: int) -> JobFailed:
         """What happened to a process that ended with `code`."""
         report = self.report()
         if report is None:
             if code == UNWRITABLE:
-                return SegmentFailed(f"{self.name}: {self.folder} cannot be written to; is the disk full?", clear=True)
+                return JobFailed(
+                    f"{self.name}: {self.folder} cannot be written to; is the disk full?", is_user_error=True
+                )
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             log = self.folder / LOG
             often = f", after {self.restarts} restarts" if self.restarts else ""
-            return SegmentFailed(f"{self.name} {how}{often}; see {log}", clear=True)
+            return JobFailed(f"{self.name} {how}{often}; see {log}", is_user_error=True)
         return _failure(self.name, report)
 
 
-def reported(trainings: Mapping[Path, str]) -> list[SegmentFailed]:
+def reported(trainings: Mapping[Path, str]) -> list[JobFailed]:
     """What those of `trainings`, folders and names, said of their failures that have failed."""
     reports = {name: _report(folder) for folder, name in trainings.items()}
     return [_failure(name, report) for name, report in reports.items() if report is not None]
 
 
-def raise_all(failures: Sequence[SegmentFailed]) -> None:
+def raise_all(failures: Sequence[JobFailed]) -> None:
     """Raise them as one, if there are any."""
     if len(failures) == 1:
         raise failures[0]
     if failures:
         message = "\n".join(sorted(map(str, failures)))
-        raise SegmentFailed(message, clear=all(failure.clear for failure in failures))
+        raise JobFailed(message, is_user_error=all(failure.is_user_error for failure in failures))
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
@@ -131,9 +133,9 @@ def _report(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _failure(name: str, report: dict[str, Any]) -> SegmentFailed:
+def _failure(name: str, report: dict[str, Any]) -> JobFailed:
     """What a training called `name` said of its own failure."""
     if report["clear"]:
         message = report["message"] if name in report["message"] else f"{name}: {report['message']}"
-        return SegmentFailed(message, clear=True)
-    return SegmentFailed(f"{name}: {report['type']}: {report['message']}\n{report['traceback']}", clear=False)
+        return JobFailed(message, is_user_error=True)
+    return JobFailed(f"{name}: {report['type']}: {report['message']}\n{report['traceback']}", is_user_error=False)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from partrain.device import available_devices, num_cores, physical_free_bytes
+from partrain.errors import UserError
 
 
 def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
@@ -21,7 +22,7 @@ def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
         if wanted == "auto":
             return ["cpu"] * count
     if wanted not in devices:
-        raise ValueError(f"{setting}={wanted}: there is no such device here; available: {', '.join(devices)} or auto")
+        raise UserError(f"{setting}={wanted}: there is no such device here; available: {', '.join(devices)} or auto")
     return [wanted] * count
 
 
@@ -62,8 +63,8 @@ def each_placed(devices: Sequence[str]) -> list[str]:
         ValueError: there is none, one is not there, or they are not alike.
     """
     if not devices:
-        raise ValueError("devices: there is none; give at least one, e.g. cpu or cuda:0")
+        raise UserError("devices: there is none; give at least one, e.g. cpu or cuda:0")
     found = [place(device, len(devices), "devices")[number] for number, device in enumerate(devices)]
     if len({torch.device(device).type for device in found}) > 1:
-        raise ValueError(f"devices: {', '.join(found)} are not alike; give CPUs or GPUs")
+        raise UserError(f"devices: {', '.join(found)} are not alike; give CPUs or GPUs")
     return found

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.shards.settings import ShardSettings
 from partrain.storage.run_folder import PACKS, SHARDS
 
@@ -35,12 +36,12 @@ class LaunchSettings:
     def __post_init__(self) -> None:
         checks.one_of("launch", self.name, ("local", "shards"))
         if self.name != "shards" and self.shards != ShardSettings():
-            raise ValueError(f"launch.shards: launch={self.name} has none; add launch=shards, or leave it out")
+            raise UserError(f"launch.shards: launch={self.name} has none; add launch=shards, or leave it out")
         if self.name == "shards" and self.pack == "always":
-            raise ValueError("launch.pack=always is not for launch=shards, which packs nothing; leave it out")
+            raise UserError("launch.pack=always is not for launch=shards, which packs nothing; leave it out")
         if self.threads != "auto":
             if not str(self.threads).isdigit():
-                raise ValueError(f"launch.threads must be a number or auto, got {self.threads}")
+                raise UserError(f"launch.threads must be a number or auto, got {self.threads}")
             self.threads = int(self.threads)
             checks.at_least("launch.threads", self.threads, 1)
         checks.at_least("launch.max_restarts", self.max_restarts, 0)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from partrain.device import num_cores
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch.display import Display
 from partrain.launch.job import Job, raise_all
 from partrain.launch.placement import divide
@@ -42,7 +42,7 @@ class Supervisor:
         self.settings, self.display = settings, display
         self.waiting = sorted(jobs, key=lambda job: -job.cost)
         self.running: list[Job] = []
-        self.failures: list[SegmentFailed] = []
+        self.failures: list[JobFailed] = []
 
     def run(self) -> None:
         try:
@@ -91,14 +91,16 @@ class Supervisor:
                 dropped = job.dropped()
                 self.failures += dropped
                 for failure in dropped if self.display.show else ():
-                    self.display.say(f"{failure}; the others went on")
+                    self.display.print(f"{failure}; the others went on")
             elif code < 0 and job.restarts < self.settings.max_restarts:
                 job.restarts += 1
-                self.display.say(f"{job.name}: killed by {signal.Signals(-code).name}; restarting from its checkpoint")
+                self.display.print(
+                    f"{job.name}: killed by {signal.Signals(-code).name}; restarting from its checkpoint"
+                )
                 self.waiting.insert(0, job)
             elif code != STOPPED:
                 self.failures.append(job.failure(code))
-                self.display.say(f"{job.name}: failed; the others go on")
+                self.display.print(f"{job.name}: failed; the others go on")
             self.divide_threads()
 
     def _stop_all(self) -> None:
@@ -113,7 +115,7 @@ def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> 
     """Train the segments of `jobs`, each in a process of its own, until all are done. `show`: how far they are.
 
     Raises:
-        SegmentFailed: a segment failed for good; raised when the others have finished.
+        JobFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
     watched = [training for job in jobs for training in job.trainings().items()]

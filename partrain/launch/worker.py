@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ERROR_FILE, LOCK
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 
 DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75  # exit codes; UNWRITABLE: failed, with no room to say why
 
-Train = Callable[[Path, Control, PeakMemory], bool]
+Train = Callable[[Path, TrainingContext, PeakMemory], bool]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,13 +40,13 @@ def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.
     `on_terminate`: what SIGTERM does, instead of having a checkpoint written at the next look.
     """
     memory = PeakMemory()
-    control = Control(folder, launcher)
-    signal.signal(signal.SIGTERM, control.ask_to_stop if on_terminate is None else on_terminate)
+    context = TrainingContext(folder, launcher)
+    signal.signal(signal.SIGTERM, context.request_stop if on_terminate is None else on_terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
     with _locked(folder):
-        control.look()
+        context.poll()
         try:
-            return DONE if train(folder, control, memory) else STOPPED
+            return DONE if train(folder, context, memory) else STOPPED
         except Exception as error:
             traceback.print_exc()
             return _fail(folder, error)
@@ -74,7 +75,7 @@ def write_report(folder: Path, error: Exception) -> None:
     report = {
         "type": type(error).__name__,
         "message": str(error),
-        "clear": isinstance(error, ValueError | OSError | torch.OutOfMemoryError),
+        "clear": isinstance(error, UserError | OSError | torch.OutOfMemoryError),
         "traceback": "".join(traceback.format_exception(error)),
     }
     checkpoint.write_json(folder / ERROR_FILE, report)

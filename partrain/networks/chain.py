@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from partrain.errors import UserError
 from partrain.networks.deferred import ONE_AT_A_TIME, InitTape, record
 from partrain.networks.layers import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES
 
@@ -51,12 +52,12 @@ class Chain:
             with ONE_AT_A_TIME:
                 graph = _Tracer().trace(network)
         except (fx.proxy.TraceError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"network: {type(network).__name__} cannot be traced, so it cannot be cut: {error}"
             ) from None
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         if len(inputs) != 1:
-            raise ValueError(f"network: {type(network).__name__} must take one tensor, it takes {len(inputs)}")
+            raise UserError(f"network: {type(network).__name__} must take one tensor, it takes {len(inputs)}")
         self.input: fx.Node = inputs[0]
         self.nodes: list[fx.Node] = [n for n in graph.nodes if n.op not in ("placeholder", "output", "get_attr")]
         self.output: fx.Node = next(n for n in graph.nodes if n.op == "output").args[0]
@@ -88,7 +89,7 @@ class Chain:
         pieces = list(itertools.pairwise(places))
         starts = [(first, last) for first, last in pieces if self._is_weighted(first, last)]
         if not starts:
-            raise ValueError(f"network: {type(self.network).__name__} has no layer with weights")
+            raise UserError(f"network: {type(self.network).__name__} has no layer with weights")
         layers = []
         for number, (first, last) in enumerate(starts):
             start = 0 if number == 0 else first
@@ -155,14 +156,14 @@ class Chain:
         ]
         if not inside:
             names = ", ".join(layer.name for layer in self.layers)
-            raise ValueError(f"partition.at: the network has no module {module!r}; its layers: {names}")
+            raise UserError(f"partition.at: the network has no module {module!r}; its layers: {names}")
         if inside[0] == 0:
-            raise ValueError(f"partition.at: nothing stands before module {module!r}, so it cannot be cut off there")
+            raise UserError(f"partition.at: nothing stands before module {module!r}, so it cannot be cut off there")
         for cut in self.cuts:
             if cut.position == inside[0]:
                 return cut
         nearest = min(self.layers[1:], key=lambda layer: abs(layer.first - inside[0]))
-        raise ValueError(
+        raise UserError(
             f"partition.at: more than one tensor crosses right before module {module!r} (inside a residual block?), "
             f"so it cannot be cut there; the nearest layer it can be cut before is {nearest.name!r}"
         )

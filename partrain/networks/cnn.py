@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.networks.layers import ACTIVATIONS
 
 
@@ -36,7 +37,7 @@ class CNNSettings:
             checks.at_least("network.hidden", width, 1)
         self.strides = list(self.strides) or [1] * len(self.channels)
         if len(self.strides) != len(self.channels):
-            raise ValueError(
+            raise UserError(
                 f"network.strides={list(self.strides)} and network.channels={list(self.channels)} must be as many"
             )
         for stride in self.strides:
@@ -62,7 +63,7 @@ class CNNSettings:
                 height, width = height // 2, width // 2
             channels = wide
         if min(height, width) < 1:
-            raise ValueError(
+            raise UserError(
                 f"network.pool_after={self.pool_after} leaves nothing of images of {tuple(input_shape[1:])}"
             )
         layers["flatten"] = nn.Flatten()

@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from partrain.errors import UserError
 from partrain.rng import derive
 
 # Recording, tracing and replaying change what all of torch does, in every thread, until they are done: whoever does one of
@@ -147,7 +148,7 @@ def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
         with ONE_AT_A_TIME, tape.fake_mode, tape, _whole_initialisers(tape):
             return build(), tape
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise ValueError(
+        raise UserError(
             f"network: its constructor looks at tensor values ({error}); compute them without torch"
         ) from None
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partrain import checks
+from partrain.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -29,7 +30,7 @@ class TorchvisionSettings:
 
         known = torchvision.models.list_models(module=torchvision.models)
         if self.name not in known:
-            raise ValueError(f"network.name={self.name} is unknown; known: {', '.join(known)}")
+            raise UserError(f"network.name={self.name} is unknown; known: {', '.join(known)}")
         checks.at_least("network.image_size", self.image_size, 1)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -45,7 +46,7 @@ class TorchvisionSettings:
         try:
             model = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **options)
         except TypeError as error:
-            raise ValueError(f"network.options={self.options} do not fit {self.name}: {error}") from None
+            raise UserError(f"network.options={self.options} do not fit {self.name}: {error}") from None
         return AdaptedModel(model, input_shape, self.image_size)
 
 
@@ -56,7 +57,7 @@ class AdaptedModel(nn.Module):
         super().__init__()
         channels, height, width = input_shape
         if channels not in (1, 3):
-            raise ValueError(f"network=torchvision takes images of 1 or 3 channels, got {channels}")
+            raise UserError(f"network=torchvision takes images of 1 or 3 channels, got {channels}")
         self.model = model
         self.grey = channels == 1
         self.size = None if (height, width) == (image_size, image_size) else (image_size, image_size)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from partrain.device import synchronize
+from partrain.errors import UserError
 from partrain.packs.capacity import LiveBytes, Need
 from partrain.packs.stack import Stack
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
@@ -103,7 +104,7 @@ def capacity(tasks: Sequence[SegmentTask], budget: int) -> int:
     """
     need = dry_run(tasks)
     if need.capacity(budget) < 1:
-        raise ValueError(
+        raise UserError(
             f"one training of the pack needs {need.fixed + need.each:,} bytes, its budget is {budget:,}; "
             "raise launch.pack_memory_gib, or train smaller networks or batches"
         )
@@ -132,7 +133,7 @@ def copies(tasks: Sequence[SegmentTask], folder: Path) -> list[SegmentTraining]:
         own = folder / str(number)
         endless = replace(task.train, epochs=_ENDLESS)
         replace(task, train=endless, stored_input=None, stored_output=None, initial=None).write(own)
-        trainings.append(SegmentTraining(own, Control(own), PeakMemory()))
+        trainings.append(SegmentTraining(own, TrainingContext(own), PeakMemory()))
     return trainings
 
 

@@ -20,7 +20,7 @@ from partrain.packs.stack import Stack, shape_of
 from partrain.packs.task import PackTask, check_members
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
@@ -60,10 +60,10 @@ class Pack:
     """
 
     def __init__(
-        self, folder: Path, task: PackTask, control: Control | None = None, memory: PeakMemory | None = None
+        self, folder: Path, task: PackTask, context: TrainingContext | None = None, memory: PeakMemory | None = None
     ) -> None:
         self.folder, self.task = folder, task
-        self.control = control or Control(folder)
+        self.context = context or TrainingContext(folder)
         self.memory = _SharedMemory(memory or PeakMemory())
         self.capacity = task.capacity
         self.members: list[Member] = []
@@ -76,9 +76,9 @@ class Pack:
     # ---- from beginning to end
 
     def run(self) -> bool:
-        """Train all, unless `control` asks to stop; True once none is left."""
+        """Train all, unless `context` asks to stop; True once none is left."""
         saved = time.monotonic()
-        while not self.control.stop_asked():
+        while not self.context.should_stop():
             if self.changed:
                 self.admit()
                 self.restack()
@@ -88,7 +88,7 @@ class Pack:
                 break
             for stack, members in list(self.stacks):
                 self.step(stack, members)
-            self.control.look()
+            self.context.poll()
             if time.monotonic() - saved > _SAVED_EVERY:
                 self.save()
                 saved = time.monotonic()
@@ -109,7 +109,7 @@ class Pack:
             self.failures[name] = checkpoint.read_json(folder / ERROR_FILE)["message"]
             return
         try:
-            training = SegmentTraining(folder, self.control, self.memory)
+            training = SegmentTraining(folder, self.context, self.memory)
         except (ValueError, OSError) as error:
             self.fail(name, folder, error)
             return
@@ -129,11 +129,11 @@ class Pack:
             self.make_room(stack, members)
             return
         for member, step in zip(members, steps, strict=True):
-            if not step.look:
+            if not step.is_logged:
                 member.advance()
                 continue
             try:
-                member.training.note(step)
+                member.training.log_step(step)
             except ValueError as error:
                 self.drop(member)
                 self.fail(member.name, member.training.folder, error)
@@ -147,8 +147,8 @@ class Pack:
         """At its end or pause: what a training leaves is what it would have left alone."""
         training = member.training
         if not training.progress.finished:
-            training.keep()
-        training.conclude()
+            training.save_checkpoint()
+        training.finalize()
 
     def drop(self, member: Member) -> None:
         self.members.remove(member)
@@ -198,7 +198,7 @@ class Pack:
             self.restack()
         self.memory.parts = max(self.memory.parts, len(self.members))
         for member in self.members:
-            member.training.fraction = 1 / len(self.members)
+            member.training.process_share = 1 / len(self.members)
 
     def hand_on(self) -> None:
         for stack, _ in self.stacks:
@@ -216,7 +216,7 @@ class Pack:
                 f"{members[0].training.folder}: one training alone does not fit into the device's memory"
             )
         for member in members:
-            member.training.keep()
+            member.training.save_checkpoint()
             self.drop(member)
         self.waiting = sorted([self.task.members.index(member.name) for member in members] + self.waiting)
         self.capacity = len(self.members)
@@ -240,7 +240,7 @@ class Pack:
         checkpoint.save(self.folder / CHECKPOINT, tensors, held)
         for member in self.members:
             member.training.progress.write_metrics(member.training.folder)
-            member.training.usage.skip()
+            member.training.usage.skip_time()
 
     def restore(self) -> None:
         """Take up those that were under way, where they were then; all others wait, as their own checkpoints have them."""
@@ -253,13 +253,13 @@ class Pack:
             number = self.task.members.index(each["name"])
             prefix = f"{place}."
             own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            training = SegmentTraining((self.folder / each["name"]).resolve(), self.control, self.memory, resume=False)
+            training = SegmentTraining((self.folder / each["name"]).resolve(), self.context, self.memory, resume=False)
             training.load_state({n: t.to(training.device) for n, t in own.items()}, each["progress"])
             training.pause_after = self.task.pauses[number]
             self.waiting.remove(number)
             self.members.append(Member(training, each["name"], self.task.stack_sizes[number]))
 
 
-def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
+def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
     """Train the pack whose task is in `folder`, or go on with it; True once all are done or have failed."""
-    return Pack(folder, PackTask.read(folder), control, memory).run()
+    return Pack(folder, PackTask.read(folder), context, memory).run()

@@ -63,11 +63,11 @@ class Stack:
             torch.OutOfMemoryError: all is as it was before the step.
         """
         if self.alone:
-            self.trainings[0].step(steps[0])
+            self.trainings[0].train_step(steps[0])
             return
         features, targets = sample(self.trainings, [step.batch for step in steps])
         for training, step in zip(self.trainings, steps, strict=True):
-            training.set_rate(step.batch.step)
+            training.set_learning_rate(step.batch.step)
         if self.draws:
             self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
         self.rows.clear()
@@ -76,7 +76,7 @@ class Stack:
             with autocast(self.precision, self.device):
                 outputs = self.model(features.to(weight_type(self.precision)))
             losses = self.output.losses(outputs, targets)
-            self.observe(outputs, targets, steps)
+            self.update_metrics(outputs, targets, steps)
             del outputs  # or the backward pass could not free it
             losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
         except torch.OutOfMemoryError:
@@ -87,13 +87,13 @@ class Stack:
         self._losses.append(losses.detach())
         for training, step in zip(self.trainings, steps, strict=True):
             training.progress.step = step.batch.step + 1
-        if any(step.look for step in steps):
+        if any(step.is_logged for step in steps):
             self.hand_on_losses()
 
-    def observe(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
+    def update_metrics(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
         for number, (training, step) in enumerate(zip(self.trainings, steps, strict=True)):
-            if step.look:
-                training.observe(outputs[number], targets[number], look=True, last=step.last)
+            if step.is_logged:
+                training.update_metrics(outputs[number], targets[number], step)
 
     def hand_on_losses(self) -> None:
         """Put the losses of the steps since the last time where each training keeps its own."""

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_FILE
 from partrain.training.task import SegmentTask
@@ -29,7 +30,7 @@ class PackTask:
         """Raise `ValueError` where `folder` holds a pack of other members."""
         path = folder / PACK_FILE
         if path.exists() and self.read(folder).members != self.members:
-            raise ValueError(f"{path} is of a pack of other tasks; give the same ones, or take a new folder")
+            raise UserError(f"{path} is of a pack of other tasks; give the same ones, or take a new folder")
 
     def write(self, folder: Path) -> None:
         checkpoint.write_json(folder / PACK_FILE, asdict(self))
@@ -48,13 +49,13 @@ def check_members(folders: Sequence[Path]) -> list[SegmentTask]:
         ValueError: there is none, one is named twice, one is no task, or they are on different devices.
     """
     if not folders:
-        raise ValueError("a pack needs at least one task, there is none")
+        raise UserError("a pack needs at least one task, there is none")
     for number, folder in enumerate(folders):
         if folder in folders[:number]:
-            raise ValueError(f"{folder} is named twice; a task can be in a pack once")
+            raise UserError(f"{folder} is named twice; a task can be in a pack once")
     tasks = [SegmentTask.read(folder) for folder in folders]
     devices = {task.device: folder for task, folder in zip(tasks, folders, strict=True)}
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
-        raise ValueError(f"{first} is on {one}, {second} on {other}: a pack is on one device; make a pack for each")
+        raise UserError(f"{first} is on {one}, {second} on {other}: a pack is on one device; make a pack for each")
     return tasks

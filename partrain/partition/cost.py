@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
+from partrain.errors import UserError
 from partrain.networks import Chain, Cut
 
 _BATCH = 2  # one image would do, but batch normalisation wants two
@@ -62,7 +63,7 @@ def measure(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
             meter.run(images)
         except (RuntimeError, TypeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"network: it does not take images of shape {tuple(input_shape)}: {reason}") from None
+            raise UserError(f"network: it does not take images of shape {tuple(input_shape)}: {reason}") from None
     return meter.costs
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.networks import Chain, Cut, NetworkSettings
 from partrain.partition.cost import NodeCost, measure
 from partrain.partition.receptive_field import receptive_fields
@@ -34,7 +35,7 @@ class PartitionSettings:
         if self.segments is not None:
             checks.at_least("partition.segments", self.segments, 1)
             if self.at is not None and len(self.at) + 1 != self.segments:
-                raise ValueError(
+                raise UserError(
                     f"partition.at={list(self.at)} makes {len(self.at) + 1} segments, but partition.segments="
                     f"{self.segments}; give one of the two"
                 )
@@ -104,7 +105,7 @@ def make_plan(
     costs = measure(chain, input_shape)
     output_shape = costs[chain.output.name].shape
     if output_shape != (num_classes,):
-        raise ValueError(
+        raise UserError(
             f"network: its output has shape {output_shape} per image, expected ({num_classes},): the classes"
         )
     if settings.at is not None:
@@ -134,15 +135,15 @@ def _cuts_at(chain: Chain, settings: PartitionSettings) -> list[Cut]:
             cuts.append(chain.cut_behind(place - 1, settings.before_activation))
         else:
             last = len(chain.layers) - 1
-            raise ValueError(f"{shown}: {place} is out of range; the network has {last + 1} layers, so 1 to {last}")
+            raise UserError(f"{shown}: {place} is out of range; the network has {last + 1} layers, so 1 to {last}")
     positions = [cut.position for cut in cuts]
     if len(set(positions)) < len(positions):
-        raise ValueError(f"{shown}: a cut is repeated, which would leave a segment empty; give each cut once")
+        raise UserError(f"{shown}: a cut is repeated, which would leave a segment empty; give each cut once")
     if positions != sorted(positions):
-        raise ValueError(f"{shown}: cuts must be in ascending order")
+        raise UserError(f"{shown}: cuts must be in ascending order")
     for start, stop in zip([0, *positions], [*positions, len(chain.nodes)], strict=True):
         if not any(start <= layer.first < stop for layer in chain.layers):
-            raise ValueError(f"{shown}: no layer with weights stands between two of the cuts; move one of them")
+            raise UserError(f"{shown}: no layer with weights stands between two of the cuts; move one of them")
     return cuts
 
 
@@ -155,7 +156,7 @@ def _balanced_cuts(
 ) -> list[Cut]:
     wanted, available = settings.num_segments, len(chain.layers)
     if wanted > available:
-        raise ValueError(
+        raise UserError(
             f"partition.segments={wanted}, but the network has {available} layers; at most one segment each"
         )
     if wanted == 1:
@@ -203,7 +204,7 @@ def _describe(
         parameters = dict(chain.segment(start, stop).named_parameters())
         for name, parameter in parameters.items():
             if owner.setdefault(id(parameter), index) != index:
-                raise ValueError(f"network: parameter {name} is used on both sides of a cut; cut elsewhere or untie it")
+                raise UserError(f"network: parameter {name} is used on both sides of a cut; cut elsewhere or untie it")
         nodes = chain.nodes[first:last]
         segments.append(
             SegmentPlan(

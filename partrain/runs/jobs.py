@@ -26,7 +26,7 @@ def train_work(
 
     Raises:
         ValueError: a training does not fit into the memory that it may take.
-        SegmentFailed: a training failed for good; raised when the others have finished.
+        JobFailed: a training failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every training has written its checkpoint.
     """
     if not work.tasks:

@@ -9,6 +9,7 @@ import yaml
 from partrain.boundaries.boundary import make_codes_at
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import check_batch_size
+from partrain.errors import UserError
 from partrain.launch.job import Job
 from partrain.launch.placement import place
 from partrain.networks.deferred import ONE_AT_A_TIME
@@ -98,13 +99,13 @@ def check_strategy(settings: RunSettings) -> None:
     """Raise `ValueError` where something is set that the strategy does not have."""
     name = settings.strategy.name
     if name != "synthetic" and settings.schedule != ScheduleSettings():
-        raise ValueError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
+        raise UserError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
     if settings.strategy.is_group and settings.train.compile:
-        raise ValueError(f"train.compile=true is not for strategy={name}; leave it out")
+        raise UserError(f"train.compile=true is not for strategy={name}; leave it out")
     if settings.launch.name == "shards" and settings.strategy.is_group:
-        raise ValueError(f"launch=shards is not for strategy={name}, whose processes train as one; leave it out")
+        raise UserError(f"launch=shards is not for strategy={name}, whose processes train as one; leave it out")
     if settings.launch.name == "shards" and settings.train.compile:
-        raise ValueError("train.compile=true is not for launch=shards; leave it out")
+        raise UserError("train.compile=true is not for launch=shards; leave it out")
 
 
 def cuts_of(settings: RunSettings) -> PartitionSettings:
@@ -127,13 +128,13 @@ def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
 def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:
     """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
     if (folder / SEARCH_MANIFEST).exists():
-        raise ValueError(f"{folder} holds a search; take a new folder, or go on with it by experiments/search.py")
+        raise UserError(f"{folder} holds a search; take a new folder, or go on with it by experiments/search.py")
     others = {str(path.parent.relative_to(folder)) for path in folder.glob(f"*/*/{TASK_FILE}")} - tasks.keys()
     if others:
-        raise ValueError(f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder")
+        raise UserError(f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder")
     path = folder / PLAN
     if path.exists() and checkpoint.read_json(path) != asdict(plan):
-        raise ValueError(f"{path} is of another plan than the settings make; start a new run in a new folder")
+        raise UserError(f"{path} is of another plan than the settings make; start a new run in a new folder")
     for name, task in tasks.items():
         task.check_folder(folder / name)
     checkpoint.write_json(path, asdict(plan))

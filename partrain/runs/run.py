@@ -49,7 +49,7 @@ def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = Non
 
     Raises:
         ValueError: a setting or a file is not as it should be; the message names it.
-        SegmentFailed: a segment's training failed for good; what the others did is kept.
+        JobFailed: a segment's training failed for good; what the others did is kept.
     """
     folder = Path(folder).absolute()
     prepared = prepare_run(settings, folder, dataset)

@@ -17,7 +17,7 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs:
     """Train what of `runs` is not trained yet, sequential ones a segment after another. `packs`: a folder.
 
     Raises:
-        SegmentFailed: a segment failed for good; raised when the others have finished.
+        JobFailed: a segment failed for good; raised when the others have finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
     """
     for number, work in enumerate(stages(runs)):

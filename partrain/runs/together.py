@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed, UserError
 from partrain.runs.prepare import is_finished, prepare_run
 from partrain.runs.run import run
 from partrain.runs.stages import timed, train_together
@@ -24,12 +24,12 @@ def run_together(
 
     Raises:
         ValueError: a setting or a file of a run is not as it should be; nothing has begun.
-        SegmentFailed: a segment failed for good; raised when the other runs are finished.
+        JobFailed: a segment failed for good; raised when the other runs are finished.
     """
     prepared = [prepare_run(settings, Path(folder).absolute(), dataset) for folder, settings in runs.items()]
     for each in prepared:
         if each.settings.strategy.is_group:
-            raise ValueError(f"{each.folder}: strategy={each.settings.strategy.name} cannot be packed with other runs")
+            raise UserError(f"{each.folder}: strategy={each.settings.strategy.name} cannot be packed with other runs")
         each.write()
     failure = None
     with ExitStack() as clocks:
@@ -37,7 +37,7 @@ def run_together(
             clocks.enter_context(timed(each.folder / SEGMENTS))
         try:
             train_together(prepared, prepared[0].settings.launch, Path(packs).absolute(), show)
-        except SegmentFailed as error:
+        except JobFailed as error:
             failure = error
     done = [each for each in prepared if all(is_finished(each.folder / name) for name in each.segments())]
     results = {each.folder: run(each.settings, each.folder, each.dataset, show=False) for each in done}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from partrain.device import free_bytes, num_cores
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.shards.messages import Forget, ModelSpec, Welcome, WorkerSettings
 from partrain.shards.process import WorkerProcess
 from partrain.shards.settings import ShardSettings
@@ -83,13 +83,13 @@ class Crew:
         """A new process for the worker, which is lost for that `reason`, and is told of `models`.
 
         Raises:
-            SegmentFailed: it has been lost too often.
+            JobFailed: it has been lost too often.
         """
         worker.kill()
         worker.restarts += 1
         if worker.restarts > self._max_restarts:
             before = f"it was replaced {self._max_restarts} times before"
-            raise SegmentFailed(f"worker {worker.number} {reason}; {before}; see {worker.log}", clear=True)
+            raise JobFailed(f"worker {worker.number} {reason}; {before}; see {worker.log}", is_user_error=True)
         worker.start()
         for model, spec in models.items():
             worker.send(Welcome(model, spec))

@@ -26,7 +26,7 @@ from partrain.shards.simulator import Load, write_loads
 from partrain.shards.timeline import Timeline
 from partrain.shards.view import View
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
-from partrain.training.context import Control, stopping
+from partrain.training.context import TrainingContext, handle_signals
 
 _POLL, _SAVED = 0.5, 0.01  # seconds between looks at workers that are silent, and at checkpoints being written
 
@@ -54,9 +54,9 @@ class ShardedTraining:
         self.folder = Path(folder).absolute()
         self.workers = worker_settings(each_placed(devices), settings, threads)
         self.view = View(self.folder, show)
-        self.control = Control(self.folder)
+        self.context = TrainingContext(self.folder)
         self.failures: dict[Path, str] = {}
-        self.joining = Joining(self.folder, self.control, Preparation(settings, self.workers[0]))
+        self.joining = Joining(self.folder, self.context, Preparation(settings, self.workers[0]))
         policy = policy or POLICIES[settings.policy](seed)
         self.scheduler = Scheduler(len(devices), policy, settings.activations == "keep", settings.double_buffer)
         self.members: dict[int, Member] = {}
@@ -82,7 +82,7 @@ class ShardedTraining:
 
         Raises:
             ValueError: there is no model, or one of those that are there at the beginning, or all of them, do not fit.
-            SegmentFailed: a worker was lost too often.
+            JobFailed: a worker was lost too often.
             KeyboardInterrupt: Ctrl-C; the steps that were begun are done, and every model has its checkpoint.
         """
         self.ended = ended or (lambda folder: None)
@@ -94,7 +94,7 @@ class ShardedTraining:
             if self.loads:
                 write_loads(self.folder / COSTS, [self.loads[model] for model in sorted(self.loads)])
             self.view.write_page()
-            if self.control.stop_asked():
+            if self.context.should_stop():
                 raise KeyboardInterrupt
         finally:
             self.host.close()
@@ -110,7 +110,11 @@ class ShardedTraining:
             self.max_restarts,
         )
         try:
-            with stopping(self.control), ThreadPoolExecutor(1) as self.saver, Timeline(self.folder) as self.timeline:
+            with (
+                handle_signals(self.context),
+                ThreadPoolExecutor(1) as self.saver,
+                Timeline(self.folder) as self.timeline,
+            ):
                 for member in ready:
                     self.enter(member)
                 while self.is_left():
@@ -123,7 +127,7 @@ class ShardedTraining:
 
     def is_left(self) -> bool:
         """Whether there is anything to do; what can be done now has then been dealt out."""
-        self.scheduler.closing = self.control.stop_asked()
+        self.scheduler.closing = self.context.should_stop()
         if not self.scheduler.closing:
             self.join()
         for device, unit in self.scheduler.deal():
@@ -246,7 +250,7 @@ class ShardedTraining:
         """A worker is lost: its models go back to their checkpoints, and what they had to do is anyone's."""
         self.crew.replace(worker, reason, {model: member.known_spec for model, member in self.members.items()})
         lost = self.scheduler.lose(worker.number)
-        self.view.say(f"worker {worker.number} {reason}; {len(lost)} models go back to their checkpoints")
+        self.view.print(f"worker {worker.number} {reason}; {len(lost)} models go back to their checkpoints")
         for model in lost:
             if any(unit.model == model for units in self.scheduler.queued for unit in units):
                 self.to_reload.add(model)  # once the unit that another worker has is done

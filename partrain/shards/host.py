@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from partrain.device import free_bytes
+from partrain.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "partrain-"
@@ -49,7 +50,7 @@ class HostMemory:
         if needed > free:
             where = "disk" if self._on_disk else "host memory"
             remedy = "free some" if self._on_disk else "train fewer models at once, or set launch.shards.spill_to=disk"
-            raise ValueError(
+            raise UserError(
                 f"these models need {needed / _GIB:.2f} GiB of {where}, {free / _GIB:.2f} GiB are free; {remedy}"
             )
 

@@ -12,12 +12,13 @@ from typing import Self
 import torch
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.networks.deferred import ONE_AT_A_TIME
 from partrain.shards.host import HostMemory
 from partrain.shards.member import Member
 from partrain.shards.preparation import Preparation
 from partrain.storage.run_folder import ERROR_FILE
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
 
 
@@ -34,8 +35,8 @@ class Candidate:
 class Joining:
     """Of the sharded training in `folder`."""
 
-    def __init__(self, folder: Path, control: Control, preparation: Preparation) -> None:
-        self._folder, self._control, self._preparation = folder, control, preparation
+    def __init__(self, folder: Path, context: TrainingContext, preparation: Preparation) -> None:
+        self._folder, self._control, self._preparation = folder, context, preparation
         self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
         self._under_way: dict[Future[Member], Candidate] = {}
         self._here: set[Path] = set()  # tasks of candidates and members
@@ -51,9 +52,9 @@ class Joining:
         if pause is not None:
             checks.at_least(f"{folder}: pause", pause, 1)
         if folder in self._here:
-            raise ValueError(f"{folder} is being trained already; give every task once")
+            raise UserError(f"{folder} is being trained already; give every task once")
         if settings.train.compile:
-            raise ValueError(f"{folder}: train.compile=true is not for shards; leave it out")
+            raise UserError(f"{folder}: train.compile=true is not for shards; leave it out")
         self._here.add(folder)
         self._waiting.put(Candidate(folder, settings, name or os.path.relpath(folder, self._folder.parent), pause))
 
@@ -65,7 +66,7 @@ class Joining:
         """
         candidates = self._added()
         if not candidates:
-            raise ValueError("tasks: there is none; give at least one")
+            raise UserError("tasks: there is none; give at least one")
         needed = [self._preparation.host_bytes(each.task) for each in candidates]
         host.check(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
         return [self._prepare(each, host) for each in candidates]

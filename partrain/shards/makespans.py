@@ -9,6 +9,7 @@ from rich.table import Table
 
 from partrain import checks
 from partrain.console import console
+from partrain.errors import UserError
 from partrain.report.formatting import duration
 from partrain.report.tables import write_csv
 from partrain.shards.policies import POLICIES
@@ -37,7 +38,7 @@ class SimulateSettings:
         checks.at_least("copies", self.copies, 1)
         checks.one_of("activations", self.activations, ("keep", "recompute"))
         if not self.devices:
-            raise ValueError("devices=[] is empty; give at least one number, e.g. devices=[1,2,4]")
+            raise UserError("devices=[] is empty; give at least one number, e.g. devices=[1,2,4]")
         for count in self.devices:
             checks.at_least("devices", count, 1)
         for policy in self.policies:
@@ -52,14 +53,14 @@ class SimulateSettings:
             ValueError: there is no such file, it is damaged, or holds no model.
         """
         if not self.costs:
-            raise ValueError("costs=<file> is needed: the costs.json that a sharded training has left in its folder")
+            raise UserError("costs=<file> is needed: the costs.json that a sharded training has left in its folder")
         try:
             found = read_loads(self.costs)
         except FileNotFoundError:
-            raise ValueError(f"costs={self.costs}: there is no such file") from None
+            raise UserError(f"costs={self.costs}: there is no such file") from None
         recorded = [load for load in found if load.seconds > 0 or self.steps]
         if not recorded:
-            raise ValueError(f"costs={self.costs} holds no model that did a step; take that of another training")
+            raise UserError(f"costs={self.costs} holds no model that did a step; take that of another training")
         return [load if self.steps is None else replace(load, steps=self.steps) for load in recorded] * self.copies
 
 

@@ -17,7 +17,7 @@ from partrain.shards.layout import Layout
 from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import moments
@@ -41,8 +41,8 @@ class Member:
     `spec`: how it is cut, and `costs`: of each unit of a step, both once it is prepared.
     """
 
-    def __init__(self, folder: Path, name: str, control: Control, pause: int | None = None) -> None:
-        self.folder, self.name, self.control, self.pause = folder, name, control, pause
+    def __init__(self, folder: Path, name: str, context: TrainingContext, pause: int | None = None) -> None:
+        self.folder, self.name, self.context, self.pause = folder, name, context, pause
         self.memory = WorkerMemory()
         self.spec: ModelSpec | None = None
         self.costs: list[Cost] = []
@@ -52,7 +52,7 @@ class Member:
 
     def load(self) -> None:
         """Take the training up where its checkpoint is."""
-        self.training = SegmentTraining(self.folder, self.control, self.memory, device="cpu")
+        self.training = SegmentTraining(self.folder, self.context, self.memory, device="cpu")
         self.training.pause_after = self.pause
         self.training.model.train()
         self._steps = self.training.steps()
@@ -150,7 +150,7 @@ class Member:
     @property
     def steps_left(self) -> range:
         """From the next step to the one it ends or pauses before."""
-        return range(self.training.progress.step, self.training.reach())
+        return range(self.training.progress.step, self.training.last_step)
 
     def visit(self, unit: Unit) -> Visit:
         """What a worker has to know to do `unit` of the next step."""
@@ -158,7 +158,7 @@ class Member:
         assert step is not None
         assert step.batch.step == unit.step
         if unit.position == 0:
-            training.set_rate(unit.step)
+            training.set_learning_rate(unit.step)
         right, looked_at = training.meter.decoded.tolist()
         return Visit(
             unit=unit,
@@ -167,8 +167,8 @@ class Member:
             indices=step.batch.indices.numpy(),
             random=training.forward_seed(unit.step) if unit.shard == 0 else self._random[unit.shard],
             targets=self._targets if unit.forward and unit.backward else None,
-            look=step.look,
-            last=step.last,
+            look=step.is_logged,
+            last=step.ends_epoch,
             decoded=(right, looked_at),
         )
 
@@ -193,7 +193,7 @@ class Member:
             training.meter.add_loss(unit.step % training.order.steps_per_epoch, torch.tensor(outcome.loss))
             if outcome.decoded is not None:
                 training.meter.decoded.copy_(torch.tensor(outcome.decoded))
-            if self.next is not None and self.next.last:
+            if self.next is not None and self.next.ends_epoch:
                 training.warning = outcome.warning
         return unit.position + 1 == num_units(len(self.versions)) and self.end_step()
 
@@ -213,9 +213,10 @@ class Member:
         training, step = self.training, self.next
         assert step is not None
         training.progress.step += 1
-        training.note(step)
+        training.log_step(step)
         self.advance()
-        return step.look and (step.last or time.monotonic() - self._saved > training.task.train.checkpoint_seconds)
+        is_checkpoint_due = time.monotonic() - self._saved > training.task.train.checkpoint_seconds
+        return step.is_logged and (step.ends_epoch or is_checkpoint_due)
 
     def save(self) -> None:
         """Write the checkpoint, and at the training's end or pause all that it leaves."""
@@ -223,8 +224,8 @@ class Member:
             self.keep()
         if self.next is None:
             with ONE_AT_A_TIME:  # what the next segment is to be fed is computed here
-                self.training.conclude()
+                self.training.finalize()
 
     def keep(self) -> None:
-        self.training.keep()
+        self.training.save_checkpoint()
         self._saved = time.monotonic()

@@ -8,6 +8,7 @@ from json import dumps
 import torch
 
 from partrain.device import is_gpu, release_unused_memory
+from partrain.errors import UserError
 from partrain.shards.host import HostMemory
 from partrain.shards.layout import Layout, aligned
 from partrain.shards.member import Member
@@ -115,7 +116,7 @@ class Preparation:
             except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
                 if finest:
                     reason = str(error).splitlines()[0]
-                    raise ValueError(
+                    raise UserError(
                         f"{member.folder}: a layer of its model does not fit on {self.device}: {reason}"
                     ) from None
                 factor *= 2
@@ -125,7 +126,7 @@ class Preparation:
                 return found
             if finest:
                 worst = max(range(len(needs)), key=needs.__getitem__)
-                raise ValueError(
+                raise UserError(
                     f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
                     f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
                     f"launch.shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
@@ -136,7 +137,7 @@ class Preparation:
                 pieces.need(bounds[n], bounds[n + 1], factor, self.settings.double_buffer) for n in range(len(firsts))
             ]
             factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
-        raise ValueError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
+        raise UserError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
 
     def attempt(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
         """Cut the model before the pieces `firsts`, and try a step of it."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from partrain.errors import UserError
 from partrain.shards.policies import Policy
 from partrain.shards.scheduler import Cost, Scheduler, Unit
 from partrain.storage import checkpoint
@@ -20,7 +21,7 @@ class Load:
 
     def __post_init__(self) -> None:
         if len(self.units) % 2 == 0:
-            raise ValueError(f"a step of n shards has 2 n - 1 units, there are {len(self.units)}")
+            raise UserError(f"a step of n shards has 2 n - 1 units, there are {len(self.units)}")
 
     @property
     def shards(self) -> int:
@@ -71,9 +72,9 @@ def simulate(
         ValueError: there is no model or no device.
     """
     if not loads:
-        raise ValueError("there is no model to simulate; give at least one")
+        raise UserError("there is no model to simulate; give at least one")
     if devices < 1:
-        raise ValueError(f"devices={devices} must be at least 1")
+        raise UserError(f"devices={devices} must be at least 1")
     scheduler = Scheduler(devices, policy, ties, double_buffer)
     for load in loads:
         scheduler.add(load.shards, load.steps, [unit.seconds for unit in load.units])

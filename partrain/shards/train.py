@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from partrain.errors import UserError
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.policies import Policy
 from partrain.shards.settings import ShardSettings
@@ -28,13 +29,13 @@ def train_sharded(
 
     Raises:
         ValueError: there is no task or no device, a task is no training, or a model or all of them do not fit.
-        SegmentFailed: a worker was lost too often.
+        JobFailed: a worker was lost too often.
         KeyboardInterrupt: Ctrl-C; every model has written its checkpoint.
     """
     folders = [Path(task).absolute() for task in tasks]
     wanted = {Path(task).absolute(): epoch for task, epoch in (pauses or {}).items()}
     for task in wanted.keys() - set(folders):
-        raise ValueError(f"pauses: {task} is none of the tasks")
+        raise UserError(f"pauses: {task} is none of the tasks")
     training = ShardedTraining(devices, folder, settings, policy, seed=seed, show=show)
     for task in folders:
         training.add(task, wanted.get(task))

@@ -24,7 +24,7 @@ class View(Display):
         self.add(member.folder, member.name)
         if self.show and member.spec is not None:
             count, seconds = len(member.spec.shards), sum(cost.seconds for cost in member.costs)
-            self.say(f"{member.name}: {count} shard{'s' * (count != 1)}, {1000 * seconds:.1f} ms a step in a trial")
+            self.print(f"{member.name}: {count} shard{'s' * (count != 1)}, {1000 * seconds:.1f} ms a step in a trial")
 
     def look(self, members: Collection[Member], left: float) -> None:
         """Show how far `members` are, with about so many seconds `left` for all of them."""
@@ -36,11 +36,11 @@ class View(Display):
             self.update(member.folder)
         if self.show and now - self._told > _TOLD_EVERY:
             self._told = now
-            self.say(f"{len(members)} model{'s' * (len(members) != 1)} left, for about {duration(left)}")
+            self.print(f"{len(members)} model{'s' * (len(members) != 1)} left, for about {duration(left)}")
 
     def failed(self, name: str, error: Exception) -> None:
         if self.show:
-            self.say(f"{name} FAILED: {(str(error) or type(error).__name__).splitlines()[0]}; the others go on")
+            self.print(f"{name} FAILED: {(str(error) or type(error).__name__).splitlines()[0]}; the others go on")
 
     def write_page(self) -> None:
         """Which device computed what when, as a page."""
@@ -48,4 +48,4 @@ class View(Display):
 
         page = write_shards_page(self._folder)
         if self.show:
-            self.say(f"Page: {page}")
+            self.print(f"Page: {page}")

@@ -14,6 +14,7 @@ from partrain.boundaries.labels import LabelSettings
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
 from partrain.data.batches import Images
+from partrain.errors import UserError
 from partrain.networks import Chain
 from partrain.stitching.stitch import ModelCard, load_recorded, read_card
 from partrain.storage import checkpoint
@@ -86,7 +87,7 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu", sh
     device = torch.device(device)
     card = read_card(run)
     if list(dataset.classes) != card.classes:
-        raise ValueError(
+        raise UserError(
             f"data={dataset.name} has {dataset.num_classes} classes ({''.join(dataset.classes)[:60]}), "
             f"the network of {run} was trained on {len(card.classes)} ({''.join(card.classes)[:60]})"
         )

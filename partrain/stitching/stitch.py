@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from partrain.boundaries.boundary import make_projections
 from partrain.boundaries.labels import LabelSettings
+from partrain.errors import UserError
 from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import InitTape, materialise, record
 from partrain.storage import checkpoint
@@ -52,9 +53,9 @@ def segment_weights(folder: Path) -> dict[str, Tensor]:
     try:
         tensors, progress = checkpoint.load(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: segment {folder.name} is not trained; resume the run") from None
+        raise UserError(f"{path} is missing: segment {folder.name} is not trained; resume the run") from None
     if not progress["finished"]:
-        raise ValueError(f"{path} is of an unfinished training: segment {folder.name}; resume the run")
+        raise UserError(f"{path} is of an unfinished training: segment {folder.name}; resume the run")
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
@@ -69,9 +70,7 @@ def stitch(segments: list[Path], card: ModelCard, run: Path) -> None:
             materialise(network, tape, card.seed)
             weights[name] = dict(network.state_dict())[name]
         elif weights[name].shape != tensor.shape:
-            raise ValueError(
-                f"{name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}; other plan?"
-            )
+            raise UserError(f"{name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}; other plan?")
     checkpoint.save(run / MODEL_WEIGHTS, weights, {"kind": "model"})
     checkpoint.write_json(run / MODEL_CARD, card.__dict__)
 
@@ -88,13 +87,13 @@ def read_card(run: Path) -> ModelCard:
         ValueError: `run` is no run's folder, or the run has not come to its stitched network.
     """
     if not run.is_dir():
-        raise ValueError(f"run={run}: there is no such folder")
+        raise UserError(f"run={run}: there is no such folder")
     path = run / MODEL_CARD
     if path.exists():
         return ModelCard(**checkpoint.read_json(path))
     if (run / PLAN).exists():
-        raise ValueError(f"run={run}: the run is not finished, it has no {MODEL_FOLDER}/; go on with resume={run}")
-    raise ValueError(f"run={run} is no run's folder: it has neither {PLAN} nor {MODEL_CARD}")
+        raise UserError(f"run={run}: the run is not finished, it has no {MODEL_FOLDER}/; go on with resume={run}")
+    raise UserError(f"run={run} is no run's folder: it has neither {PLAN} nor {MODEL_CARD}")
 
 
 def assemble(card: ModelCard, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> nn.Module:
@@ -121,10 +120,10 @@ def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
     try:
         weights, _ = checkpoint.load(path, device)
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; go on with resume={run}") from None
+        raise UserError(f"{path} is missing; go on with resume={run}") from None
     missing = [name for name in network.state_dict() if name not in weights]
     if missing:
-        raise ValueError(f"{path} lacks {missing[0]} (and {len(missing) - 1} more): a segment is missing from it")
+        raise UserError(f"{path} lacks {missing[0]} (and {len(missing) - 1} more): a segment is missing from it")
     assign_weights(weights, network)
     network.float()  # what was trained in fp64 is used in fp32, as everything else
     materialise(network, tape, card.seed, device)  # buffers that are not saved

@@ -17,11 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from partrain.errors import UserError
+
 _HEADER = "partrain"
 _MISMATCH = "its digest does not match its contents"
 
 
-class DamagedFile(ValueError):
+class DamagedFile(UserError):
     """A file of a run is cut short, changed or of another kind; the message names it and says what to do."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 
 
@@ -38,7 +39,7 @@ def write_manifest(
         ]
         if differ:
             listed = "; ".join(f"{name} is {held.get(name)} there, {asked.get(name)} here" for name in differ)
-            raise ValueError(f"{path.parent} holds another {what}: {listed}; take a new folder")
+            raise UserError(f"{path.parent} holds another {what}: {listed}; take a new folder")
     checkpoint.write_json(path, {**about, **derived})
 
 

@@ -6,6 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 from partrain.data.batches import Batch
 from partrain.device import is_gpu
 from partrain.strategies.rank import RankTraining
+from partrain.training.loop import Step
 from partrain.training.optimization import autocast, weight_type
 
 
@@ -22,12 +23,12 @@ class ReplicaTraining(RankTraining):
         size = len(batch.indices) // self.num_ranks
         return batch.indices[self.rank * size : (self.rank + 1) * size]
 
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor:
-        features, targets = self.images.gather(self.share(batch))
+    def forward_backward(self, step: Step) -> Tensor:
+        features, targets = self.images.gather(self.share(step.batch))
         with autocast(self.precision, self.device):
             output = self.wrapped(features.to(weight_type(self.precision)))
         loss = self.output.loss(output, targets)
-        self.observe(output, targets, look, last)
+        self.update_metrics(output, targets, step)
         del output
         loss.backward()
         return loss

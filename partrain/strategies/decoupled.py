@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from partrain.data.batches import Batch
 from partrain.networks.deferred import materialise, record
 from partrain.rng import derive
 from partrain.strategies.stages import StageTraining
+from partrain.training.loop import Step
 from partrain.training.optimization import autocast, weight_type
 
 _POOLED = 2  # a feature map is averaged to so many values a side before its classifier
@@ -40,19 +40,19 @@ class Decoupled(StageTraining):
         materialise(classifier, tape, derive(self.task.seed, "classifier", self.rank), self.device)
         return classifier.to(weight_type(self.precision))
 
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor:
-        features = self.first_features(batch) if self.is_first else self.next_features()
-        targets = self.targets(batch)
+    def forward_backward(self, step: Step) -> Tensor:
+        features = self.first_features(step.batch) if self.is_first else self.next_features()
+        targets = self.targets(step.batch)
         with autocast(self.precision, self.device):
             output = self.segment(features)
             if not self.is_last:
                 self.send(output.detach())
             scores = self.classifier(output)
         loss = self.output.loss(scores, targets)
-        self.observe(scores, targets, look, last)
+        self.update_metrics(scores, targets, step)
         del output, scores
         loss.backward()
-        if last:
+        if step.ends_epoch:
             self.wait_for_departure()  # an epoch's traffic is its own
         return loss
 

@@ -14,7 +14,7 @@ from partrain.strategies.model_parallel import ModelParallel
 from partrain.strategies.pipeline import Pipeline
 from partrain.strategies.rank import RankTraining
 from partrain.strategies.task import RankTask
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 
 TRAININGS: dict[str, type[RankTraining]] = {
@@ -30,7 +30,7 @@ TRAININGS: dict[str, type[RankTraining]] = {
 ON_TERMINATE = signal.SIG_DFL
 
 
-def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
+def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
     """Train the rank whose task is in `folder`, with its peers; True once it is done.
 
     Raises:
@@ -39,6 +39,6 @@ def train(folder: Path, control: Control, memory: PeakMemory) -> bool:
     """
     task = RankTask.read(folder)
     with joined(task):
-        training = TRAININGS[task.strategy](folder, control, memory)
+        training = TRAININGS[task.strategy](folder, context, memory)
         training.run()
         return training.progress.finished

@@ -3,8 +3,8 @@
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from partrain.data.batches import Batch
 from partrain.strategies.stages import StageTraining
+from partrain.training.loop import Step
 from partrain.training.optimization import autocast
 
 
@@ -16,15 +16,15 @@ class ModelParallel(StageTraining):
         self.agree_on_types(model)
         return model
 
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
-        features = self.first_features(batch) if self.is_first else self.receive_features()
+    def forward_backward(self, step: Step) -> Tensor | None:
+        features = self.first_features(step.batch) if self.is_first else self.receive_features()
         with autocast(self.precision, self.device):
             output = self.model(features)
         loss = None
         if self.is_last:
-            targets = self.targets(batch)
+            targets = self.targets(step.batch)
             loss = self.output.loss(output, targets)
-            self.observe(output, targets, look, last)
+            self.update_metrics(output, targets, step)
             del output
             loss.backward()
         else:

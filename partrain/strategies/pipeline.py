@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
-from partrain.data.batches import Batch
 from partrain.strategies.stages import StageTraining
+from partrain.training.loop import Step
 from partrain.training.optimization import autocast
 
 
@@ -41,19 +41,19 @@ class Pipeline(StageTraining):
         size = self.task.train.batch_size // self.task.microbatches
         return torch.empty(size, *shape, dtype=kind, device="meta", requires_grad=needs_gradient)
 
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
-        arguments = (self.first_features(batch),) if self.is_first else ()
+    def forward_backward(self, step: Step) -> Tensor | None:
+        arguments = (self.first_features(step.batch),) if self.is_first else ()
         options: dict[str, Any] = {"return_outputs": False}
         if self.is_last:
-            options |= {"target": self.targets(batch), "losses": []}
-            self.seen = [] if look or last else None
+            options |= {"target": self.targets(step.batch), "losses": []}
+            self.seen = [] if step.is_logged else None
         with autocast(self.precision, self.device):
             self.schedule.step(*arguments, **options)
         if not self.is_last:
             return None
         if self.seen is not None:
             outputs, targets = map(torch.cat, zip(*self.seen, strict=True))
-            self.observe(outputs, targets, look, last)
+            self.update_metrics(outputs, targets, step)
         return torch.stack(options["losses"]).mean()
 
     def microbatch_loss(self, output: Tensor, targets: Tensor) -> Tensor:

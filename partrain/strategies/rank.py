@@ -12,7 +12,7 @@ from partrain.data.batches import Images
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.loop import Loop
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, make_optimizer
@@ -39,9 +39,9 @@ class RankTraining(Loop):
         """Whether PyTorch has a fused optimiser for these weights."""
         return True
 
-    def __init__(self, folder: Path, control: Control, memory: PeakMemory) -> None:
+    def __init__(self, folder: Path, context: TrainingContext, memory: PeakMemory) -> None:
         task = RankTask.read(folder)
-        super().__init__(folder, task, control, memory)
+        super().__init__(folder, task, context, memory)
         self.rank, self.num_ranks = task.index, task.num_ranks
         dataset = Dataset.open(Path(task.data))
         self.images = Images(dataset, dataset.train, self.device)
@@ -59,12 +59,12 @@ class RankTraining(Loop):
 
     def finish(self) -> None:
         """Leave the trained weights; until all have, the last epoch's checkpoint stays beside them."""
-        self.describe_end()
+        self.record_resources()
         self._write({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
         (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
-    def save(self) -> None:
+    def write_checkpoint(self) -> None:
         """A checkpoint, at the end of an epoch only: between them the processes are not at the same step."""
         if self.progress.step % self.order.steps_per_epoch == 0:
             dist.barrier()  # so that no process is more than one checkpoint ahead

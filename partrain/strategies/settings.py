@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from partrain import checks
+from partrain.errors import UserError
 
 REPLICAS = ("data_parallel", "fully_sharded")  # every process has the whole network and a share of each batch
 STAGES = ("model_parallel", "gpipe", "1f1b", "decoupled")  # every process has a segment and sees every batch
@@ -40,7 +41,7 @@ def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, dev
     """Raise `ValueError` where `num_ranks` processes on `devices` cannot train batches of `batch_size` that way."""
     gpus = {device for device in devices if device != "cpu"}
     if gpus and len(gpus) < num_ranks:
-        raise ValueError(
+        raise UserError(
             f"strategy={strategy.name} with partition.segments={num_ranks} needs as many GPUs, {len(gpus)} can be used "
             f"here; set partition.segments={len(gpus)}, or launch.device=cpu"
         )
@@ -49,7 +50,7 @@ def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, dev
     if strategy.name in PIPELINES:
         _check_divisible(batch_size, strategy.microbatches, f"strategy.microbatches={strategy.microbatches}")
     if strategy.name == "1f1b" and strategy.microbatches < num_ranks:
-        raise ValueError(
+        raise UserError(
             f"strategy=1f1b needs at least as many microbatches as stages, strategy.microbatches="
             f"{strategy.microbatches} for partition.segments={num_ranks}; set strategy.microbatches={num_ranks}"
         )
@@ -59,6 +60,4 @@ def _check_divisible(batch_size: int, parts: int, what: str) -> None:
     if batch_size % parts:
         below = batch_size // parts * parts
         nearest = f"{below} or {below + parts}" if below else f"{parts}"
-        raise ValueError(
-            f"train.batch_size={batch_size} cannot be divided by {what}; the nearest that can is {nearest}"
-        )
+        raise UserError(f"train.batch_size={batch_size} cannot be divided by {what}; the nearest that can is {nearest}")

@@ -1,4 +1,4 @@
-"""What a segment's training obeys while it runs: requests to stop, and its share of the cores."""
+"""The requests that a training obeys while it runs: to stop, and to use so many cores."""
 
 import os
 import signal
@@ -13,44 +13,51 @@ import torch
 from partrain.storage.run_folder import THREADS_FILE
 
 
-class Control:
-    """Reads the wishes of whoever launched the training in `folder`; alone, it just runs."""
+class TrainingContext:
+    """The requests to the training in `folder`. A training that nobody launched gets none.
+
+    Args:
+        folder: The training's folder, where the launcher writes the number of threads.
+        launcher: The process id of the launcher. Training stops once that process is gone.
+    """
 
     def __init__(self, folder: Path, launcher: int | None = None) -> None:
         self._threads_file = folder / THREADS_FILE
-        self._threads_read = 0
+        self._threads_file_time = 0
         self._launcher = launcher
-        self._stop = False
+        self._should_stop = False
 
-    def ask_to_stop(self, *_: object) -> None:
-        """A signal handler: training writes a checkpoint at its next look and ends."""
-        self._stop = True
+    def request_stop(self, *_: object) -> None:
+        """Ask the training to write a checkpoint and end, at its next logged step. It can serve as a signal handler."""
+        self._should_stop = True
 
-    def stop_asked(self) -> bool:
-        return self._stop
+    def should_stop(self) -> bool:
+        """Return whether the training is to write a checkpoint and end."""
+        return self._should_stop
 
-    def look(self) -> None:
-        """Take on the number of threads that the folder's `threads` file says; stop if the launcher is gone."""
+    def poll(self) -> None:
+        """Read the launcher's requests: set the number of threads, and stop if the launcher is gone."""
         if self._launcher is not None and os.getppid() != self._launcher:
-            self._stop = True
+            self._should_stop = True
         try:
-            changed = self._threads_file.stat().st_mtime_ns
+            file_time = self._threads_file.stat().st_mtime_ns
         except FileNotFoundError:
             return
-        if changed != self._threads_read:
-            self._threads_read = changed
+        if file_time != self._threads_file_time:
+            self._threads_file_time = file_time
             torch.set_num_threads(int(self._threads_file.read_text()))
 
 
 @contextmanager
-def stopping(control: Control) -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM ask to stop; a second one stops at once."""
+def handle_signals(context: TrainingContext) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM request a stop of the training, and a second one raise `KeyboardInterrupt` at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if control.stop_asked():
+        if context.should_stop():
             raise KeyboardInterrupt
-        control.ask_to_stop()
+        context.request_stop()
 
+    # Python allows signal handlers in the main thread alone.
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

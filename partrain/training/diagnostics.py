@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from partrain.boundaries.boundary import Output
+from partrain.errors import UserError
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
     """Training cannot go on; the message names segment, epoch and step and says what to change."""
 
 

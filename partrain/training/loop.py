@@ -1,6 +1,6 @@
-"""The training loop: epochs, steps, learning rate, and what is told and kept meanwhile; the same for every training.
+"""The training loop: epochs, steps, learning rate, logging and checkpoints, the same for every kind of training.
 
-What a step computes is the subclass's: `segment.py` for the main job, `strategies/` for the conventional ways.
+A subclass says what one step computes: `SegmentTraining` for the main job, `strategies/` for the conventional ways.
 """
 
 import time
@@ -17,7 +17,7 @@ from partrain.data.batches import Batch, Order
 from partrain.rng import derive, seed_forward
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import epoch_weights
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.diagnostics import check_losses, collapse_warning
 from partrain.training.meters import PeakMemory, Usage
 from partrain.training.optimization import learning_rate, resolve_precision
@@ -29,190 +29,218 @@ from partrain.training.tensorboard import EpochLog
 
 @dataclass(frozen=True)
 class Step:
-    """A step to be done on `batch`; with a `look` it is to be seen what comes out, with its epoch's `last` all the more."""
+    """One step of a training: its batch, and whether its output is measured as well as trained on."""
 
     batch: Batch
-    look: bool
-    last: bool
+    is_logged: bool
+    """Whether decode accuracy and losses are read at this step. It is true at every epoch's last step."""
+    ends_epoch: bool
+    """Whether this is the last step of its epoch."""
 
 
 class Loop(ABC):
-    """One training under way, in `folder`; `model` and `optimizer` are what the subclass makes of the task.
+    """A training loop over the task in `folder`.
 
-    `pause_after`: the epoch after which it is to pause, its learning rate being that of the whole training.
-    `fraction`: how much of this process the training is; less than 1 where others train beside it. `look_every`: steps
-    between looks at decode accuracy, losses, clock and control.
+    The subclass builds `model`, `optimizer` and `output` from the task, and computes a step in `forward_backward`.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     output: Output
     pause_after: int | None = None
-    fraction: float = 1.0
-    look_every: int = 16
+    """The epoch after which training pauses. The learning rate still follows the whole training's schedule."""
+    process_share: float = 1.0
+    """The part of this process's CPU time that counts as this training's; less than 1 beside other trainings."""
+    log_every: int = 16
+    """Steps between readings of decode accuracy, losses, the clock and the requests of the launcher."""
 
-    def __init__(self, folder: Path, task: SegmentTask, control: Control, memory: PeakMemory) -> None:
-        self.folder, self.task, self.control, self.memory = folder, task, control, memory
+    def __init__(self, folder: Path, task: SegmentTask, context: TrainingContext, memory: PeakMemory) -> None:
+        self.folder, self.task, self.context, self.memory = folder, task, context, memory
         self.device = torch.device(task.device)
         self.precision = resolve_precision(task.train.precision, self.device)
         self.order = Order(task.num_images, task.train.batch_size, task.seed, self.device)
-        self.planned = task.train.epochs * self.order.steps_per_epoch
-        self.progress = Progress(end=self.planned)
+        self.planned_steps = task.train.epochs * self.order.steps_per_epoch
+        self.progress = Progress(end=self.planned_steps)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
-        self.warning = ""  # of the epoch's last output
+        self.usage = Usage(self.device)
+        self.warning = ""
+        """The warning about the last output of the epoch, or an empty text."""
         self.heartbeat = Heartbeat(folder)
-        self.log = EpochLog(folder, task.train.tensorboard)
+        self.log = EpochLog(folder, to_tensorboard=task.train.tensorboard)
 
-    @abstractmethod
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor | None:
-        """Leave the gradients for `batch` in place; returns its mean loss, None where this process never sees it.
-
-        With a `look`, add to the meter what the output decodes to; at the epoch's `last`, see whether it has collapsed.
-        """
-
-    @abstractmethod
-    def save(self) -> None:
-        """Write a checkpoint that training can go on from, or, once finished, the trained weights."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """What is left to do after the last step."""
-
-    @abstractmethod
-    def weights(self) -> dict[str, Tensor]:
-        """The part of the network's weights that this process answers for, as it would be stitched now."""
-
-    def stop_early(self) -> None:  # noqa: B027 (most trainings do not)
-        """At an epoch's end: bring the end forward where nothing more is to be gained."""
+    # ---- The story of a training.
 
     def run(self) -> None:
-        """Train to the end or to the pause, unless `control` asks to stop; what is done by then is in the checkpoint."""
-        if self.control.stop_asked():
+        """Train to the end or the pause, or until the context asks to stop; a checkpoint holds what is done by then."""
+        if self.context.should_stop():
             return
         self.model.train()
-        saved = time.monotonic()
+        saved_at = time.monotonic()
         for step in self.steps():
-            self.step(step)
-            self.note(step)
-            if not step.look:
+            self.train_step(step)
+            self.log_step(step)
+            if not step.is_logged:
                 continue
-            self.control.look()
-            stopping = self.control.stop_asked()
-            if step.last or stopping or time.monotonic() - saved > self.task.train.checkpoint_seconds:
-                self.keep()
-                saved = time.monotonic()
-            if stopping:
+            self.context.poll()
+            should_stop = self.context.should_stop()
+            is_checkpoint_due = time.monotonic() - saved_at > self.task.train.checkpoint_seconds
+            if step.ends_epoch or should_stop or is_checkpoint_due:
+                self.save_checkpoint()
+                saved_at = time.monotonic()
+            if should_stop:
                 return
-        self.conclude()
+        self.finalize()
 
     def steps(self) -> Iterator[Step]:
-        """The steps that are left; after each, the one who does them calls `note`."""
-        in_epoch = self.order.steps_per_epoch
-        self.usage = Usage(self.progress, self.device)
-        while self.progress.step < self.reach():
-            epoch, first = divmod(self.progress.step, in_epoch)
-            self.usage.begin()
+        """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""
+        steps_per_epoch = self.order.steps_per_epoch
+        self.usage.skip_traffic()
+        while self.progress.step < self.last_step:
+            epoch, first = divmod(self.progress.step, steps_per_epoch)
+            self.usage.begin_epoch()
             for batch in self.order.batches(epoch, first):
-                last = batch.step + 1 == (epoch + 1) * in_epoch
-                yield Step(batch, last or batch.step % self.look_every == 0, last)
+                ends_epoch = batch.step + 1 == (epoch + 1) * steps_per_epoch
+                is_logged = ends_epoch or batch.step % self.log_every == 0
+                yield Step(batch, is_logged=is_logged, ends_epoch=ends_epoch)
 
-    def reach(self) -> int:
-        """The step at which it ends or pauses."""
+    @property
+    def last_step(self) -> int:
+        """Return after how many steps training ends or pauses, counted from the start of the training."""
         if self.pause_after is None:
             return self.progress.end
         return min(self.progress.end, self.pause_after * self.order.steps_per_epoch)
 
-    def step(self, step: Step) -> None:
-        """One optimiser step."""
+    def train_step(self, step: Step) -> None:
+        """Do one optimiser step."""
         batch = step.batch
-        self.set_rate(batch.step)
+        self.set_learning_rate(batch.step)
         seed_forward(self.forward_seed(batch.step), self.device)
-        loss = self.forward_backward(batch, step.look, step.last)
+        loss = self.forward_backward(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if loss is not None:
             self.meter.add_loss(batch.step % self.order.steps_per_epoch, loss)
         self.progress.step = batch.step + 1
 
-    def add_losses(self, losses: Tensor) -> None:
-        """Note the `losses` [n] of the last n steps, all of this epoch."""
-        number = (self.progress.step - 1) % self.order.steps_per_epoch + 1
-        self.meter.add_losses(number - len(losses), losses)
+    def log_step(self, step: Step) -> None:
+        """Record what a logged step used, check the losses up to it, and report progress."""
+        if not step.is_logged:
+            return
+        self.usage.add_to(self.progress, ends_epoch=step.ends_epoch, share=self.process_share)
+        epoch = step.batch.step // self.order.steps_per_epoch
+        self.check_losses(epoch)
+        if step.ends_epoch:
+            self.end_epoch(epoch)
+        elif self.heartbeat.is_due():
+            self.report(epoch)
 
-    def set_rate(self, step: int) -> None:
-        rate = learning_rate(self.task.train, step, self.progress.end, self.planned)
+    def save_checkpoint(self) -> None:
+        """Write metrics.csv and a checkpoint. The time this takes does not count as training."""
+        self.progress.write_metrics(self.folder)
+        self.write_checkpoint()
+        self.usage.skip_time()
+
+    def finalize(self) -> None:
+        """Finish the training after its last step, or write the epoch's weights at a pause."""
+        if self.progress.step >= self.progress.end:
+            self.finish()
+        elif self.pause_after is not None:
+            self.save_epoch_weights(self.pause_after)
+
+    # ---- What the subclass says.
+
+    @abstractmethod
+    def forward_backward(self, step: Step) -> Tensor | None:
+        """Compute the gradients for a step's batch and call `update_metrics` with the output.
+
+        Returns:
+            The mean loss, a scalar, or None in a process that never sees the loss.
+        """
+
+    @abstractmethod
+    def write_checkpoint(self) -> None:
+        """Write a checkpoint to resume from, or, once training has finished, the trained weights."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Complete the training after its last step, and write the trained weights."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """Return this process's part of the network's weights as they would be stitched now, by name."""
+
+    def check_early_stop(self) -> None:  # noqa: B027 (most trainings do not stop early)
+        """Bring the end of the training forward, after an epoch, where no more is to be gained."""
+
+    # ---- The parts of a step.
+
+    def set_learning_rate(self, step: int) -> None:
+        """Set the learning rate of the optimiser to the schedule's at `step`."""
+        rate = learning_rate(self.task.train, step, self.progress.end, self.planned_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def forward_seed(self, step: int) -> int:
-        """What dropout and the like are seeded with before `step`."""
+        """Return the seed from which dropout and other random layers draw at `step`."""
         return derive(self.task.seed, "forward", self.task.index, step)
 
-    def note(self, step: Step) -> None:
-        """After a step: what it used, and with a look where the training is."""
-        if not step.look:
-            return
-        self.usage.note(whole=step.last, fraction=self.fraction)
-        epoch = step.batch.step // self.order.steps_per_epoch
-        if step.last:
-            self.end_epoch(epoch, self.usage.started)
-        else:
-            self.look(epoch)
-
-    def keep(self) -> None:
-        """Write metrics and checkpoint, which takes no time of the steps'."""
-        self.progress.write_metrics(self.folder)
-        self.save()
-        self.usage.skip()
-
-    def conclude(self) -> None:
-        """After the last step: finish, or, at a pause, keep the weights of that epoch (`EPOCHS_FOLDER`) too."""
-        if self.progress.step >= self.progress.end:
-            self.finish()
-        elif self.pause_after is not None:
-            self.keep_weights(self.pause_after)
-
-    def observe(self, output: Tensor, targets: Tensor, look: bool, last: bool) -> None:
-        """What a step's `look` and `last` ask to be seen of its output."""
-        if look:
+    def update_metrics(self, output: Tensor, targets: Tensor, step: Step) -> None:
+        """Count how many outputs decode to their target at a logged step, and look for a collapse at an epoch's end."""
+        if step.is_logged:
             with torch.no_grad():
                 self.meter.add_scores(self.output.scores(output.detach()), targets)
-        if last:
-            accuracy, step = self.meter.accuracy() or 0.0, self.progress.step + 1
-            self.warning = collapse_warning(output, self.output, accuracy, self.task.num_classes, step) or ""
+        if step.ends_epoch:
+            accuracy, steps = self.meter.accuracy() or 0.0, self.progress.step + 1
+            self.warning = collapse_warning(output, self.output, accuracy, self.task.num_classes, steps) or ""
 
-    def look(self, epoch: int) -> None:
-        """Every few steps: stop at a loss that is no number, tell where we are."""
-        number = self.progress.step - epoch * self.order.steps_per_epoch
-        check_losses(self.meter.losses[:number], self.task.index, epoch)
-        if self.heartbeat.due():
-            self.tell(epoch)
+    def add_losses(self, losses: Tensor) -> None:
+        """Record the losses [n] of the last n steps, all of the present epoch."""
+        steps_done = (self.progress.step - 1) % self.order.steps_per_epoch + 1
+        self.meter.add_losses(steps_done - len(losses), losses)
 
-    def tell(self, epoch: int, warning: str = "", ended: bool = False) -> None:
-        """Show in progress.json where the training is."""
-        number = self.progress.step - epoch * self.order.steps_per_epoch
-        done = self.progress.step * self.task.train.batch_size
+    # ---- Logging.
+
+    def steps_done_in(self, epoch: int) -> int:
+        """Return how many steps of `epoch`, the present one, are done."""
+        return self.progress.step - epoch * self.order.steps_per_epoch
+
+    def check_losses(self, epoch: int) -> None:
+        """Raise `TrainingError` if a loss of `epoch` is not finite."""
+        check_losses(self.meter.losses[: self.steps_done_in(epoch)], self.task.index, epoch)
+
+    def report(self, epoch: int, *, warning: str = "", epoch_ended: bool = False) -> None:
+        """Write to progress.json how far the training is."""
+        steps_done = self.steps_done_in(epoch)
+        samples = self.progress.step * self.task.train.batch_size
         self.heartbeat.beat(
             step=self.progress.step,
             end=self.progress.end,
             epoch=epoch + 1,
-            loss=self.meter.loss(max(0, number - 64), number),
+            loss=self.meter.loss(max(0, steps_done - 64), steps_done),
             decode_accuracy=self.meter.accuracy(),
-            samples_per_second=done / max(self.progress.seconds, 1e-9),
+            samples_per_second=samples / max(self.progress.seconds, 1e-9),
             threads=torch.get_num_threads(),
             warning=warning,
-            epoch_ended=ended,
+            epoch_ended=epoch_ended,
         )
 
-    def end_epoch(self, epoch: int, started: float) -> None:
-        """Add the epoch's row to the metrics, and decide whether the training is to end early.
+    def end_epoch(self, epoch: int) -> None:
+        """Add the row of `epoch` to the metrics, and decide whether training ends early."""
+        row = self.epoch_row(epoch)
+        self.progress.epochs.append(row)
+        self.progress.timeline.append([self.usage.epoch_began, time.time()])
+        self.report(epoch, warning=self.warning, epoch_ended=True)
+        self.log.write(row)
+        self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
+        if self.task.train.accuracy_curve:
+            self.save_epoch_weights(epoch + 1)
+        self.check_early_stop()
 
-        `started`: the time of day at which this process took up the epoch, in seconds since 1970.
-        """
-        steps = self.progress.step - epoch * self.order.steps_per_epoch
-        check_losses(self.meter.losses[:steps], self.task.index, epoch)
+    def epoch_row(self, epoch: int) -> dict[str, object]:
+        """Return the row of metrics.csv for `epoch`, which has just ended."""
+        steps = self.steps_done_in(epoch)
         seconds = self.progress.seconds - sum(row["seconds"] for row in self.progress.epochs)
-        row = {
+        return {
             "epoch": epoch + 1,
             "steps": steps,
             "loss": self.meter.loss(0, steps),
@@ -222,28 +250,23 @@ class Loop(ABC):
             "samples_per_second": steps * self.task.train.batch_size / seconds,
             "warning": self.warning,
         }
-        self.progress.epochs.append(row)
-        self.progress.timeline.append([started, time.time()])
-        self.tell(epoch, self.warning, ended=True)
-        self.log.write(row)
-        self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
-        if self.task.train.accuracy_curve:
-            self.keep_weights(epoch + 1)
-        self.stop_early()
 
-    def keep_weights(self, epoch: int) -> None:
-        """Keep the weights after `epoch`, so that the whole network's accuracy at that time can be told later.
+    # ---- What training leaves.
 
-        Their time is the first step's, in seconds since 1970, and the seconds of steps since: pauses do not count.
+    def save_epoch_weights(self, epoch: int) -> None:
+        """Write the weights after `epoch` to a file of its own, for the accuracy of the whole network at that time.
+
+        The file's `time` is the first step's, in seconds since 1970, plus the seconds of training since: pauses do not
+        count.
         """
         weights = self.weights()
-        self.usage.skip_traffic()  # of gathering them
+        self.usage.skip_traffic()  # Gathering them is not training.
         if weights:
             moment = {"time": self.progress.timeline[0][0] + self.progress.seconds}
             checkpoint.save(epoch_weights(self.folder, epoch), weights, moment)
 
-    def describe_end(self) -> None:
-        """Put what the trained process is known to have taken into the progress."""
+    def record_resources(self) -> None:
+        """Record in the progress what the finished training took of memory, and mark it as finished."""
         self.progress.peak_memory_bytes = self.memory.bytes(self.device)
         self.progress.parameter_bytes = num_bytes(self.model.parameters())
         self.progress.optimizer_state_bytes = num_bytes(optimizer_tensors(self.optimizer))

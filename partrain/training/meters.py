@@ -1,4 +1,4 @@
-"""What a training takes: peak memory, seconds, CPU time, and bytes that leave and enter the process."""
+"""Meters of what a training takes: peak memory, time, CPU time, and bytes sent to and received from other processes."""
 
 import importlib
 import os
@@ -15,29 +15,31 @@ from partrain.training.progress import Progress
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _TCP_INFO_BYTES = 256
-# in Linux's struct tcp_info; what is sent once more after a loss is in both of the last two
+# Fields of Linux's struct tcp_info. Bytes sent again after a loss are in both of the last two.
 _RECEIVED, _NOT_SENT, _SENT, _SENT_AGAIN = slice(128, 136), slice(144, 148), slice(200, 208), slice(208, 216)
 
 
 class PeakMemory:
-    """What this process has taken at its peak since the meter was made, right after imports.
+    """The peak memory of this process since the meter was made, which is right after its imports.
 
-    Host memory for a CPU segment, the allocator's peak on a GPU. Bytes.
+    It is host memory for a training on the CPU, and the allocator's memory for one on a GPU.
     """
 
     def __init__(self) -> None:
-        importlib.import_module("torch._dynamo")  # 80 MB that torch puts off until the first optimiser is made
-        self._start = _resident_peak()
+        # PyTorch puts off this import, of 80 MB, until the first optimiser is made. It is not the training's memory.
+        importlib.import_module("torch._dynamo")
+        self._start = _peak_resident_bytes()
 
     def bytes(self, device: torch.device) -> int:
+        """Return the peak memory of a training on `device`, in bytes."""
         if is_gpu(device):
             return peak_allocated_bytes(device)
-        return max(0, _resident_peak() - self._start)
+        return max(0, _peak_resident_bytes() - self._start)
 
 
-def _resident_peak() -> int:
+def _peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count what the parent held before it started this process
+    if status.exists():  # ru_maxrss would include what the parent held before it started this process.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -46,39 +48,42 @@ def _resident_peak() -> int:
 
 
 class Usage:
-    """Adds to `progress` what this process uses from now on, steps queued on its `device` included."""
+    """A meter of the wall time, CPU time and traffic that training on `device` uses, and nothing else does."""
 
-    def __init__(self, progress: Progress, device: torch.device) -> None:
-        self._progress, self._device = progress, device
-        self.begin()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.begin_epoch()
         self.skip_traffic()
 
-    def begin(self) -> None:
-        """An epoch begins; bytes that have come for it before, from a process that is ahead, are its own."""
-        self.started = time.time()
-        self.skip()
+    def begin_epoch(self) -> None:
+        """Start an epoch's clock. Bytes that a process ahead has sent for it already still count."""
+        self.epoch_began = time.time()
+        self.skip_time()
 
     def skip_traffic(self) -> None:
-        """What has been sent and received since the last note was not training's."""
+        """Leave out what has been sent and received since the last reading."""
         self._sent, self._received = network_bytes() or (0, 0)
 
-    def skip(self) -> None:
-        """What time has passed since the last note was not training's."""
+    def skip_time(self) -> None:
+        """Leave out the time since the last reading."""
         self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
 
-    def note(self, whole: bool = False, fraction: float = 1.0) -> None:
-        """Add what has been used since the last note; bytes, which take longer to read, once at the `whole`'s end.
+    def add_to(self, progress: Progress, *, ends_epoch: bool, share: float = 1.0) -> None:
+        """Add to `progress` what has been used since the last reading.
 
-        Of the process's CPU time a `fraction` counts; the rest is that of trainings beside it.
+        Args:
+            progress: The counts of the training.
+            ends_epoch: Whether an epoch ends. Then queued work is waited for and traffic is read, which takes longer.
+            share: The part of the process's CPU time that is this training's; the rest is that of trainings beside it.
         """
-        if whole:
+        if ends_epoch:
             synchronize(self._device)
-        progress, seconds, cpu_seconds = self._progress, time.perf_counter(), time.process_time()
+        seconds, cpu_seconds = time.perf_counter(), time.process_time()
         progress.seconds += seconds - self._seconds
-        progress.thread_seconds += fraction * (seconds - self._seconds) * torch.get_num_threads()
-        progress.cpu_seconds += fraction * (cpu_seconds - self._cpu_seconds)
+        progress.thread_seconds += share * (seconds - self._seconds) * torch.get_num_threads()
+        progress.cpu_seconds += share * (cpu_seconds - self._cpu_seconds)
         self._seconds, self._cpu_seconds = seconds, cpu_seconds
-        if whole:
+        if ends_epoch:
             sent, received = network_bytes() or (0, 0)
             progress.sent_bytes += sent - self._sent
             progress.received_bytes += received - self._received
@@ -86,9 +91,12 @@ class Usage:
 
 
 def network_bytes() -> tuple[int, int] | None:
-    """Bytes that this process's open TCP connections have sent and received so far, as Linux's kernel counts them.
+    """Return the bytes that this process's open TCP connections have sent and received so far, as Linux counts them.
 
-    None where the kernel does not say. What goes through shared memory or over a GPU's links is not seen here.
+    Traffic through shared memory or over a GPU's links is not counted.
+
+    Returns:
+        Bytes sent and bytes received, or None on a system that does not count them.
     """
     if not _DESCRIPTORS.is_dir():
         return None
@@ -101,7 +109,7 @@ def network_bytes() -> tuple[int, int] | None:
                 if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        except OSError:  # closed meanwhile
+        except OSError:  # The connection was closed meanwhile.
             continue
         sent += _number(info[_SENT]) + _number(info[_NOT_SENT]) - _number(info[_SENT_AGAIN])
         received += _number(info[_RECEIVED])

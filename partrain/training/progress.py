@@ -1,4 +1,4 @@
-"""How far a segment's training is: what a checkpoint keeps, and what people and the launcher look at meanwhile."""
+"""How far a training is: the counts in its checkpoint, the meter of the present epoch, and the file that shows both."""
 
 import csv
 import io
@@ -19,17 +19,17 @@ COLUMNS = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "second
 
 @dataclass
 class Progress:
-    """Counts from the start of the training; `end` is the step it ends at, which an early stop brings forward.
-
-    `seconds` of steps, without checkpoints; `thread_seconds`: the same times the threads at hand; `sent_bytes`,
-    `received_bytes`: over the process's connections. `timeline`: when each epoch began and ended, seconds since 1970.
-    """
+    """The counts of a training, from its start and over all processes that worked on it."""
 
     end: int
+    """The step at which training ends. An early stop brings it forward."""
     step: int = 0
+    """Steps done."""
     seconds: float = 0.0
+    """Seconds of training, without checkpoints."""
     cpu_seconds: float = 0.0
     thread_seconds: float = 0.0
+    """Seconds of training times the number of threads at hand."""
     sent_bytes: int = 0
     received_bytes: int = 0
     stopped_early: bool = False
@@ -37,15 +37,19 @@ class Progress:
     peak_memory_bytes: int = 0
     parameter_bytes: int = 0
     optimizer_state_bytes: int = 0
-    stored_bytes: int = 0  # of outputs stored for the next segment
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv each
+    stored_bytes: int = 0
+    """Bytes of outputs stored for the next segment."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of metrics.csv, one per epoch."""
     timeline: list[list[float]] = field(default_factory=list)
+    """When each epoch began and ended, in seconds since 1970."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
         return asdict(self)
 
     def write_metrics(self, folder: Path) -> None:
-        """Rewrite `folder`/metrics.csv: it always agrees with the checkpoint."""
+        """Write metrics.csv in `folder`, whole, so that it always agrees with the checkpoint."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -54,59 +58,69 @@ class Progress:
 
 
 class EpochMeter:
-    """The losses of an epoch's steps, and how many of the outputs looked at decode to their target.
+    """The losses of an epoch's steps, and how many of the measured outputs decode to their target.
 
-    Both stay empty in a process that never sees the network's output, such as a pipeline's inner stage.
+    Both stay empty in a process that never sees the network's output, such as an inner stage of a pipeline.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
         self.losses = torch.zeros(steps, device=device)
         self._has_losses = False
-        self.decoded = torch.zeros(2, device=device)  # right, looked at
+        self.decoded = torch.zeros(2, device=device)
+        """How many outputs decode to their target, and how many were measured."""
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the meter's tensors for a checkpoint, by name."""
         return {"epoch.losses": self.losses, "epoch.decoded": self.decoded}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors()` gave."""
+        """Take over the tensors that `tensors` returned."""
         self.losses, self.decoded = tensors["epoch.losses"], tensors["epoch.decoded"]
         self._has_losses = True
 
-    def add_loss(self, number: int, loss: Tensor) -> None:
-        self.losses[number] = loss.detach()
+    def add_loss(self, step: int, loss: Tensor) -> None:
+        """Record the loss, a scalar, of the epoch's step number `step`, counted from 0."""
+        self.losses[step] = loss.detach()
         self._has_losses = True
 
-    def add_losses(self, number: int, losses: Tensor) -> None:
-        """Those of the steps from `number` on."""
-        self.losses[number : number + len(losses)] = losses
+    def add_losses(self, first_step: int, losses: Tensor) -> None:
+        """Record the losses [n] of n steps of the epoch, from number `first_step` on."""
+        self.losses[first_step : first_step + len(losses)] = losses
         self._has_losses = True
 
     def loss(self, first: int, last: int) -> float | None:
-        """The mean over the epoch's steps [first, last)."""
+        """Return the mean loss of the epoch's steps [first, last), or None where no loss is known."""
         return self.losses[first:last].mean().item() if self._has_losses else None
 
     def add_scores(self, scores: Tensor, targets: Tensor) -> None:
+        """Count how many of `scores` [batch, classes] are highest at their target.
+
+        Targets are class numbers [batch], or class probabilities [batch, classes], of which the largest counts.
+        """
         if targets.ndim == 2:
             targets = targets.argmax(dim=1)
         self.decoded[0] += (scores.argmax(dim=1) == targets).sum()
         self.decoded[1] += len(targets)
 
     def accuracy(self) -> float | None:
-        right, looked_at = self.decoded.tolist()
-        return right / looked_at if looked_at else None
+        """Return the part of the measured outputs that decode to their target, or None if none was measured."""
+        correct, measured = self.decoded.tolist()
+        return correct / measured if measured else None
 
 
 class Heartbeat:
-    """Rewrites `folder`/progress.json at most every `interval` seconds, for whoever watches."""
+    """The file progress.json in `folder`, rewritten every `interval` seconds at most, for the launcher and for people."""
 
     def __init__(self, folder: Path, interval: float = 0.5) -> None:
         self._path = folder / PROGRESS
         self._interval = interval
         self._last = 0.0
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
+        """Return whether `interval` seconds have passed since the last beat."""
         return time.monotonic() - self._last >= self._interval
 
     def beat(self, **values: Any) -> None:
+        """Write `values` to the file."""
         self._last = time.monotonic()
-        checkpoint.write_json(self._path, values, sync=False)  # a crash of the machine may take it
+        checkpoint.write_json(self._path, values, sync=False)  # Losing it in a crash of the machine does no harm.

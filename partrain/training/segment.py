@@ -15,14 +15,13 @@ from torch import Tensor, fx, nn
 
 from partrain.boundaries.activations import store_outputs
 from partrain.boundaries.boundary import SyntheticBoundary, make_projections
-from partrain.data.batches import Batch
 from partrain.networks import Chain, network_settings
 from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.endpoints import make_input, make_output
-from partrain.training.loop import Loop
+from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_type
 from partrain.training.progress import Progress
@@ -54,12 +53,12 @@ class SegmentTraining(Loop):
     model: fx.GraphModule
 
     def __init__(
-        self, folder: Path, control: Control, memory: PeakMemory, resume: bool = True, device: str | None = None
+        self, folder: Path, context: TrainingContext, memory: PeakMemory, resume: bool = True, device: str | None = None
     ) -> None:
         """`device`: instead of the task's own."""
         task = SegmentTask.read(folder)
         task = task if device is None else replace(task, device=device)
-        super().__init__(folder, task, control, memory)
+        super().__init__(folder, task, context, memory)
         self.model = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
@@ -73,17 +72,17 @@ class SegmentTraining(Loop):
         to_codes = isinstance(self.output, SyntheticBoundary) and self.output.similarity
         return 1.0 if to_codes and not isinstance(self.input, SyntheticBoundary) else DEFAULT_DECAY
 
-    def forward_backward(self, batch: Batch, look: bool, last: bool) -> Tensor:
-        features, targets = self.input.sample(batch)
+    def forward_backward(self, step: Step) -> Tensor:
+        features, targets = self.input.sample(step.batch)
         with autocast(self.precision, self.device):
             output = self.forward(features.to(weight_type(self.precision)))
         loss = self.output.loss(output, targets)
-        self.observe(output, targets, look, last)
+        self.update_metrics(output, targets, step)
         del output  # or the backward pass could not free it
         loss.backward()
         return loss
 
-    def stop_early(self) -> None:
+    def check_early_stop(self) -> None:
         """Let the rate fall to zero over one more epoch, once an epoch of fresh samples brought next to nothing."""
         rows, settings = self.progress.epochs, self.task.train
         synthetic = isinstance(self.input, SyntheticBoundary)
@@ -98,7 +97,7 @@ class SegmentTraining(Loop):
     def weights(self) -> dict[str, Tensor]:
         """The segment's weights, settled; training goes on with them as they are."""
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.input.settle(self.model)
+        self.input.project_onto_codes(self.model)
         settled = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(before)
         return settled
@@ -108,10 +107,10 @@ class SegmentTraining(Loop):
         if self.progress.finished:
             self.store()
             return
-        self.input.settle(self.model)
+        self.input.project_onto_codes(self.model)
         self.store()
-        self.describe_end()
-        self.save()
+        self.record_resources()
+        self.write_checkpoint()
 
     def store(self) -> None:
         """Store the outputs that the next segment is to be fed; once more where the task is done but they are gone."""
@@ -124,7 +123,7 @@ class SegmentTraining(Loop):
             store_outputs(target, self.model, self.input.sample, self.task.num_images, self.device)
         self.progress.stored_bytes = target.stat().st_size
 
-    def save(self) -> None:
+    def write_checkpoint(self) -> None:
         checkpoint.save(self.folder / CHECKPOINT, self.state(), self.progress.to_json())
 
     def state(self) -> dict[str, Tensor]:
@@ -149,12 +148,12 @@ class SegmentTraining(Loop):
             load_optimizer(tensors, self.model, self.optimizer)
 
 
-def train(folder: Path, control: Control | None = None, memory: PeakMemory | None = None) -> bool:
+def train(folder: Path, context: TrainingContext | None = None, memory: PeakMemory | None = None) -> bool:
     """Train the segment whose task is in `folder`, or go on where its checkpoint stands; True once it is done.
 
     Raises:
         ValueError: the task, its data or its checkpoint are damaged, or training fails (`TrainingError`).
     """
-    training = SegmentTraining(folder, control or Control(folder), memory or PeakMemory())
+    training = SegmentTraining(folder, context or TrainingContext(folder), memory or PeakMemory())
     training.run()
     return training.progress.finished

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from partrain.boundaries.labels import LabelSettings
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import TASK_FILE
 from partrain.training.optimization import TrainSettings
@@ -44,7 +45,7 @@ class SegmentTask:
         """Raise `ValueError` where `folder` holds another task. The device alone may differ: a run may move."""
         path = folder / TASK_FILE
         if path.exists() and replace(self.read(folder), device=self.device) != self:
-            raise ValueError(f"{path} is of another plan or other settings; start a new run in a new folder")
+            raise UserError(f"{path} is of another plan or other settings; start a new run in a new folder")
 
     def write(self, folder: Path) -> None:
         """Write `folder`/task.json."""
@@ -61,6 +62,6 @@ class SegmentTask:
             values["projections"] = {cut: (index, shape) for cut, (index, shape) in values["projections"].items()}
             return cls(**values)
         except FileNotFoundError:
-            raise ValueError(f"{folder} is no segment's folder: it has no {TASK_FILE}") from None
+            raise UserError(f"{folder} is no segment's folder: it has no {TASK_FILE}") from None
         except (TypeError, KeyError) as error:
             raise checkpoint.DamagedFile(f"{path} is damaged ({error})") from None

@@ -4,15 +4,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from partrain.errors import UserError
 from partrain.storage.run_folder import TENSORBOARD
 
 
 class EpochLog:
     """Writes rows of metrics to `folder`/tensorboard, or nowhere. `tensorboard --logdir <run>` shows all processes."""
 
-    def __init__(self, folder: Path, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, *, to_tensorboard: bool) -> None:
         self._writer: Any = None
-        if tensorboard:
+        if to_tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # 2 s and 60 MB that nobody else pays for
 
             self._writer = SummaryWriter(str(folder / TENSORBOARD))
@@ -30,4 +31,4 @@ class EpochLog:
 def check_tensorboard(wanted: bool) -> None:
     """Raise `ValueError` where TensorBoard is `wanted` and not installed."""
     if wanted and find_spec("tensorboard") is None:
-        raise ValueError("train.tensorboard=true needs the tensorboard package: pip install 'partrain[tensorboard]'")
+        raise UserError("train.tensorboard=true needs the tensorboard package: pip install 'partrain[tensorboard]'")

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from partrain.errors import UserError
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -71,7 +73,7 @@ def successive_halving(configurations: int, max_epochs: int, eta: int, min_epoch
     """
     halvings = _halvings("successive_halving", max_epochs, eta, min_epochs)
     if configurations < eta:
-        raise ValueError(
+        raise UserError(
             f"search.configurations={configurations} is too small for a bracket of successive_halving with "
             f"search.eta={eta}; the smallest that works is {eta}"
         )
@@ -93,7 +95,7 @@ def promoted(scores: Mapping[int, float | None], count: int, higher_is_better: b
 def _halvings(method: str, max_epochs: int, eta: int, min_epochs: int) -> int:
     """How many times the epochs can be divided by `eta` and still be `min_epochs`."""
     if max_epochs < eta * min_epochs:
-        raise ValueError(
+        raise UserError(
             f"train.epochs={max_epochs} is too small for a bracket of {method} with search.eta={eta} and "
             f"search.min_epochs={min_epochs}; the smallest that works is {eta * min_epochs}"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.rng import derive
 from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
@@ -76,7 +77,7 @@ def check_configurations(
                 _check(settings, dataset, num_images)
                 seen.add(form)
         except ValueError as error:
-            raise ValueError(f"{configuration}: {error}") from None
+            raise UserError(f"{configuration}: {error}") from None
 
 
 def _planned_from(settings: RunSettings) -> str:
@@ -89,11 +90,11 @@ def _check(settings: RunSettings, dataset: Dataset, num_images: int) -> None:
     """Raise `ValueError` for what has no plan, or cannot be trained a few epochs at a time."""
     strategy, schedule = settings.strategy, settings.schedule
     if strategy.is_group:
-        raise ValueError(f"strategy={strategy.name} is not for a search; take strategy=synthetic or end_to_end")
+        raise UserError(f"strategy={strategy.name} is not for a search; take strategy=synthetic or end_to_end")
     if schedule.name == "sequential":
-        raise ValueError("schedule=sequential is not for a search, as its segments cannot pause together; leave it out")
+        raise UserError("schedule=sequential is not for a search, as its segments cannot pause together; leave it out")
     if schedule.recovery_epochs:
-        raise ValueError(
+        raise UserError(
             f"schedule.recovery_epochs={schedule.recovery_epochs} is not for a search, which scores without; leave it out"
         )
     prepare_run(settings, Path(), dataset, num_images)

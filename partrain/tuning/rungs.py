@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from partrain.data import Dataset
 from partrain.data.batches import training_images
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch.placement import place_whole
 from partrain.packs.planner import Known, Work
 from partrain.runs.jobs import train_work
@@ -61,7 +61,7 @@ class RungTrainer:
         folder = trials[0].folder.parents[1] / self.launch.subfolder / _name(trials)
         try:
             train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, known=self._known)
-        except SegmentFailed:
+        except JobFailed:
             for path, pause in work.pauses.items():
                 if not (path / ERROR_FILE).exists() and not _is_there(path, pause or 0):
                     raise  # of a process, not of a configuration

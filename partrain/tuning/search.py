@@ -14,6 +14,7 @@ from typing import Any
 
 from partrain.console import console
 from partrain.data import Dataset, prepare_data
+from partrain.errors import UserError
 from partrain.launch.machine import machine
 from partrain.launch.placement import place
 from partrain.launch.settings import LaunchSettings
@@ -196,7 +197,7 @@ class _Search:
         winner = record.winner
         if winner is None:
             first = next(each for each in record.standings.values() if each.failure)
-            raise ValueError(
+            raise UserError(
                 f"all {len(self.configurations)} configurations failed; {self.configurations[first.index]}: {first.failure}"
             )
         trial = self.trial(winner.index, winner.epochs)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.report.formatting import share
 
 METHODS = ("hyperband", "successive_halving", "random", "grid")
@@ -40,12 +41,12 @@ class SearchSettings:
         checks.at_least("search.eta", self.eta, 2)
         checks.at_least("search.min_epochs", self.min_epochs, 1)
         if not 0 < self.validation < 1:
-            raise ValueError(f"search.validation must be in (0, 1), got {self.validation}")
+            raise UserError(f"search.validation must be in (0, 1), got {self.validation}")
         counted = self.method in _COUNTED
         if counted and self.configurations is None:
-            raise ValueError(f"search.method={self.method} needs search.configurations=<how many>")
+            raise UserError(f"search.method={self.method} needs search.configurations=<how many>")
         if not counted and self.configurations is not None:
-            raise ValueError(
+            raise UserError(
                 f"search.configurations={self.configurations}: search.method={self.method} decides how many; leave it out"
             )
         if self.configurations is not None:

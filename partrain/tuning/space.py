@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from partrain.errors import UserError
 from partrain.tuning.values import full_name
 
 # bounds are included
@@ -41,14 +42,14 @@ class Dimension:
         """Raises `ValueError` where `entry` is of no known form, or its bounds or values are none."""
         found = _ENTRY.fullmatch(entry.strip())
         if not found:
-            raise ValueError(f"search.space: {entry!r} is not <setting>=<form>(...); forms: {_KNOWN}")
+            raise UserError(f"search.space: {entry!r} is not <setting>=<form>(...); forms: {_KNOWN}")
         name, form, inside = found.groups()
         if form not in FORMS:
-            raise ValueError(f"{entry}: {form} is unknown; known: {_KNOWN}")
+            raise UserError(f"{entry}: {form} is unknown; known: {_KNOWN}")
         try:
             values = _numbers(yaml.safe_load(f"[{inside}]"))
         except yaml.YAMLError:
-            raise ValueError(f"{entry}: what is in the parentheses cannot be read; write {FORMS[form]}") from None
+            raise UserError(f"{entry}: what is in the parentheses cannot be read; write {FORMS[form]}") from None
         (_check_choice if form == "choice" else _check_bounds)(entry, form, values)
         return cls(name, form, tuple(values))
 
@@ -78,7 +79,7 @@ class Dimension:
             return list(self.arguments)
         low, high = self.arguments
         if not self.is_integer:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}={self.form}({low},{high}) has no end of values for search.method=grid; "
                 "give choice(a,b,...) or integer(low,high)"
             )
@@ -95,12 +96,12 @@ class Space:
     def parse(cls, entries: Sequence[str]) -> "Space":
         """Raises `ValueError` where there is no entry, one of them is wrong, or two are of the same setting."""
         if not entries:
-            raise ValueError("search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'")
+            raise UserError("search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'")
         dimensions = tuple(map(Dimension.parse, entries))
         seen: set[str] = set()
         for dimension in dimensions:
             if full_name(dimension.name) in seen:
-                raise ValueError(f"search.space: {dimension.name} is given twice; give it once")
+                raise UserError(f"search.space: {dimension.name} is given twice; give it once")
             seen.add(full_name(dimension.name))
         return cls(dimensions)
 
@@ -131,22 +132,22 @@ def _numbers(value: Any) -> Any:
 
 def _check_choice(entry: str, form: str, values: list[Any]) -> None:
     if not values:
-        raise ValueError(f"{entry}: there is nothing to choose from; write {FORMS[form]}")
+        raise UserError(f"{entry}: there is nothing to choose from; write {FORMS[form]}")
     if any(value in values[:number] for number, value in enumerate(values)):
-        raise ValueError(f"{entry}: a value is repeated; give each once")
+        raise UserError(f"{entry}: a value is repeated; give each once")
 
 
 def _check_bounds(entry: str, form: str, bounds: list[Any]) -> None:
     kind, sort = (int, "an integer") if form.endswith("integer") else (int | float, "a number")
     for bound in bounds:
         if not isinstance(bound, kind) or isinstance(bound, bool) or not math.isfinite(bound):
-            raise ValueError(f"{entry}: {bound} is not {sort}")
+            raise UserError(f"{entry}: {bound} is not {sort}")
     if len(bounds) != 2:
-        raise ValueError(f"{entry}: {form} has two bounds, got {len(bounds)}; write {FORMS[form]}")
+        raise UserError(f"{entry}: {form} has two bounds, got {len(bounds)}; write {FORMS[form]}")
     low, high = bounds
     if low > high:
-        raise ValueError(f"{entry}: the lower bound comes first; write {form}({high},{low})")
+        raise UserError(f"{entry}: the lower bound comes first; write {form}({high},{low})")
     if low == high:
-        raise ValueError(f"{entry}: the bounds are equal; set the one value, or give two bounds")
+        raise UserError(f"{entry}: the bounds are equal; set the one value, or give two bounds")
     if form.startswith("log") and low <= 0:
-        raise ValueError(f"{entry}: the bounds of {form} must be greater than 0, got {low}")
+        raise UserError(f"{entry}: the bounds of {form} must be greater than 0, got {low}")

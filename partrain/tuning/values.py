@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 from partrain import checks
+from partrain.errors import UserError
 from partrain.networks import NETWORKS
 from partrain.report.formatting import setting
 from partrain.settings import GROUPS, RunSettings
@@ -58,12 +59,12 @@ def _place(name: str) -> tuple[str, str]:
     part, dot, key = full_name(name).partition(".")
     for shared in (part, full_name(name)):
         if shared in _SHARED:
-            raise ValueError(f"{name} cannot be searched: {_SHARED[shared]}; give it one value")
+            raise UserError(f"{name} cannot be searched: {_SHARED[shared]}; give it one value")
     known = {each.name: is_dataclass(each.default_factory) for each in fields(RunSettings)}
     if part not in known:
-        raise ValueError(checks.no_setting(part, known))
+        raise UserError(checks.no_setting(part, known))
     if known[part] and not dot:
-        raise ValueError(f"{name} is a group of settings; name one of them, as {name}.<setting>")
+        raise UserError(f"{name} is a group of settings; name one of them, as {name}.<setting>")
     return (part, key) if known[part] else ("", full_name(name))
 
 
@@ -102,5 +103,5 @@ def _hint(name: str, key: str, owner: type) -> Any:
     if dot and hints.get(field) == dict[str, Any]:
         return Any
     if key not in hints:
-        raise ValueError(checks.no_setting(name, hints))
+        raise UserError(checks.no_setting(name, hints))
     return hints[key]

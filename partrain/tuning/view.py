@@ -71,7 +71,7 @@ class View(ProgressView):
         self.progress.update(_BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done))
 
     def failed(self, index: int, reason: str) -> None:
-        self.progress.say(f"{self._configurations[index]} FAILED: {reason}")
+        self.progress.print(f"{self._configurations[index]} FAILED: {reason}")
 
     def end(self, results: Sequence[RungResult]) -> None:
         """The wave has ended: show what came of its rungs, and how long the others will take."""
@@ -81,7 +81,7 @@ class View(ProgressView):
         left = self._left(self._done)
         self.progress.update(_BAR, completed=self._done, status=self._status(self._done))
         for result in results:
-            self.progress.line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
+            self.progress.print_line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
 
     def _described(self, result: RungResult) -> str:
         size, epochs = len(result.scores), result.epochs

@@ -93,7 +93,7 @@ def test_settling_a_linear_layer_is_the_projection_before_it() -> None:
     segment = segment_of(nn.Flatten(), nn.Linear(256, 10), nn.ReLU())
     output = torch.randn(16, 64, 2, 2, generator=torch.Generator().manual_seed(0))
     expected = segment(Projection(side)(output))
-    side.settle(segment)
+    side.project_onto_codes(segment)
     torch.testing.assert_close(segment(output), expected, atol=1e-4, rtol=1e-3)
     assert not needs_projection(segment, LabelSettings())
 
@@ -102,7 +102,7 @@ def test_settling_a_linear_layer_is_the_projection_before_it() -> None:
 def test_other_first_layers_keep_their_weights_and_need_a_projection(first: nn.Module) -> None:
     segment = segment_of(first, nn.Flatten())
     before = {name: tensor.clone() for name, tensor in segment.state_dict().items()}
-    boundary([64, 2, 2]).settle(segment)
+    boundary([64, 2, 2]).project_onto_codes(segment)
     assert all(torch.equal(before[name], tensor) for name, tensor in segment.state_dict().items())
     assert needs_projection(segment, LabelSettings())
     assert not needs_projection(segment, replace(LabelSettings(), loss="mse"))

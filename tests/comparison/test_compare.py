@@ -15,7 +15,7 @@ from partrain.comparison.grid import GridSettings, cells_of
 from partrain.comparison.table import Run
 from partrain.comparison.view import View
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
@@ -58,7 +58,7 @@ class FakeRuns:
             return {}
         self.done.append("/".join(folder.parts[-2:]))
         if folder.parent.name in self.failing:
-            raise SegmentFailed(f"process 0 was killed by SIGKILL; see {folder}/ranks/0/log.txt", clear=True)
+            raise JobFailed(f"process 0 was killed by SIGKILL; see {folder}/ranks/0/log.txt", is_user_error=True)
         process = dict.fromkeys(
             ("train_seconds", "samples_per_second", "utilization", "sent_bytes", "received_bytes"), 1
         )

@@ -31,7 +31,7 @@ def shown(folder: Path, states: list[dict[str, object]], terminal: bool) -> str:
             checkpoint.write_json(folder / "progress.json", state)
             os.utime(folder / "progress.json", ns=(count, count))
             view.update(folder)
-        view.say("segment 0: killed by SIGKILL")
+        view.print("segment 0: killed by SIGKILL")
     return text.getvalue()
 
 

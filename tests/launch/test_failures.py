@@ -7,7 +7,7 @@ from scripting import DATA, run_script, small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.networks import CustomSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -32,11 +32,11 @@ def test_a_segment_that_fails_says_so_and_the_other_finishes(
         network=CustomSettings(builder=f"own_networks:{builder}"),
         train=TrainSettings(epochs=2, batch_size=64, precision="fp32"),
     )
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         partrain.run(settings, tmp_path, dataset=small, show=False)
     message = str(caught.value)
     assert any(message.startswith(start.format(loss=loss)) for loss in ("nan", "inf"))
-    assert caught.value.clear == clear
+    assert caught.value.is_user_error == clear
     assert ("break_down" in message) == (not clear)
     assert "segment 0: failed; the others go on" in capsys.readouterr().out
     assert checkpoint.load_metadata(tmp_path / "segments/1" / CHECKPOINT)["finished"]

@@ -15,7 +15,7 @@ from scripting import DATA, ROOT, model_bytes, run_script, small_settings, wait_
 
 import partrain
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.storage import checkpoint
@@ -109,11 +109,11 @@ def test_a_segment_killed_too_often_fails_and_the_others_finish(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         partrain.run(settings, tmp_path, dataset=small, show=False)
     killer.join()
     assert str(caught.value) == f"segment 1 was killed by SIGKILL, after 1 restarts; see {folder / 'log.txt'}"
-    assert caught.value.clear
+    assert caught.value.is_user_error
     assert checkpoint.load_metadata(tmp_path / "segments/0" / CHECKPOINT)["finished"]
 
     started.clear()
@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_of_a_segment_under_way(
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1
     path.write_bytes(whole)
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         partrain.run(small_settings(), run, dataset=small, show=False)
     assert str(caught.value) == (
         f"segment 1: {path} is damaged (its digest does not match its contents); delete it and resume the run"

@@ -16,7 +16,7 @@ from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import train
 
@@ -24,14 +24,14 @@ DROPOUT = MLPSettings(depth=3, width=32, dropout=0.2, normalization="batch")
 FP32 = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)
 
 
-class After(Control):
+class After(TrainingContext):
     """Does `action` once its pack has gone `rounds` steps."""
 
     def __init__(self, folder: Path, rounds: int, action: Callable[["After"], None]) -> None:
         super().__init__(folder)
         self.left, self.action = rounds, action
 
-    def look(self) -> None:
+    def poll(self) -> None:
         self.left -= 1
         if self.left == 0:
             self.action(self)
@@ -59,7 +59,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
     assert make_pack(tmp_path / "pack a", undisturbed, capacity=capacity).run()
     for rounds in (1, 3, 9, 4, 5):
         pack = make_pack(tmp_path / "pack b", disturbed, capacity=capacity)
-        pack.control = After(tmp_path, rounds, Control.ask_to_stop)
+        pack.context = After(tmp_path, rounds, TrainingContext.request_stop)
         assert not pack.run()
     assert make_pack(tmp_path / "pack b", disturbed, capacity=capacity).run()
     assert files(disturbed) == files(undisturbed)
@@ -94,9 +94,9 @@ def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Da
         train(folder)
     pack = make_pack(tmp_path / "pack", packed, capacity=3)
     sizes: set[int] = set()
-    pack.control = After(tmp_path, -1, lambda control: None)
-    looked = pack.control.look
-    pack.control.look = lambda: (sizes.add(len(pack.members)), looked())[1]  # type: ignore[method-assign]
+    pack.context = After(tmp_path, -1, lambda context: None)
+    polled = pack.context.poll
+    pack.context.poll = lambda: (sizes.add(len(pack.members)), polled())[1]  # type: ignore[method-assign]
     assert pack.run()
     assert max(sizes) == 3
     assert difference(packed, alone) < 1e-10
@@ -108,7 +108,7 @@ def test_a_new_one_can_join(small: Dataset, tmp_path: Path) -> None:
     for folder in alone:
         train(folder)
     pack = make_pack(tmp_path / "pack", packed[:2])
-    pack.control = After(tmp_path, 7, lambda control: pack.join(packed[2]))
+    pack.context = After(tmp_path, 7, lambda context: pack.join(packed[2]))
     assert pack.run()
     assert difference(packed, alone) < 1e-10
 

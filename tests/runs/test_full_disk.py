@@ -9,7 +9,7 @@ from scripting import DATA, model_bytes, run_script, small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.networks import MLPSettings
 from partrain.training.optimization import TrainSettings
 
@@ -39,13 +39,13 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: P
     filler.write_bytes(
         bytes(600 << 10)
     )  # the first segment's checkpoint needs more than is left, the second's does not
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         partrain.run(settings, disk / "run", dataset=small, show=False)
     assert str(caught.value).startswith(
         f"segment 0: {disk}/run/segments/0/checkpoint.safetensors could not be written: "
     )
     assert "No space left on device" in str(caught.value)
-    assert caught.value.clear
+    assert caught.value.is_user_error
     assert not list((disk / "run/segments/0").glob(".*"))  # what was begun has been taken away
 
     subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)

@@ -11,7 +11,7 @@ from packing import TRAIN, settings_of
 import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CustomSettings, MLPSettings
@@ -93,7 +93,7 @@ def test_one_run_that_fails_does_not_keep_the_others_from_finishing(small: Datas
         tmp_path / "bad": replace(settings, train=replace(TRAIN, lr=1e200)),
         tmp_path / "too": replace(settings, seed=1),
     }
-    with pytest.raises(SegmentFailed, match=r"^bad, segment 0: segment 0: the loss is nan at epoch 1, step "):
+    with pytest.raises(JobFailed, match=r"^bad, segment 0: segment 0: the loss is nan at epoch 1, step "):
         partrain.run_together(runs, tmp_path / "packs", small, show=False)
     assert [(folder / "results.json").exists() for folder in map(Path, runs)] == [True, False, True]
 

@@ -16,7 +16,7 @@ from partrain.shards.member import Member
 from partrain.shards.partitioner import Piece, Pieces
 from partrain.shards.preparation import Preparation, ShardedCut
 from partrain.shards.settings import ShardSettings
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
 
 
@@ -32,7 +32,7 @@ def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> Pieces:
 
 def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardedCut:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
-    member = Member(task, "one", Control(task))
+    member = Member(task, "one", TrainingContext(task))
     settings = replace(how, budget_gib=budget / 2**30)
     return Preparation(settings, worker_settings(["cpu"], settings)[0]).cut(member, member.training.task)
 

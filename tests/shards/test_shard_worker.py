@@ -27,7 +27,7 @@ from partrain.shards.model import ShardedModel
 from partrain.shards.preparation import Preparation
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 
 CPU = torch.device("cpu")
 ROOM = 400_000  # bytes of the device
@@ -57,7 +57,7 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
 
 def make_member(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> Member:
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
-    member = Member(task, folder.name, Control(task))
+    member = Member(task, folder.name, TrainingContext(task))
     settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
     Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(member, host)
     return member

@@ -13,7 +13,7 @@ from trainings import difference, write_tasks
 
 from partrain.data import Dataset
 from partrain.device import available_devices
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.networks import MLPSettings
 from partrain.shards import crew
 from partrain.shards.driver import ShardedTraining
@@ -246,7 +246,7 @@ def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, m
     disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
     training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
     training.add(folders[0])
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         training.run()
     log = tmp_path / "shards/workers/0.txt"
     assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"

@@ -10,7 +10,7 @@ from sharding import TRAIN, settings_of
 import partrain
 from partrain.data import Dataset
 from partrain.device import num_cores
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch import placement
 from partrain.launch.placement import place_whole, worker_devices
 from partrain.launch.settings import LaunchSettings
@@ -69,9 +69,9 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
 
 def test_a_run_whose_segment_fails(small: Dataset, tmp_path: Path) -> None:
     settings = settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd"), launch=IN_SHARDS)
-    with pytest.raises(SegmentFailed, match=r"^segment 0: the loss is (nan|inf) at epoch 1") as caught:
+    with pytest.raises(JobFailed, match=r"^segment 0: the loss is (nan|inf) at epoch 1") as caught:
         partrain.run(settings, tmp_path, small, show=False)
-    assert caught.value.clear
+    assert caught.value.is_user_error
 
 
 def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:

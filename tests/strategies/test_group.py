@@ -15,7 +15,7 @@ from scripting import model_bytes, small_settings, wait_until
 import partrain
 from partrain import RunSettings
 from partrain.data import Dataset
-from partrain.errors import SegmentFailed
+from partrain.errors import JobFailed
 from partrain.launch import supervisor
 from partrain.launch.group import meeting_place
 from partrain.networks import CustomSettings
@@ -40,7 +40,7 @@ def step_of(folder: Path) -> int:
     return 0
 
 
-def signalled(number: int, run: Callable[[], object], started: list[supervisor.Job]) -> SegmentFailed:
+def signalled(number: int, run: Callable[[], object], started: list[supervisor.Job]) -> JobFailed:
     """How `run` fails when process 1, some epochs into its training, is sent signal `number`."""
 
     def send() -> None:
@@ -52,7 +52,7 @@ def signalled(number: int, run: Callable[[], object], started: list[supervisor.J
 
     thread = threading.Thread(target=send)
     thread.start()
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         run()
     thread.join()
     return caught.value
@@ -75,7 +75,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
     failure = signalled(signal.SIGKILL, lambda: partrain.run(settings, run, dataset=small, show=False), started)
     log = run / "ranks/1/log.txt"
     assert str(failure) == f"process 1 was killed by SIGKILL; see {log}; the other processes of its group were stopped"
-    assert failure.clear
+    assert failure.is_user_error
     assert all(job.process is not None and job.process.poll() is not None for job in started)
     assert 20 <= step_of(run / "ranks/1") < 800
 
@@ -96,17 +96,17 @@ def test_a_process_that_hangs_ends_the_run_within_the_timeout(
     failure = signalled(signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show=False), started)
     assert str(failure).startswith("process 0 of 2 lost its peers, or waited 10 s (strategy.timeout) for one: ")
     assert str(failure).endswith("; the other processes of its group were stopped")
-    assert failure.clear
+    assert failure.is_user_error
     assert all(job.process is not None and job.process.poll() is not None for job in started)
 
 
 def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_path: Path) -> None:
     settings = settings_of("model_parallel")
     settings.network = CustomSettings(builder="own_networks:overflowing")
-    with pytest.raises(SegmentFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         partrain.run(settings, tmp_path, dataset=small, show=False)
     assert str(caught.value).startswith("process 1: segment 1: the loss is ")
-    assert caught.value.clear
+    assert caught.value.is_user_error
 
 
 def test_a_port_in_use_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.diagnostics import TrainingError, check_losses, collapse_warning
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings, learning_rate
@@ -88,14 +88,14 @@ def test_one_segment_is_conventional_training(small: Dataset, tmp_path: Path, de
     assert_same(weights(folder), expected)
 
 
-class StopAt(Control):
+class StopAt(TrainingContext):
     """Asks to stop once training has come to `step`."""
 
     def __init__(self, folder: Path, training: list[SegmentTraining], step: int) -> None:
         super().__init__(folder)
         self._training, self._step = training, step
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         return bool(self._training) and self._training[0].progress.step >= self._step
 
 
@@ -112,15 +112,15 @@ def test_stopped_anywhere_it_resumes_to_the_same_bits(
     optimizer: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SegmentTraining, "look_every", 1)
+    monkeypatch.setattr(SegmentTraining, "log_every", 1)
     settings = settings_of(network=network, train=replace(TRAIN, optimizer=optimizer))
     undisturbed = prepare_tasks(small, tmp_path / "a", settings)[index]
     assert train(undisturbed)
     disturbed = prepare_tasks(small, tmp_path / "b", settings)[index]
     for step in (1, 4, 10, 13, 27):
         under_way: list[SegmentTraining] = []
-        control = StopAt(disturbed, under_way, step)
-        under_way.append(SegmentTraining(disturbed, control, PeakMemory()))
+        context = StopAt(disturbed, under_way, step)
+        under_way.append(SegmentTraining(disturbed, context, PeakMemory()))
         under_way[0].run()
         assert under_way[0].progress.step == step
         assert not under_way[0].progress.finished
@@ -199,10 +199,10 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
     with pytest.raises(ValueError, match=r"boundaries/1.bin is missing: the segment to the left has not stored"):
         train(right)
     train(left)
-    training = SegmentTraining(right, Control(right), PeakMemory())
+    training = SegmentTraining(right, TrainingContext(right), PeakMemory())
     indices = torch.tensor([5, 600, 3])
     features, targets = training.input.sample(Batch(0, indices))
-    module = SegmentTraining(left, Control(left), PeakMemory()).model.eval()
+    module = SegmentTraining(left, TrainingContext(left), PeakMemory()).model.eval()
     with torch.inference_mode():
         outputs = module(normalise(small.train.images, small.mean, small.std))
     assert torch.equal(features, outputs[indices])
@@ -271,7 +271,8 @@ def test_weight_decay_left_open_is_higher_where_real_inputs_become_codes(small: 
     for part, (decay, expected) in {"open": (None, [1.0, 0.01]), "given": (0.3, [0.3, 0.3])}.items():
         folders = prepare_tasks(small, tmp_path / part, settings_of(train=replace(TRAIN, weight_decay=decay)))
         found = [
-            SegmentTraining(f, Control(f), PeakMemory()).optimizer.param_groups[0]["weight_decay"] for f in folders
+            SegmentTraining(f, TrainingContext(f), PeakMemory()).optimizer.param_groups[0]["weight_decay"]
+            for f in folders
         ]
         assert found == expected
 
@@ -285,11 +286,11 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
 
 
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:
-    control = Control(tmp_path)
-    control.look()
+    context = TrainingContext(tmp_path)
+    context.poll()
     (tmp_path / "threads").write_text("2")
     try:
-        control.look()
+        context.poll()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)

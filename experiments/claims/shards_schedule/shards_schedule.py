@@ -35,7 +35,7 @@ from partrain.shards.policies import POLICIES, LongestRemaining
 from partrain.shards.preparation import Preparation
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
-from partrain.training.context import Control
+from partrain.training.context import TrainingContext
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +59,7 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
-    member = Member(folder / "segments/0", "one", Control(folder))
+    member = Member(folder / "segments/0", "one", TrainingContext(folder))
     how = ShardSettings(budget_gib=budget / 1024)
     preparation = Preparation(how, worker_settings(["cpu"], how)[0])
     return preparation.cut(member, member.training.task).trial.costs
