@@ -9,7 +9,7 @@ from partrain import checks
 from partrain.comparison.grid import COMPARED, SEQUENTIAL, Cell
 from partrain.device import num_cores
 from partrain.networks import Chain, NetworkSettings
-from partrain.partition.cost import measure
+from partrain.partition.cost import measure_costs
 from partrain.partition.plan import PartitionSettings, make_plan
 from partrain.runs.prepare import cuts_of
 from partrain.settings import RunSettings
@@ -145,9 +145,9 @@ def make_stages(
 def _layer_flops(network: NetworkSettings, input_shape: Sequence[int], num_classes: int) -> dict[str, int]:
     """Per image and layer, forward."""
     chain = Chain.build(network, input_shape, num_classes)
-    costs = measure(chain, input_shape)
+    costs = measure_costs(chain, input_shape)
     return {
-        layer.name: sum(costs[node.name].flops for node in chain.nodes[layer.first : layer.last])
+        layer.name: sum(costs[node.name].flops for node in chain.nodes[layer.start : layer.stop])
         for layer in chain.layers
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from partrain.boundaries.code_layout import code_size, spread
 from partrain.boundaries.labels import LabelSettings, make_codes
-from partrain.data.batches import Batch, Images
+from partrain.data.batches import Batch, DeviceImages
 from partrain.rng import derive, generator
 
 
@@ -44,7 +44,7 @@ class Output(Protocol):
 class DataBoundary:
     """Boundary 0: the images and their labels."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: DeviceImages) -> None:
         self.images = images
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:

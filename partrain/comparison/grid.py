@@ -7,7 +7,7 @@ from typing import Any
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.networks import NETWORKS, network_settings
+from partrain.networks import NETWORKS, network_settings_from_dict
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import PIPELINES, STRATEGIES, StrategySettings
 
@@ -101,7 +101,7 @@ class Cell:
         return replace(
             shared,
             seed=shared.seed + repeat,
-            network=network_settings(asdict(network) | width),
+            network=network_settings_from_dict(asdict(network) | width),
             partition=replace(shared.partition, segments=self.segments),
             train=replace(shared.train, batch_size=self.batch_size),
             strategy=replace(shared.strategy, name=name, microbatches=microbatches),

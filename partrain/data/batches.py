@@ -36,7 +36,7 @@ def check_batch_size(name: str, batch_size: int, num_images: int) -> None:
         )
 
 
-class Order:
+class BatchOrder:
     """The order in which training images are visited: a new permutation each epoch, from (seed, epoch) alone.
 
     Images left over at an epoch's end, fewer than a batch, are passed over; other ones each epoch.
@@ -52,7 +52,7 @@ class Order:
 
     def __eq__(self, other: object) -> bool:
         """Whether both visit the same images in the same order."""
-        return isinstance(other, Order) and self._key() == other._key()
+        return isinstance(other, BatchOrder) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -68,7 +68,7 @@ class Order:
             yield Batch(epoch * self.steps_per_epoch + number, indices)
 
 
-class Images:
+class DeviceImages:
     """A split's images and labels on `device`, gathered by index; either takes memory once it is asked for."""
 
     def __init__(self, dataset: Dataset, split: Split, device: torch.device) -> None:
@@ -85,19 +85,19 @@ class Images:
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images [batch, channels, height, width] and their labels [batch]."""
-        return normalise(self._images.index_select(0, indices), self.mean, self.std), self.labels(indices)
+        return normalise(self._images.index_select(0, indices), self.mean, self.std), self.gather_labels(indices)
 
-    def labels(self, indices: Tensor) -> Tensor:
+    def gather_labels(self, indices: Tensor) -> Tensor:
         """The labels [batch] alone."""
         return self._labels.index_select(0, indices)
 
 
 @lru_cache(maxsize=8)  # a process that goes through many data sets does not keep them all
-def _shared(dataset_folder: Path, device: torch.device) -> Images:
+def _shared(dataset_folder: Path, device: torch.device) -> DeviceImages:
     dataset = Dataset.open(dataset_folder)
-    return Images(dataset, dataset.train, device)
+    return DeviceImages(dataset, dataset.train, device)
 
 
-def training_images(dataset: Dataset, device: torch.device) -> Images:
+def shared_training_images(dataset: Dataset, device: torch.device) -> DeviceImages:
     """The training images on `device`: once in a process, however many trainings it has."""
     return _shared(dataset.folder, device)

@@ -9,17 +9,17 @@ from partrain.data.settings import DataSettings
 from partrain.data.source import Source
 
 
-def prepare_data(settings: DataSettings, progress: bool = True) -> Dataset:
+def prepare_data(settings: DataSettings, *, show_progress: bool = True) -> Dataset:
     """The data set that `settings` name, from the cache, or made and put there first.
 
-    progress: show a bar on a terminal, or one line elsewhere, while arrays are made.
+    show_progress: show a bar on a terminal, or one line elsewhere, while arrays are made.
 
     Raises:
         ValueError: files are missing or hold something else than the data set, or a limit exceeds it.
     """
     source = _source(settings)
     folder = settings.cache_folder / store.folder_name(source, settings.limits)
-    store.ensure(source, folder, settings.limits, progress)
+    store.ensure(source, folder, settings.limits, show_progress)
     return Dataset.open(folder)
 
 

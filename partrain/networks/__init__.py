@@ -19,7 +19,7 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
 }
 
 
-def network_settings(values: dict[str, Any]) -> NetworkSettings:
+def network_settings_from_dict(values: dict[str, Any]) -> NetworkSettings:
     """The settings that `dataclasses.asdict` made `values` from."""
     checks.one_of("network", values.get("kind"), NETWORKS)
     return NETWORKS[values["kind"]](**values)
@@ -35,5 +35,5 @@ __all__ = [
     "MLPSettings",
     "NetworkSettings",
     "TorchvisionSettings",
-    "network_settings",
+    "network_settings_from_dict",
 ]

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from partrain.errors import UserError
-from partrain.networks.deferred import ONE_AT_A_TIME, InitTape, record
-from partrain.networks.layers import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES
+from partrain.networks.deferred import TORCH_PATCH_LOCK, InitTape, record_network
+from partrain.networks.nonlinearities import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A weighted module with the normalisation, activation and pooling behind it: nodes [first, last) of the chain."""
+    """A weighted module with the normalisation, activation and pooling behind it: nodes [start, stop) of the chain."""
 
     name: str
-    first: int
-    last: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Chain:
         self.network = network
         self.tape = tape
         try:
-            with ONE_AT_A_TIME:
+            with TORCH_PATCH_LOCK:
                 graph = _Tracer().trace(network)
         except (fx.proxy.TraceError, TypeError) as error:
             raise UserError(
@@ -67,7 +67,7 @@ class Chain:
     @classmethod
     def build(cls, settings: "object", input_shape: Sequence[int], num_classes: int) -> "Chain":
         """Record and trace the network that `settings` describe, without memory for its weights."""
-        return cls(*record(lambda: settings.build(tuple(input_shape), num_classes)))  # type: ignore[attr-defined]
+        return cls(*record_network(lambda: settings.build(tuple(input_shape), num_classes)))  # type: ignore[attr-defined]
 
     def _find_cuts(self, graph: fx.Graph) -> list[Cut]:
         order = {node: position for position, node in enumerate(self.nodes)}
@@ -136,7 +136,7 @@ class Chain:
 
         A flattening goes to the right of the cut, so that a feature map is seen as one.
         """
-        first, last = self.layers[layer].first, self.layers[layer].last
+        first, last = self.layers[layer].start, self.layers[layer].stop
         inside = [cut for cut in self.cuts if first < cut.position <= last and not self._is_flatten(cut.position - 1)]
         if before_activation:
             before = [cut for cut in inside if cut.position < last and self.is_activation(cut.position)]
@@ -162,13 +162,13 @@ class Chain:
         for cut in self.cuts:
             if cut.position == inside[0]:
                 return cut
-        nearest = min(self.layers[1:], key=lambda layer: abs(layer.first - inside[0]))
+        nearest = min(self.layers[1:], key=lambda layer: abs(layer.start - inside[0]))
         raise UserError(
             f"partition.at: more than one tensor crosses right before module {module!r} (inside a residual block?), "
             f"so it cannot be cut there; the nearest layer it can be cut before is {nearest.name!r}"
         )
 
-    def segment(
+    def extract_segment(
         self, start: Cut | None, stop: Cut | None, between: Mapping[str, nn.Module] | None = None
     ) -> fx.GraphModule:
         """The part between two cuts (None: the network's end) as a module whose tensors have the network's own names.

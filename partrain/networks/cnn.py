@@ -11,7 +11,7 @@ from torch import nn
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.networks.layers import ACTIVATIONS
+from partrain.networks.nonlinearities import ACTIVATIONS
 
 
 @dataclass(kw_only=True)

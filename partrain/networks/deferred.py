@@ -30,7 +30,7 @@ from partrain.rng import derive
 
 # Recording, tracing and replaying change what all of torch does, in every thread, until they are done: whoever does one of
 # them, or computes a module while another thread may, holds this.
-ONE_AT_A_TIME = threading.RLock()
+TORCH_PATCH_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _whole_initialisers(tape: InitTape) -> Iterator[None]:
             setattr(nn.init, name, function)
 
 
-def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
+def record_network(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
     """Run `build` with fake tensors; returns its module, which holds no memory, and the tape that can make it real.
 
     Raises:
@@ -145,7 +145,7 @@ def record(build: Callable[[], nn.Module]) -> tuple[nn.Module, InitTape]:
     """
     tape = InitTape()
     try:
-        with ONE_AT_A_TIME, tape.fake_mode, tape, _whole_initialisers(tape):
+        with TORCH_PATCH_LOCK, tape.fake_mode, tape, _whole_initialisers(tape):
             return build(), tape
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UserError(
@@ -167,7 +167,7 @@ def materialise(module: nn.Module, tape: InitTape, seed: int, device: torch.devi
                     continue
                 if id(tensor) not in shared:
                     own = derive(seed, "initial", f"{prefix}.{name}" if prefix else name)
-                    with ONE_AT_A_TIME:
+                    with TORCH_PATCH_LOCK:
                         made = tape.replay(tensor, own).to(device)
                     is_parameter = isinstance(tensor, nn.Parameter)
                     shared[id(tensor)] = nn.Parameter(made, tensor.requires_grad) if is_parameter else made

@@ -8,7 +8,7 @@ from math import prod
 from torch import nn
 
 from partrain import checks
-from partrain.networks.layers import ACTIVATIONS
+from partrain.networks.nonlinearities import ACTIVATIONS
 
 
 @dataclass(kw_only=True)

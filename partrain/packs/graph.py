@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from partrain.networks.layers import ACTIVATION_FUNCTIONS
+from partrain.networks.nonlinearities import ACTIVATION_FUNCTIONS
 from partrain.packs.layers import LAYERS, Each
 from partrain.packs.member_modules import MemberModules
 from partrain.packs.member_rngs import MemberRngs

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from partrain.networks.layers import ACTIVATION_MODULES
+from partrain.networks.nonlinearities import ACTIVATION_MODULES
 from partrain.packs.linear import StackedLinear
 from partrain.packs.member_modules import MemberModules, StackedLayer
 from partrain.packs.member_rngs import MemberRngs

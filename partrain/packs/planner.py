@@ -19,7 +19,7 @@ from partrain.console import console
 from partrain.device import free_bytes, num_cores
 from partrain.launch.job import Job
 from partrain.launch.settings import LaunchSettings
-from partrain.networks import Chain, network_settings
+from partrain.networks import Chain, network_settings_from_dict
 from partrain.packs.autotune import Advice, Measure, advise, capacity
 from partrain.packs.graph import structure
 from partrain.packs.task import PackTask
@@ -173,9 +173,9 @@ def _shape(folder: Path, task: SegmentTask) -> Hashable:
 def _structure(
     network: str, image_shape: tuple[int, ...], classes: int, start: str | None, stop: str | None
 ) -> Hashable | None:
-    chain = Chain.build(network_settings(loads(network)), image_shape, classes)
+    chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, classes)
     cuts = {cut.name: cut for cut in chain.cuts}
-    return structure(chain.segment(cuts.get(start or ""), cuts.get(stop or "")))
+    return structure(chain.extract_segment(cuts.get(start or ""), cuts.get(stop or "")))
 
 
 def _sized(

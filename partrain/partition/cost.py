@@ -25,7 +25,7 @@ class NodeCost:
 
 class _Meter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
-        graph = chain.segment(None, None)
+        graph = chain.extract_segment(None, None)
         super().__init__(graph)
         self.costs: dict[str, NodeCost] = {}
         self._weights = {parameter.untyped_storage()._cdata for parameter in chain.network.parameters()}
@@ -50,7 +50,7 @@ class _Meter(fx.Interpreter):
         return result
 
 
-def measure(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
+def measure_costs(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
     """The cost of every node, by its name, of one training step per image of `input_shape`.
 
     Raises:
@@ -72,7 +72,7 @@ def training_flops(chain: Chain, start: Cut | None, stop: Cut | None, shape: Seq
 
     `shape`: per image, of what goes in at `start`. No gradient is taken with respect to it, as nobody there asks for one.
     """
-    segment = chain.segment(start, stop)
+    segment = chain.extract_segment(start, stop)
     flops = FlopCounterMode(display=False)
     with chain.tape.fake_mode, flops:
         segment(torch.empty(_BATCH, *shape)).sum().backward()

@@ -8,7 +8,7 @@ from typing import Any
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks import Chain, Cut, NetworkSettings
-from partrain.partition.cost import NodeCost, measure
+from partrain.partition.cost import NodeCost, measure_costs
 from partrain.partition.receptive_field import receptive_fields
 
 BALANCES = ("layers", "compute", "parameters", "memory")
@@ -102,7 +102,7 @@ def make_plan(
         ValueError: the network cannot be cut so; the message names the setting.
     """
     chain = Chain.build(network, input_shape, num_classes)
-    costs = measure(chain, input_shape)
+    costs = measure_costs(chain, input_shape)
     output_shape = costs[chain.output.name].shape
     if output_shape != (num_classes,):
         raise UserError(
@@ -142,7 +142,7 @@ def _cuts_at(chain: Chain, settings: PartitionSettings) -> list[Cut]:
     if positions != sorted(positions):
         raise UserError(f"{shown}: cuts must be in ascending order")
     for start, stop in zip([0, *positions], [*positions, len(chain.nodes)], strict=True):
-        if not any(start <= layer.first < stop for layer in chain.layers):
+        if not any(start <= layer.start < stop for layer in chain.layers):
             raise UserError(f"{shown}: no layer with weights stands between two of the cuts; move one of them")
     return cuts
 
@@ -201,7 +201,7 @@ def _describe(
     for index, (start, stop) in enumerate(itertools.pairwise(edges)):
         first = 0 if start is None else start.position
         last = len(chain.nodes) if stop is None else stop.position
-        parameters = dict(chain.segment(start, stop).named_parameters())
+        parameters = dict(chain.extract_segment(start, stop).named_parameters())
         for name, parameter in parameters.items():
             if owner.setdefault(id(parameter), index) != index:
                 raise UserError(f"network: parameter {name} is used on both sides of a cut; cut elsewhere or untie it")
@@ -209,7 +209,7 @@ def _describe(
         segments.append(
             SegmentPlan(
                 index=index,
-                layers=[layer.name for layer in chain.layers if first <= layer.first < last],
+                layers=[layer.name for layer in chain.layers if first <= layer.start < last],
                 start=start.name if start else None,
                 stop=stop.name if stop else None,
                 input_shape=list(input_shape) if start is None else list(costs[start.name].shape or ()),

@@ -12,7 +12,7 @@ from partrain.data.batches import check_batch_size
 from partrain.errors import UserError
 from partrain.launch.job import Job
 from partrain.launch.placement import place
-from partrain.networks.deferred import ONE_AT_A_TIME
+from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.partition.plan import PartitionSettings, Plan, make_plan
 from partrain.runs.tasks import make_rank_tasks, make_tasks, projections
 from partrain.settings import RunSettings, ScheduleSettings
@@ -84,7 +84,7 @@ def prepare_run(
     place(settings.launch.device, 1)  # so that a device that is not there is said before data are prepared
     dataset = dataset or prepare_data(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
-    with ONE_AT_A_TIME:
+    with TORCH_PATCH_LOCK:
         plan = make_plan(
             settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size
         )

@@ -6,7 +6,7 @@ from typing import Any
 from partrain.boundaries.boundary import needs_projection
 from partrain.data import Dataset
 from partrain.launch.placement import place
-from partrain.networks import Chain, network_settings
+from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import MODEL_WEIGHTS, RECOVERY, rank_name, segment_name, stored_outputs
@@ -121,12 +121,12 @@ def projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[
     """Where the stitched network needs a projection: boundary index and shape by cut name."""
     if len(plan.segments) == 1:
         return {}
-    chain = Chain.build(network_settings(plan.network), plan.input_shape, plan.num_classes)
+    chain = Chain.build(network_settings_from_dict(plan.network), plan.input_shape, plan.num_classes)
     cuts = {cut.name: cut for cut in chain.cuts}
     return {
         segment.start: (segment.index, segment.input_shape)
         for segment in plan.segments
         if segment.start is not None
         and not _is_stored(settings, plan, segment.index)
-        and needs_projection(chain.segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
+        and needs_projection(chain.extract_segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
     }

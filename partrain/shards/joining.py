@@ -13,7 +13,7 @@ import torch
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.networks.deferred import ONE_AT_A_TIME
+from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
 from partrain.shards.member import Member
 from partrain.shards.preparation import Preparation
@@ -103,7 +103,7 @@ class Joining:
         before = torch.get_num_threads()
         torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
         try:
-            with ONE_AT_A_TIME:
+            with TORCH_PATCH_LOCK:
                 (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
                 member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
                 if member.next is None:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partrain.networks import Chain, network_settings
-from partrain.networks.deferred import ONE_AT_A_TIME
+from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import map_bytes
 from partrain.shards.layout import Layout
 from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
@@ -80,7 +80,7 @@ class Member:
     def layouts(self, cuts: Sequence[tuple[str | None, str | None]]) -> list[Layout]:
         """Of shards between these starts and stops."""
         task = self.training.task
-        chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
+        chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
         places = {cut.name: cut for cut in chain.cuts}
         parameters = dict(self.training.model.named_parameters())
         state = self.training.model.state_dict()
@@ -89,7 +89,7 @@ class Member:
         shared = {name: first[id(parameter)] for name, parameter in named if name not in parameters}
         layouts = []
         for start, stop in cuts:
-            shard = chain.segment(places.get(start or ""), places.get(stop or ""))
+            shard = chain.extract_segment(places.get(start or ""), places.get(stop or ""))
             own = {name: parameters[name].detach() for name in shard.state_dict() if name in parameters}
             aliases = {name: shared[name] for name in shard.state_dict() if name in shared}
             buffers = {name: state[name] for name in shard.state_dict() if name not in own | aliases}
@@ -223,7 +223,7 @@ class Member:
         if not self.training.progress.finished:
             self.keep()
         if self.next is None:
-            with ONE_AT_A_TIME:  # what the next segment is to be fed is computed here
+            with TORCH_PATCH_LOCK:  # what the next segment is to be fed is computed here
                 self.training.finalize()
 
     def keep(self) -> None:

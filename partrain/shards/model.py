@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from partrain.boundaries.boundary import make_projections
 from partrain.data.batches import Batch
 from partrain.device import default_generator
-from partrain.networks import Chain, network_settings
-from partrain.networks.deferred import ONE_AT_A_TIME, materialise
+from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks.deferred import TORCH_PATCH_LOCK, materialise
 from partrain.rng import seed_forward
 from partrain.shards.kept import Kept
 from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
@@ -31,7 +31,7 @@ class ShardedModel:
         self.spec, self.device, self.moves = spec, device, moves
         task = spec.task
         self.precision = resolve_precision(task.train.precision, device)
-        self.chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
+        self.chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
         self.between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
         self.input = make_input(task, spec.folder, device)
         self.output = make_output(task, device)
@@ -45,7 +45,7 @@ class ShardedModel:
         What came of it is noted in `outcome`; what it leaves its neighbours is returned: its output, and the gradient of its
         features.
         """
-        with ONE_AT_A_TIME:  # models that join are traced in another thread
+        with TORCH_PATCH_LOCK:  # models that join are traced in another thread
             return self._compute(visit, outcome, buffer, features, gradient)
 
     def _compute(
@@ -125,7 +125,7 @@ class Shard:
         cuts = {cut.name: cut for cut in model.chain.cuts}
         start, stop = (None if name is None else cuts[name] for name in (spec.start, spec.stop))
         self.is_first = spec.start == model.spec.task.start
-        self.module: fx.GraphModule = model.chain.segment(start, stop, model.between)
+        self.module: fx.GraphModule = model.chain.extract_segment(start, stop, model.between)
         self.is_built = False
         self._buffer: Tensor | None = None
         self._features: Tensor | None = None

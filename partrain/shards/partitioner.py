@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from partrain.networks import Chain, network_settings
-from partrain.partition.cost import NodeCost, measure
+from partrain.networks import Chain, network_settings_from_dict
+from partrain.partition.cost import NodeCost, measure_costs
 from partrain.training.optimization import moments, weight_type
 from partrain.training.task import SegmentTask
 
@@ -35,23 +35,23 @@ class Pieces:
     @classmethod
     def of(cls, task: SegmentTask) -> "Pieces":
         """Those of the task's network, without memory for it."""
-        chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
-        costs = measure(chain, task.image_shape)
+        chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+        costs = measure_costs(chain, task.image_shape)
         order = {cut.name: cut.position for cut in chain.cuts}
         first = 0 if task.start is None else order[task.start]
         last = len(chain.nodes) if task.stop is None else order[task.stop]
         names = {cut.position: cut.name for cut in chain.cuts}
         shared = _shared(chain)
         inner = [
-            layer.first
+            layer.start
             for layer in chain.layers
-            if first < layer.first < last and layer.first in names and layer.first not in shared
+            if first < layer.start < last and layer.start in names and layer.start not in shared
         ]
         if inner and not _tensors(chain, chain.nodes[first : inner[0]]):
             inner = inner[1:]  # what has no weights goes with what comes next
         places = [first, *inner, last]
         starts = [task.start, *(names[place] for place in inner)]
-        layers = {layer.first: layer.name for layer in chain.layers}
+        layers = {layer.start: layer.name for layer in chain.layers}
         pieces = [
             _piece(task, chain, costs, layers.get(begin, chain.nodes[begin].name), start, begin, end)
             for start, begin, end in zip(starts, places[:-1], places[1:], strict=True)

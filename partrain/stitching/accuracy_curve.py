@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from partrain.data import Dataset
-from partrain.data.batches import Images
+from partrain.data.batches import DeviceImages
 from partrain.stitching.stitch import load
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ACCURACY_CURVE, EPOCHS_FOLDER
@@ -34,7 +34,7 @@ def accuracy_curve(
     latest: dict[Path, str] = {}
     points = []
     if kept:
-        network, images = load(run, device), Images(dataset, dataset.test, torch.device(device))
+        network, images = load(run, device), DeviceImages(dataset, dataset.test, torch.device(device))
     for time, path in moments:
         weights, _ = checkpoint.load(path, device)
         network.load_state_dict(weights, strict=False)
@@ -48,7 +48,7 @@ def accuracy_curve(
     return points
 
 
-def _accuracy(network: nn.Module, images: Images, count: int) -> float:
+def _accuracy(network: nn.Module, images: DeviceImages, count: int) -> float:
     right = 0
     with torch.inference_mode():
         for indices in torch.arange(count).split(_BATCH):

@@ -13,7 +13,7 @@ from partrain.boundaries.boundary import ClassBoundary, Output, SyntheticBoundar
 from partrain.boundaries.labels import LabelSettings
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
-from partrain.data.batches import Images
+from partrain.data.batches import DeviceImages
 from partrain.errors import UserError
 from partrain.networks import Chain
 from partrain.stitching.stitch import ModelCard, load_recorded, read_card
@@ -92,7 +92,7 @@ def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu", sh
             f"the network of {run} was trained on {len(card.classes)} ({''.join(card.classes)[:60]})"
         )
     segments = _segments(run, card, device)
-    images = Images(dataset, dataset.test, device)
+    images = DeviceImages(dataset, dataset.test, device)
     size, count = len(card.classes), len(dataset.test)
     right, top5 = torch.zeros(len(segments), dtype=torch.long), 0
     outcomes = torch.zeros(count, dtype=torch.long)
@@ -122,7 +122,7 @@ def _segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Modul
     edges = [None, *(cuts[name] for name in card.cuts), None]
     projections = card.make_projections(device)
     return [
-        nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.segment(start, stop))
+        nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.extract_segment(start, stop))
         for start, stop in itertools.pairwise(edges)
     ]
 

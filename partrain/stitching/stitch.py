@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from partrain.boundaries.boundary import make_projections
 from partrain.boundaries.labels import LabelSettings
 from partrain.errors import UserError
-from partrain.networks import Chain, network_settings
-from partrain.networks.deferred import InitTape, materialise, record
+from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks.deferred import InitTape, materialise, record_network
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, MODEL_CARD, MODEL_FOLDER, MODEL_WEIGHTS, PLAN, TASK_FILE
 from partrain.training.segment import build_segment
@@ -76,8 +76,8 @@ def stitch(segments: list[Path], card: ModelCard, run: Path) -> None:
 
 
 def _build(card: ModelCard) -> tuple[nn.Module, InitTape]:
-    settings = network_settings(card.network)
-    return record(lambda: settings.build(tuple(card.image_shape), len(card.classes)))
+    settings = network_settings_from_dict(card.network)
+    return record_network(lambda: settings.build(tuple(card.image_shape), len(card.classes)))
 
 
 def read_card(run: Path) -> ModelCard:
@@ -109,7 +109,7 @@ def _with_projections(network: nn.Module, tape: InitTape, card: ModelCard, devic
     """`network` itself, or, where projections stand between its segments, a traced one with the same names."""
     if not card.projections:
         return network
-    return Chain(network, tape).segment(None, None, card.make_projections(torch.device(device))).eval()
+    return Chain(network, tape).extract_segment(None, None, card.make_projections(torch.device(device))).eval()
 
 
 def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, InitTape]:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from partrain.networks.deferred import materialise, record
+from partrain.networks.deferred import materialise, record_network
 from partrain.rng import derive
 from partrain.strategies.stages import StageTraining
 from partrain.training.loop import Step
@@ -36,7 +36,7 @@ class Decoupled(StageTraining):
         maps = len(shape) == 3
         pool = nn.AdaptiveAvgPool2d(_POOLED) if maps else nn.Identity()
         size = shape[0] * _POOLED**2 if maps else int(torch.Size(shape).numel())
-        classifier, tape = record(lambda: nn.Sequential(pool, nn.Flatten(), nn.Linear(size, classes)))
+        classifier, tape = record_network(lambda: nn.Sequential(pool, nn.Flatten(), nn.Linear(size, classes)))
         materialise(classifier, tape, derive(self.task.seed, "classifier", self.rank), self.device)
         return classifier.to(weight_type(self.precision))
 

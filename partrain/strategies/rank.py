@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from partrain.boundaries.boundary import ClassBoundary
 from partrain.data import Dataset
-from partrain.data.batches import Images
+from partrain.data.batches import DeviceImages
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
@@ -44,7 +44,7 @@ class RankTraining(Loop):
         super().__init__(folder, task, context, memory)
         self.rank, self.num_ranks = task.index, task.num_ranks
         dataset = Dataset.open(Path(task.data))
-        self.images = Images(dataset, dataset.train, self.device)
+        self.images = DeviceImages(dataset, dataset.train, self.device)
         self.output = ClassBoundary()
         self.model = self.build()
         self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, self.can_fuse)

@@ -27,7 +27,7 @@ class StageTraining(RankTraining):
         return features.to(weight_type(self.precision))
 
     def targets(self, batch: Batch) -> Tensor:
-        return self.images.labels(batch.indices)
+        return self.images.gather_labels(batch.indices)
 
     def agree_on_types(self, segment: nn.Module) -> None:
         """Find out, from left to right, in which types features come in and go out: autocast decides, layer by layer.

@@ -14,7 +14,7 @@ from partrain.boundaries.boundary import (
     SyntheticBoundary,
 )
 from partrain.data import Dataset
-from partrain.data.batches import training_images
+from partrain.data.batches import shared_training_images
 from partrain.training.task import SegmentTask
 
 
@@ -22,7 +22,7 @@ def make_input(task: SegmentTask, folder: Path, device: torch.device) -> Input:
     """The boundary that `task` begins at; only the data and stored boundaries open the data set."""
     if task.start is None:
         dataset = Dataset.open(Path(task.data))
-        return DataBoundary(training_images(dataset, device))
+        return DataBoundary(shared_training_images(dataset, device))
     if task.stored_input is not None:
         labels = Dataset.open(Path(task.data)).train.labels.to(device)
         return StoredBoundary(open_outputs(folder / task.stored_input), labels)

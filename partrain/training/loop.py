@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import Output
-from partrain.data.batches import Batch, Order
+from partrain.data.batches import Batch, BatchOrder
 from partrain.rng import derive, seed_forward
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import epoch_weights
@@ -58,7 +58,7 @@ class Loop(ABC):
         self.folder, self.task, self.context, self.memory = folder, task, context, memory
         self.device = torch.device(task.device)
         self.precision = resolve_precision(task.train.precision, self.device)
-        self.order = Order(task.num_images, task.train.batch_size, task.seed, self.device)
+        self.order = BatchOrder(task.num_images, task.train.batch_size, task.seed, self.device)
         self.planned_steps = task.train.epochs * self.order.steps_per_epoch
         self.progress = Progress(end=self.planned_steps)
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from partrain.boundaries.activations import store_outputs
 from partrain.boundaries.boundary import SyntheticBoundary, make_projections
-from partrain.networks import Chain, network_settings
+from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -31,11 +31,11 @@ from partrain.training.task import SegmentTask
 
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
     """The task's segment on `device`, with its initial weights; no other layer takes memory."""
-    chain = Chain.build(network_settings(task.network), task.image_shape, task.num_classes)
+    chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
     cuts = {cut.name: cut for cut in chain.cuts}
     start, stop = (None if name is None else cuts[name] for name in (task.start, task.stop))
     between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
-    segment = chain.segment(start, stop, between)
+    segment = chain.extract_segment(start, stop, between)
     if task.initial is not None:
         weights, _ = checkpoint.load(folder / task.initial, device)
         assign_weights({name: weights[name] for name in segment.state_dict()}, segment)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partrain.data import Dataset
-from partrain.data.batches import training_images
+from partrain.data.batches import shared_training_images
 from partrain.errors import JobFailed
 from partrain.launch.placement import place_whole
 from partrain.packs.planner import Known, Work
@@ -99,7 +99,7 @@ class RungTrainer:
 
     def measure(self, networks: Sequence[nn.Module], metric: str, device: torch.device) -> list[float]:
         """The `metric` of each network on the held-out images."""
-        images = training_images(self.dataset, device)
+        images = shared_training_images(self.dataset, device)
         held_out = torch.arange(self.num_images, len(self.dataset.train), device=device)
         sums = [0.0] * len(networks)
         with torch.inference_mode():

@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Two chunks of training and one of test images, drawn once."""
     folder = str(tmp_path_factory.mktemp("glyphs"))
-    return prepare_data(DataSettings(cache=folder, limit_train=3760, limit_test=1880), progress=False)
+    return prepare_data(DataSettings(cache=folder, limit_train=3760, limit_test=1880), show_progress=False)
 
 
 def packed(array: Bytes) -> bytes:

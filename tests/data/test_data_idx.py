@@ -26,7 +26,7 @@ def message(raw: Path, **settings: object) -> str:
     """What `prepare` says about the files in `raw`."""
     root = str(raw.parent.parent)
     with pytest.raises(ValueError) as raised:
-        prepare_data(DataSettings(name="emnist", root=root, download=False, **settings), progress=False)  # type: ignore[arg-type]
+        prepare_data(DataSettings(name="emnist", root=root, download=False, **settings), show_progress=False)  # type: ignore[arg-type]
     return str(raised.value)
 
 

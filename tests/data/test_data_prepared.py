@@ -64,13 +64,13 @@ def test_an_opened_folder_is_the_prepared_one(glyphs: Dataset) -> None:
 
 
 def test_a_change_of_mapped_images_stays_out_of_the_file(balanced: Path, glyphs: Dataset) -> None:
-    data = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), progress=False)
+    data = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), show_progress=False)
     data.train.images.zero_()
     assert torch.equal(Dataset.open(data.folder).train.images, glyphs.train.images)
 
 
 def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Dataset) -> None:
-    folder = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), progress=False).folder
+    folder = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), show_progress=False).folder
     for file in folder.glob("*_images.npy"):
         file.write_bytes(bytes(file.stat().st_size))
     data = Dataset.open(folder)
@@ -96,7 +96,9 @@ def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> No
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError) as raised:
-        prepare_data(DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), progress=False)
+        prepare_data(
+            DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), show_progress=False
+        )
     remedy = "set data.cache or $PARTRAIN_CACHE to another folder"
     assert str(raised.value) == f"{file}: cannot be written to (File exists); {remedy}"
 
@@ -105,7 +107,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
     balanced: Path, glyphs: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = DataSettings(name="emnist", root=str(balanced), download=False)
-    folder = prepare_data(settings, progress=False).folder
+    folder = prepare_data(settings, show_progress=False).folder
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])
     damaged = f"{file}: damaged: 1000 bytes, expected 2947968"
@@ -113,7 +115,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
         Dataset.open(folder)
     assert str(raised.value) == f"{damaged}; remove {folder} and prepare it again"
     with caplog.at_level(logging.WARNING):
-        data = prepare_data(settings, progress=False)
+        data = prepare_data(settings, show_progress=False)
     assert caplog.messages == [f"{damaged}; making it again"]
     assert torch.equal(data.train.images, glyphs.train.images)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

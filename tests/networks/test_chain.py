@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from partrain.networks import Chain, CNNSettings, CustomSettings, MLPSettings, NetworkSettings, TorchvisionSettings
-from partrain.networks.deferred import materialise, record
+from partrain.networks.deferred import materialise, record_network
 from partrain.partition.plan import PartitionSettings, make_plan
 
 IMAGES = (1, 28, 28)
@@ -44,7 +44,7 @@ def test_segments_compute_the_network_and_its_gradients(name: str, before_activa
     whole = copy.deepcopy(chain.network)(images)
     values = images
     torch.manual_seed(0)
-    segments = [chain.segment(start, stop) for start, stop in itertools.pairwise(edges)]
+    segments = [chain.extract_segment(start, stop) for start, stop in itertools.pairwise(edges)]
     for segment in segments:
         values = segment(values)
     assert torch.equal(values, whole)
@@ -62,7 +62,7 @@ def test_any_cutting_starts_from_the_same_weights() -> None:
         for planned in plan.segments:
             chain = Chain.build(settings, IMAGES, 10)
             cuts = {cut.name: cut for cut in chain.cuts}
-            segment = chain.segment(cuts.get(planned.start or ""), cuts.get(planned.stop or ""))
+            segment = chain.extract_segment(cuts.get(planned.start or ""), cuts.get(planned.stop or ""))
             materialise(segment, chain.tape, 0)
             for name, tensor in segment.state_dict().items():
                 assert torch.equal(tensor, whole[name]), name
@@ -125,7 +125,7 @@ class Weightless(nn.Module):
 )
 def test_networks_that_cannot_be_cut_say_why(module: type[nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Chain(*record(module))
+        Chain(*record_network(module))
 
 
 class Own(nn.Module):
@@ -148,7 +148,7 @@ def test_a_users_own_module() -> None:
     chain = Chain.build(settings, (1, 8, 8), 5)
     assert len(chain.layers) == 3
     assert chain.cut_behind(1, before_activation=True).name == "add"
-    assert list(chain.segment(chain.cut_behind(0), chain.cut_behind(1)).state_dict()) == ["matrix"]
+    assert list(chain.extract_segment(chain.cut_behind(0), chain.cut_behind(1)).state_dict()) == ["matrix"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from partrain.networks.deferred import materialise, record
+from partrain.networks.deferred import materialise, record_network
 from partrain.rng import derive
 
 
@@ -26,7 +26,7 @@ class Oddities(nn.Module):
 
 
 def made(seed: int) -> nn.Module:
-    network, tape = record(Oddities)
+    network, tape = record_network(Oddities)
     assert all(isinstance(parameter, FakeTensor) for parameter in network.parameters())
     materialise(network, tape, seed)
     return network
@@ -53,13 +53,13 @@ def test_same_seed_same_weights_other_seed_other_weights() -> None:
 
 def test_recording_leaves_torchs_initialisers_as_they_were() -> None:
     before = nn.init.kaiming_uniform_
-    record(lambda: nn.Linear(2, 2))
+    record_network(lambda: nn.Linear(2, 2))
     assert nn.init.kaiming_uniform_ is before
     assert torch.equal(nn.init.ones_(torch.zeros(2)), torch.ones(2))
 
 
 def test_global_random_state_is_not_touched() -> None:
-    network, tape = record(lambda: nn.Linear(2, 2))
+    network, tape = record_network(lambda: nn.Linear(2, 2))
     state = torch.get_rng_state()
     materialise(network, tape, 0)
     assert torch.equal(state, torch.get_rng_state())
@@ -67,7 +67,7 @@ def test_global_random_state_is_not_touched() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "vit_b_16"])
 def test_torchvision_models_start_as_torchvision_starts_them(name: str) -> None:
-    network, tape = record(lambda: torchvision.models.get_model(name, num_classes=10))
+    network, tape = record_network(lambda: torchvision.models.get_model(name, num_classes=10))
     module = nn.Sequential(*list(network.children())[:2])
     del network
     materialise(module, tape, 0)
@@ -82,4 +82,4 @@ def test_constructor_that_looks_at_values_is_refused() -> None:
         return nn.Linear(2, 2) if torch.rand(1).item() > 0.5 else nn.Linear(3, 3)
 
     with pytest.raises(ValueError, match="network: its constructor looks at tensor values"):
-        record(build)
+        record_network(build)

@@ -13,7 +13,7 @@ from torch import Tensor
 from partrain.boundaries.boundary import ClassBoundary
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
-from partrain.data.batches import Batch, Order, normalise
+from partrain.data.batches import Batch, BatchOrder, normalise
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
@@ -74,7 +74,7 @@ def test_one_segment_is_conventional_training(small: Dataset, tmp_path: Path, de
     materialise(chain.network, chain.tape, settings.seed, device)
     model = chain.network
     optimizer = torch.optim.AdamW(model.parameters(), lr=TRAIN.lr, weight_decay=0.01, fused=True)
-    order = Order(640, 64, settings.seed, torch.device("cpu"))
+    order = BatchOrder(640, 64, settings.seed, torch.device("cpu"))
     total = 3 * order.steps_per_epoch
     for epoch in range(3):
         for batch in order.batches(epoch):

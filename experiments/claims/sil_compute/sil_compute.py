@@ -24,7 +24,7 @@ from claims.runs import parser, runs_of
 
 from partrain.cli.config import clear_errors
 from partrain.comparison.table import Run
-from partrain.networks import Chain, network_settings
+from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.cost import training_flops
 from partrain.report.style import COLOURS
 
@@ -67,7 +67,7 @@ def flops(run: Run) -> float:
     results = run.results
     classes, width = 47, run.cell.width or 0
     images = results["steps"] // results["train"]["epochs"] * run.cell.batch_size  # of an epoch
-    chain = Chain.build(network_settings(results["network"]), IMAGE, classes)
+    chain = Chain.build(network_settings_from_dict(results["network"]), IMAGE, classes)
     if run.cell.strategy not in ("synthetic", "sequential"):
         total = training_flops(chain, None, None, IMAGE)
         if run.cell.strategy == "decoupled":  # the left segments' own classifiers: forward, and two products backward

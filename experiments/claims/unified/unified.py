@@ -28,7 +28,7 @@ from claims.runs import claim_data, parser
 import partrain
 from partrain.cli.config import clear_errors
 from partrain.data import Dataset, prepare_data
-from partrain.data.batches import Images
+from partrain.data.batches import DeviceImages
 from partrain.device import num_cores
 from partrain.launch.job import Job
 from partrain.networks import MLPSettings
@@ -140,7 +140,7 @@ def do(way: str, folder: Path, epochs: int, dataset: Dataset) -> dict[str, Any]:
 
 def _accuracy(folder: Path, dataset: Dataset) -> float:
     model = partrain.load(folder)
-    images, right = Images(dataset, dataset.test, torch.device("cpu")), 0
+    images, right = DeviceImages(dataset, dataset.test, torch.device("cpu")), 0
     with torch.inference_mode():
         for indices in torch.arange(len(dataset.test)).split(2000):
             values, targets = images.gather(indices)
