@@ -44,7 +44,7 @@ def _train_in_shards(work: Work, settings: LaunchSettings, folder: Path, show: b
         settings.shards,
         threads=None if settings.threads == "auto" else int(settings.threads),
         max_restarts=settings.max_restarts,
-        show=show,
+        show_progress=show,
     )
     for task in work.tasks:
         training.add(task, work.pauses[task], work.names[task])

@@ -21,20 +21,29 @@ import torch
 from torch import Tensor
 
 from partrain.device import synchronize
+from partrain.shards.device_model import DeviceModel
 from partrain.shards.host import map_bytes
 from partrain.shards.memory import DeviceMemory, Resident, copy_bytes
-from partrain.shards.messages import CrossingSpec, Failure, Forget, Outcome, Prefetch, Visit, Welcome, WorkerSettings
-from partrain.shards.model import ShardedModel
+from partrain.shards.messages import (
+    AddModel,
+    CrossingSpec,
+    Prefetch,
+    RemoveModel,
+    UnitFailure,
+    UnitRequest,
+    UnitResult,
+    WorkerSettings,
+)
 
-Message = Welcome | Visit | Prefetch | Forget
+Message = AddModel | UnitRequest | Prefetch | RemoveModel
 
 
 @dataclass
 class _Task:
-    """A visit on its way through the worker: what it has to compute with, and what comes of it."""
+    """A request on its way through the worker: what it has to compute with, and what comes of it."""
 
-    visit: Visit
-    outcome: Outcome
+    request: UnitRequest
+    result: UnitResult
     resident: Resident | None = None
     features: Tensor | None = None
     gradient: Tensor | None = None
@@ -48,8 +57,8 @@ class Worker:
     def __init__(self, connection: Connection, settings: WorkerSettings) -> None:
         self.connection, self.settings = connection, settings
         self.device = torch.device(settings.device)
-        self.memory = DeviceMemory(self.device, settings.budget, settings.separate)
-        self.models: dict[int, ShardedModel] = {}
+        self.memory = DeviceMemory(self.device, settings.budget_bytes, settings.uses_separate_buffers)
+        self.models: dict[int, DeviceModel] = {}
         self.broken: dict[int, Exception] = {}  # why a model could not be built
         self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, once used
 
@@ -93,49 +102,53 @@ class Worker:
             return None
         return message
 
-    # ---- the three parts of a visit
+    # ---- the three parts of a request
 
     def load(self, message: Message) -> _Task | None:
-        """Copy a visit's shard and what its neighbours have left it to the device; take note of anything else."""
-        if isinstance(message, Welcome):
+        """Copy a request's shard and what its neighbours have left it to the device; take note of anything else."""
+        if isinstance(message, AddModel):
             try:
-                self.models[message.model] = ShardedModel(message.spec, self.device, self.settings.separate)
+                self.models[message.model_id] = DeviceModel(
+                    message.spec, self.device, self.settings.uses_separate_buffers
+                )
             except Exception as error:
-                self.broken[message.model] = error  # which its first visit will say
+                self.broken[message.model_id] = error  # which its first request will say
             return None
-        if isinstance(message, Forget):
-            self.memory.forget(message.model)
-            self.crossings.pop(message.model, None)
-            self.broken.pop(message.model, None)
-            if self.models.pop(message.model, None) is not None:
+        if isinstance(message, RemoveModel):
+            self.memory.forget(message.model_id)
+            self.crossings.pop(message.model_id, None)
+            self.broken.pop(message.model_id, None)
+            if self.models.pop(message.model_id, None) is not None:
                 gc.collect()  # modules refer to themselves, and to what they have bound
             return None
         if isinstance(message, Prefetch):
-            with suppress(Exception):  # the model has left meanwhile, or its visit will say what is wrong
-                self.memory.leave(self._fetch(message.model, message.shard, message.version, message.backward)[0])
+            with suppress(Exception):  # the model has left meanwhile, or its request will say what is wrong
+                self.memory.leave(self._fetch(message.model_id, message.shard, message.version, message.is_backward)[0])
             return None
-        task = _Task(message, Outcome(unit=message.unit))
+        task = _Task(message, UnitResult(unit=message.unit))
         self._attempt(task, self._load)
         return task
 
     def _load(self, task: _Task) -> None:
-        unit, began = task.visit.unit, time.time()
-        if unit.model in self.broken:
-            raise self.broken[unit.model]
-        spec, crossings = self.models[unit.model].spec, self._crossings(unit.model)
-        task.resident, task.outcome.bytes_in = self._fetch(unit.model, unit.shard, task.visit.version, unit.backward)
-        if unit.shard > 0 and (unit.forward or not spec.keep):
+        unit, began = task.request.unit, time.time()
+        if unit.model_id in self.broken:
+            raise self.broken[unit.model_id]
+        spec, crossings = self.models[unit.model_id].spec, self._crossings(unit.model_id)
+        task.resident, task.result.bytes_loaded = self._fetch(
+            unit.model_id, unit.shard, task.request.version, unit.is_backward
+        )
+        if unit.shard > 0 and (unit.is_forward or not spec.keeps_activations):
             task.features = _copied(crossings[unit.shard - 1][0], self.device)
-        if not unit.forward:
+        if not unit.is_forward:
             task.gradient = _copied(crossings[unit.shard][1], self.device)
-        task.outcome.loaded = began, time.time()
+        task.result.load_span = began, time.time()
 
     def _fetch(self, model: int, shard: int, version: int, backward: bool) -> tuple[Resident, int]:
         """The shard on the device, and how many bytes had to be copied for it."""
         spec = self.models[model].spec.shards[shard]
         resident = self.memory.take((model, shard), spec, version)
         until = spec.layout.num_bytes if backward else spec.layout.forward_bytes
-        if not self.settings.separate or resident.loaded >= until:
+        if not self.settings.uses_separate_buffers or resident.loaded >= until:
             return resident, 0
         part = slice(resident.loaded, until)
         copy_bytes(resident.host[part], resident.buffer[part])
@@ -152,44 +165,44 @@ class Worker:
 
     def _compute(self, task: _Task) -> None:
         assert task.resident is not None
-        began, model = time.time(), self.models[task.visit.unit.model]
+        began, model = time.time(), self.models[task.request.unit.model_id]
         task.output, task.gradient = model.compute(
-            task.visit, task.outcome, task.resident.buffer, task.features, task.gradient
+            task.request, task.result, task.resident.buffer, task.features, task.gradient
         )
         task.features = None
         synchronize(self.device)
-        task.outcome.computed = began, time.time()
+        task.result.compute_span = began, time.time()
 
     def store(self, task: _Task) -> None:
         """Copy what has changed back, and say so."""
         self._attempt(task, self._store)
-        resident, visit, error = task.resident, task.visit, task.error
-        answer = task.outcome if error is None else Failure(unit=visit.unit, error=_portable(error))
-        version = visit.version + 1 if error is None else -1
+        resident, request, error = task.resident, task.request, task.error
+        answer = task.result if error is None else UnitFailure(unit=request.unit, error=_portable(error))
+        version = request.version + 1 if error is None else -1
         task.resident = task.features = task.gradient = task.output = task.error = error = None  # others need the room
         if resident is not None:
             self.memory.give(resident, version)
-        task.outcome.peak_bytes = self.memory.peak
+        task.result.peak_bytes = self.memory.peak
         self.connection.send(answer)
 
     def _store(self, task: _Task) -> None:
-        unit, resident = task.visit.unit, task.resident
+        unit, resident = task.request.unit, task.resident
         assert resident is not None
         began = time.time()
-        layout = self.models[unit.model].spec.shards[unit.shard].layout
-        changed = slice(0, layout.num_bytes) if unit.backward else slice(*layout.buffers)
-        if self.settings.separate and changed.start < changed.stop:
+        layout = self.models[unit.model_id].spec.shards[unit.shard].layout
+        changed = slice(0, layout.num_bytes) if unit.is_backward else slice(*layout.buffers)
+        if self.settings.uses_separate_buffers and changed.start < changed.stop:
             copy_bytes(resident.buffer[changed], resident.host[changed])
-        crossings = self._crossings(unit.model)
+        crossings = self._crossings(unit.model_id)
         if task.output is not None:
             crossings[unit.shard][0].copy_(task.output)
         if task.gradient is not None:
             crossings[unit.shard - 1][1].copy_(task.gradient)
         task.output = task.gradient = None
-        task.outcome.stored = began, time.time()
+        task.result.store_span = began, time.time()
 
     def _attempt(self, task: _Task, part: Callable[[_Task], None]) -> None:
-        """Do a part of the visit, unless an earlier one has failed; one model's failure is not the others'."""
+        """Do a part of the request, unless an earlier one has failed; one model's failure is not the others'."""
         if task.error is None:
             try:
                 part(task)
@@ -234,5 +247,7 @@ def main(descriptor: int) -> None:
     assert isinstance(settings, WorkerSettings)
     torch.set_num_threads(settings.threads)
     Worker(connection, settings).run()
-    for folder in settings.scratch:  # the scheduler's process may have been killed, and would hold memory for ever
+    for (
+        folder
+    ) in settings.scratch_folders:  # the scheduler's process may have been killed, and would hold memory for ever
         shutil.rmtree(folder, ignore_errors=True)

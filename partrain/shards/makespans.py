@@ -90,8 +90,13 @@ def _makespans(settings: SimulateSettings, loads: Sequence[Load]) -> list[Makesp
     work = sum(load.seconds for load in loads)
     for devices in settings.devices:
         for policy in settings.policies:
-            ties = settings.activations == "keep"
-            result = simulate(loads, devices, POLICIES[policy](settings.seed), ties, settings.double_buffer)
+            result = simulate(
+                loads,
+                devices,
+                POLICIES[policy](settings.seed),
+                pins_backward=settings.activations == "keep",
+                double_buffer=settings.double_buffer,
+            )
             rows.append(
                 Makespan(
                     devices=devices,

@@ -13,14 +13,15 @@ from partrain.training.task import SegmentTask
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """`budget` in bytes. `threads` to compute with. `separate`: see `DeviceMemory`. `scratch`: folders that go with it."""
+    """`budget_bytes` of a device. `threads` to compute with. `uses_separate_buffers`: see `DeviceMemory`.
+    `scratch_folders`: folders that go with it."""
 
     device: str
-    budget: int
+    budget_bytes: int
     threads: int
-    separate: bool
+    uses_separate_buffers: bool
     double_buffer: bool
-    scratch: tuple[Path, ...] = ()
+    scratch_folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,62 +49,66 @@ class CrossingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: `task` in its `folder`, cut into `shards`. `decay`: where its settings leave that open."""
+    """A model: `task` in its `folder`, cut into `shards`. `default_decay`: where its settings leave that open."""
 
     folder: Path
     task: SegmentTask
-    decay: float
+    default_decay: float
     shards: tuple[ShardSpec, ...]
     crossings: tuple[CrossingSpec, ...]
-    keep: bool
+    keeps_activations: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class UnitRequest:
     """A unit to be done: a shard visits a device.
 
-    `version`: of the shard's state in host memory. `rate`: the step's learning rate. `indices` [batch] into the images.
-    `random`: the state of the generator that dropout draws from at the shard's beginning, or what it is seeded with.
+    `version`: of the shard's state in host memory. `learning_rate`: the step's learning rate. `indices` [batch] into
+    the images.
+    `rng_state`: the state of the generator that dropout draws from at the shard's beginning, or what it is seeded with.
     `targets`: what the model's output is held to, once its first shard has been forward.
-    `look`, `last`: as in `Step`. `decoded`: how many outputs were right in the epoch so far, and how many were looked at.
+    `is_logged`, `ends_epoch`: as in `Step`. `decode_counts`: how many outputs were right in the epoch so far, and
+    how many were looked at.
     """
 
     unit: Unit
     version: int
-    rate: float
+    learning_rate: float
     indices: NDArray[np.int64]
-    random: NDArray[np.uint8] | int
+    rng_state: NDArray[np.uint8] | int
     targets: NDArray[np.generic] | None
-    look: bool
-    last: bool
-    decoded: tuple[float, float]
+    is_logged: bool
+    ends_epoch: bool
+    decode_counts: tuple[float, float]
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    """What came of a visit. `random`: the generator's state behind a forward pass. `targets`: of a first shard's.
+class UnitResult:
+    """What came of a request. `rng_state`: the generator's state behind a forward pass. `targets`: of a first shard's.
 
-    `cold`: the worker had the shard for the first time, so that its seconds tell little. `decoded`: as in `Visit`, now.
-    `loaded`, `computed`, `stored`: when each began and ended, seconds since 1970. `bytes_in`: copied to the device for it.
+    `is_cold`: the worker had the shard for the first time, so that its seconds tell little. `decode_counts`: as in
+    `UnitRequest`, now.
+    `load_span`, `compute_span`, `store_span`: when each began and ended, seconds since 1970. `bytes_loaded`: copied
+    to the device for it.
     `peak_bytes`: what the worker has held at most.
     """
 
     unit: Unit
-    random: NDArray[np.uint8] | None = None
+    rng_state: NDArray[np.uint8] | None = None
     targets: NDArray[np.generic] | None = None
     loss: float | None = None
-    decoded: tuple[float, float] | None = None
+    decode_counts: tuple[float, float] | None = None
     warning: str = ""
-    cold: bool = False
-    loaded: tuple[float, float] = (0.0, 0.0)
-    computed: tuple[float, float] = (0.0, 0.0)
-    stored: tuple[float, float] = (0.0, 0.0)
-    bytes_in: int = 0
+    is_cold: bool = False
+    load_span: tuple[float, float] = (0.0, 0.0)
+    compute_span: tuple[float, float] = (0.0, 0.0)
+    store_span: tuple[float, float] = (0.0, 0.0)
+    bytes_loaded: int = 0
     peak_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class UnitFailure:
     """A model cannot go on. `error` is written to its folder."""
 
     unit: Unit
@@ -111,25 +116,26 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Welcome:
+class AddModel:
     """The model is to be trained from now on, or again from its checkpoint."""
 
-    model: int
+    model_id: int
     spec: ModelSpec
 
 
 @dataclass(frozen=True)
 class Prefetch:
-    """A shard that the worker will be asked for next is at `version`; a `backward` pass needs all of its bytes."""
+    """A shard that the worker will be asked for next is at `version`; `is_backward`: a backward pass needs all of
+    its bytes."""
 
-    model: int
+    model_id: int
     shard: int
     version: int
-    backward: bool
+    is_backward: bool
 
 
 @dataclass(frozen=True)
-class Forget:
+class RemoveModel:
     """A model has ended, failed, or goes on from its checkpoint: nothing of it that a worker holds counts any more."""
 
-    model: int
+    model_id: int

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyModels:
     """The models that a device can take up, an entry each.
 
     `remaining`: seconds until the model is trained, were it alone. `step`: seconds of one of its steps. `since`: the
@@ -23,7 +23,7 @@ class Ready:
 
 
 class Policy(Protocol):
-    def choose(self, ready: Ready) -> int:
+    def choose(self, ready: ReadyModels) -> int:
         """The place of one of those that are `ready`; there is at least one."""
         ...
 
@@ -34,7 +34,7 @@ class LongestRemaining:
     Of those that are within a step of the longest, one whose shard is on the device already, which saves a transfer.
     """
 
-    def choose(self, ready: Ready) -> int:
+    def choose(self, ready: ReadyModels) -> int:
         near = ready.resident & (ready.remaining + ready.step >= ready.remaining.max())
         return int(np.where(near, np.inf, ready.remaining).argmax())
 
@@ -42,7 +42,7 @@ class LongestRemaining:
 class FirstReady:
     """First in, first out: who has been waiting for the longest."""
 
-    def choose(self, ready: Ready) -> int:
+    def choose(self, ready: ReadyModels) -> int:
         return int(ready.since.argmin())
 
 
@@ -52,7 +52,7 @@ class Random:
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
 
-    def choose(self, ready: Ready) -> int:
+    def choose(self, ready: ReadyModels) -> int:
         return int(self._generator.integers(len(ready.since)))
 
 

@@ -10,12 +10,12 @@ import torch
 from partrain.device import is_gpu, release_unused_memory
 from partrain.errors import UserError
 from partrain.shards.host import HostMemory
+from partrain.shards.host_model import HostModel
 from partrain.shards.layout import Layout, aligned
-from partrain.shards.member import Member
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
 from partrain.shards.partitioner import Pieces
+from partrain.shards.profiler import StepProfile, profile_step
 from partrain.shards.settings import ShardSettings
-from partrain.shards.trial import Trial, rehearse
 from partrain.training.task import SegmentTask
 
 _ATTEMPTS = 8  # at cutting more finely than was estimated to do
@@ -28,7 +28,7 @@ class ShardedCut:
 
     cuts: list[tuple[str | None, str | None]]
     layouts: list[Layout]
-    trial: Trial
+    trial: StepProfile
 
     def needs(self, double_buffer: bool) -> list[int]:
         """Bytes of a device, shard by shard; with `double_buffer` another one lies beside each."""
@@ -44,7 +44,7 @@ class Preparation:
 
     def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
         self.settings, self.worker = settings, worker
-        self.device, self.budget = torch.device(worker.device), worker.budget
+        self.device, self.budget = torch.device(worker.device), worker.budget_bytes
         self._pieces: dict[Hashable, Pieces] = {}
         self._cuts: dict[Hashable, ShardedCut] = {}
 
@@ -60,14 +60,14 @@ class Preparation:
             self._pieces[key] = Pieces.of(task)
         return self._pieces[key]
 
-    def prepare(self, member: Member, host: HostMemory) -> None:
-        """Cut the member's model, and move its tensors into `host`.
+    def prepare(self, host_model: HostModel, host: HostMemory) -> None:
+        """Cut the model, and move its tensors into `host`.
 
         Raises:
             ValueError: a layer alone does not fit into the budget.
         """
-        task = replace(member.training.task, device=str(self.device))
-        found = self.cut(member, task)
+        task = replace(host_model.training.task, device=str(self.device))
+        found = self.cut(host_model, task)
         trial = found.trial
         sizes = [layout.num_bytes for layout in found.layouts]
         files = host.make_all([*sizes, *(each.begin + aligned(each.num_bytes) for each in trial.gradients)])
@@ -81,29 +81,28 @@ class Preparation:
             CrossingSpec(file=file, output=output, gradient=gradient)
             for file, output, gradient in zip(files[len(sizes) :], trial.outputs, trial.gradients, strict=True)
         ]
-        member.move_to(shards)
-        member.spec = ModelSpec(
-            folder=member.folder,
+        spec = ModelSpec(
+            folder=host_model.folder,
             task=task,
-            decay=member.training.default_decay(),
+            default_decay=host_model.training.default_decay(),
             shards=tuple(shards),
             crossings=tuple(crossings),
-            keep=self.settings.activations == "keep",
+            keeps_activations=self.settings.activations == "keep",
         )
-        member.costs = list(trial.costs)
+        host_model.place(spec, trial.costs)
 
-    def cut(self, member: Member, task: SegmentTask) -> "ShardedCut":
-        """The member's model, `task` on the device, cut into as few shards as fit.
+    def cut(self, host_model: HostModel, task: SegmentTask) -> "ShardedCut":
+        """The model of `host_model`, `task` on the device, cut into as few shards as fit.
 
         Raises:
             ValueError: a layer alone does not fit into the budget.
         """
         key = _shape(task)
         if key not in self._cuts:
-            self._cuts[key] = self._find(member, task)
+            self._cuts[key] = self._find(host_model, task)
         return self._cuts[key]
 
-    def _find(self, member: Member, task: SegmentTask) -> "ShardedCut":
+    def _find(self, host_model: HostModel, task: SegmentTask) -> "ShardedCut":
         """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
         pieces, factor = self.pieces(task), 1.0
         for _ in range(_ATTEMPTS):
@@ -112,12 +111,12 @@ class Preparation:
                 firsts = list(range(len(pieces.pieces)))
             finest = len(firsts) == len(pieces.pieces)
             try:
-                found = self.attempt(member, task, firsts)
+                found = self.attempt(host_model, task, firsts)
             except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
                 if finest:
                     reason = str(error).splitlines()[0]
                     raise UserError(
-                        f"{member.folder}: a layer of its model does not fit on {self.device}: {reason}"
+                        f"{host_model.folder}: a layer of its model does not fit on {self.device}: {reason}"
                     ) from None
                 factor *= 2
                 continue
@@ -127,7 +126,7 @@ class Preparation:
             if finest:
                 worst = max(range(len(needs)), key=needs.__getitem__)
                 raise UserError(
-                    f"{member.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
+                    f"{host_model.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
                     f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
                     f"launch.shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
                     f"{_SMALLEST * max(needs) / 2**30:.4g}"
@@ -137,16 +136,26 @@ class Preparation:
                 pieces.need(bounds[n], bounds[n + 1], factor, self.settings.double_buffer) for n in range(len(firsts))
             ]
             factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
-        raise UserError(f"{member.folder}: no cut of its model fits into {self.budget:,} bytes")
+        raise UserError(f"{host_model.folder}: no cut of its model fits into {self.budget:,} bytes")
 
-    def attempt(self, member: Member, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
+    def attempt(self, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
         """Cut the model before the pieces `firsts`, and try a step of it."""
         cuts = self.pieces(task).cut(firsts)
-        layouts = member.layouts(cuts)
-        hosts = [member.bytes_of(layout) for layout in layouts]
-        decay, keep = member.training.default_decay(), self.settings.activations == "keep"
+        layouts = host_model.layouts(cuts)
+        hosts = [host_model.flat_bytes(layout) for layout in layouts]
+        decay, keep = host_model.training.default_decay(), self.settings.activations == "keep"
         try:
-            trial = rehearse(task, member.folder, decay, cuts, layouts, hosts, self.device, keep, self.worker.separate)
+            trial = profile_step(
+                task,
+                host_model.folder,
+                decay,
+                cuts,
+                layouts,
+                hosts,
+                self.device,
+                keep,
+                self.worker.uses_separate_buffers,
+            )
         finally:
             if is_gpu(self.device):  # the workers' processes need what this one's allocator would hold on to
                 gc.collect()

@@ -64,9 +64,9 @@ def lower_bound(loads: Sequence[Load], devices: int) -> float:
 
 
 def simulate(
-    loads: Sequence[Load], devices: int, policy: Policy, ties: bool = True, double_buffer: bool = True
+    loads: Sequence[Load], devices: int, policy: Policy, *, pins_backward: bool = True, double_buffer: bool = True
 ) -> Simulation:
-    """Train `loads` on as many `devices`, as the scheduler would. `ties`: see `Scheduler`.
+    """Train `loads` on as many `devices`, as the scheduler would. `pins_backward`: see `Scheduler`.
 
     Raises:
         ValueError: there is no model or no device.
@@ -75,7 +75,7 @@ def simulate(
         raise UserError("there is no model to simulate; give at least one")
     if devices < 1:
         raise UserError(f"devices={devices} must be at least 1")
-    scheduler = Scheduler(devices, policy, ties, double_buffer)
+    scheduler = Scheduler(devices, policy, pins_backward=pins_backward, double_buffer=double_buffer)
     for load in loads:
         scheduler.add(load.shards, load.steps, [unit.seconds for unit in load.units])
     simulated = [_Device(double_buffer) for _ in range(devices)]
@@ -83,19 +83,19 @@ def simulate(
     timeline: list[tuple[int, Unit, float, float]] = []
     now, changed = 0.0, set(range(devices))  # devices whose units have changed
     while True:
-        for device, unit in scheduler.deal():
+        for device, unit in scheduler.assign():
             changed.add(device)
-            cost = loads[unit.model].units[unit.position]
+            cost = loads[unit.model_id].units[unit.position]
             begin, end = simulated[device].compute(unit, cost, now)
             timeline.append((device, unit, begin, end))
             heapq.heappush(events, (end + cost.store, len(timeline), device, unit))
         for device in sorted(changed) if double_buffer else ():
-            if (ahead := scheduler.awaited(device)) is not None:
-                simulated[device].fetch(ahead, loads[ahead.model].units[ahead.position], now)
+            if (ahead := scheduler.next_to_prefetch(device)) is not None:
+                simulated[device].fetch(ahead, loads[ahead.model_id].units[ahead.position], now)
         if not events:
             break
         now, _, device, unit = heapq.heappop(events)
-        scheduler.finish(device, unit)
+        scheduler.complete(device, unit)
         changed = {device}
     computed = sum(end - begin for _, _, begin, end in timeline)
     return Simulation(
@@ -116,9 +116,9 @@ class _Device:
 
     def fetch(self, unit: Unit, cost: Cost, now: float) -> None:
         """Copy the unit's shard in, unless it is there."""
-        if self.resident != (unit.model, unit.shard):
+        if self.resident != (unit.model_id, unit.shard):
             self.copied = max(now, self.copied if self.double_buffer else self.free) + cost.load
-            self.resident = (unit.model, unit.shard)
+            self.resident = (unit.model_id, unit.shard)
 
     def compute(self, unit: Unit, cost: Cost, now: float) -> tuple[float, float]:
         """From when to when the unit is computed."""

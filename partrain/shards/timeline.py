@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Self
 
-from partrain.shards.messages import Outcome
+from partrain.shards.messages import UnitResult
 from partrain.storage.run_folder import TIMELINE
 
 COLUMNS = ("session", "device", "model", "step", "shard", "kind")
@@ -24,10 +24,10 @@ class Timeline:
         if self._file.tell() == 0:
             self._writer.writerow((*COLUMNS, *MOMENTS))
 
-    def add(self, device: int, model: str, outcome: Outcome) -> None:
-        unit = outcome.unit
-        kind = "both" if unit.forward and unit.backward else "forward" if unit.forward else "backward"
-        moments = (f"{each:.6f}" for each in (*outcome.loaded, *outcome.computed, *outcome.stored))
+    def add(self, device: int, model: str, result: UnitResult) -> None:
+        unit = result.unit
+        kind = "both" if unit.is_forward and unit.is_backward else "forward" if unit.is_forward else "backward"
+        moments = (f"{each:.6f}" for each in (*result.load_span, *result.compute_span, *result.store_span))
         self._writer.writerow((self._session, device, model, unit.step, unit.shard, kind, *moments))
 
     def __enter__(self) -> Self:

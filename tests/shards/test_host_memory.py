@@ -10,7 +10,7 @@ import pytest
 from partrain.shards import host
 from partrain.shards.host import HostMemory, allocate_file, map_bytes
 from partrain.shards.messages import WorkerSettings
-from partrain.shards.process import WorkerProcess
+from partrain.shards.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -86,7 +86,12 @@ def test_a_worker_that_is_left_alone_removes_the_memory(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     settings = WorkerSettings(
-        device="cpu", budget=1000, threads=1, separate=False, double_buffer=True, scratch=(scratch,)
+        device="cpu",
+        budget_bytes=1000,
+        threads=1,
+        uses_separate_buffers=False,
+        double_buffer=True,
+        scratch_folders=(scratch,),
     )
     worker = WorkerProcess(0, settings, tmp_path / "log.txt")
     worker.connection.close()

@@ -11,11 +11,11 @@ from trainings import write_tasks
 from partrain.data import Dataset
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
-from partrain.shards.crew import worker_settings
-from partrain.shards.member import Member
+from partrain.shards.host_model import HostModel
 from partrain.shards.partitioner import Piece, Pieces
 from partrain.shards.preparation import Preparation, ShardedCut
 from partrain.shards.settings import ShardSettings
+from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
 
@@ -32,9 +32,9 @@ def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> Pieces:
 
 def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardedCut:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
-    member = Member(task, "one", TrainingContext(task))
+    host_model = HostModel(task, "one", TrainingContext(task))
     settings = replace(how, budget_gib=budget / 2**30)
-    return Preparation(settings, worker_settings(["cpu"], settings)[0]).cut(member, member.training.task)
+    return Preparation(settings, worker_settings(["cpu"], settings)[0]).cut(host_model, host_model.training.task)
 
 
 def test_as_few_shards_as_fit() -> None:
@@ -118,11 +118,11 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), Preparation.attempt
     tried = []
 
-    def run_out(self: Preparation, member: Member, task: SegmentTask, firsts: list[int]) -> ShardedCut:
+    def run_out(self: Preparation, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> ShardedCut:
         tried.append(len(firsts))
-        if len(firsts) < 4 or "never" in member.folder.parts:
+        if len(firsts) < 4 or "never" in host_model.folder.parts:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
-        return attempt(self, member, task, firsts)
+        return attempt(self, host_model, task, firsts)
 
     monkeypatch.setattr(Preparation, "attempt", run_out)
     found = find_cut(small, tmp_path / "at last", network, 800_000, how)

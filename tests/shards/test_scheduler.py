@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.shards.policies import FirstReady, LongestRemaining, Random, Ready
+from partrain.shards.policies import FirstReady, LongestRemaining, Random, ReadyModels
 from partrain.shards.scheduler import Cost, Scheduler, Unit, num_units, unit_at
 from partrain.shards.simulator import Load, Simulation, lower_bound, read_loads, simulate, write_loads
 
@@ -18,7 +18,7 @@ def load(*seconds: float, steps: int = 1, transfer: float = 0.0) -> Load:
 
 def test_the_units_of_a_step() -> None:
     units = [unit_at(7, 2, position, 3) for position in range(num_units(3))]
-    assert [(unit.shard, unit.forward, unit.backward) for unit in units] == [
+    assert [(unit.shard, unit.is_forward, unit.is_backward) for unit in units] == [
         (0, True, False),
         (1, True, False),
         (2, True, True),
@@ -28,9 +28,9 @@ def test_the_units_of_a_step() -> None:
     assert unit_at(7, 2, 0, 1) == Unit(7, 2, 0, 0, True, True)
 
 
-def ready(remaining: list[float], resident: list[bool] | None = None, step: float = 1.0) -> Ready:
+def ready(remaining: list[float], resident: list[bool] | None = None, step: float = 1.0) -> ReadyModels:
     count = len(remaining)
-    return Ready(
+    return ReadyModels(
         np.array(remaining), np.full(count, step), np.arange(count)[::-1], np.array(resident or [False] * count)
     )
 
@@ -46,78 +46,80 @@ def test_the_longest_is_chosen_unless_one_that_is_nearly_as_long_saves_a_transfe
 
 
 def test_idle_devices_come_first_and_none_waits_behind_another_in_vain() -> None:
-    scheduler = Scheduler(2, LongestRemaining(), ties=False)
+    scheduler = Scheduler(2, LongestRemaining(), pins_backward=False)
     for _ in range(3):
         scheduler.add(1, 1, [1.0])
-    assert [(device, unit.model) for device, unit in scheduler.deal()] == [(0, 0), (1, 1)]
-    assert scheduler.deal() == []  # the third is for whoever is idle first
-    scheduler.finish(1, unit_at(1, 0, 0, 1))
-    assert [(device, unit.model) for device, unit in scheduler.deal()] == [(1, 2)]
-    more = Scheduler(2, LongestRemaining(), ties=False)
+    assert [(device, unit.model_id) for device, unit in scheduler.assign()] == [(0, 0), (1, 1)]
+    assert scheduler.assign() == []  # the third is for whoever is idle first
+    scheduler.complete(1, unit_at(1, 0, 0, 1))
+    assert [(device, unit.model_id) for device, unit in scheduler.assign()] == [(1, 2)]
+    more = Scheduler(2, LongestRemaining(), pins_backward=False)
     for _ in range(5):
         more.add(1, 1, [1.0])
-    assert [(device, unit.model) for device, unit in more.deal()] == [(0, 0), (1, 1), (0, 2), (1, 3)]
+    assert [(device, unit.model_id) for device, unit in more.assign()] == [(0, 0), (1, 1), (0, 2), (1, 3)]
 
 
 def test_a_tied_backward_pass_is_where_the_forward_pass_was() -> None:
-    for ties in (True, False):
-        result = simulate([load(1.0, 2.0, 3.0, steps=5) for _ in range(5)], 3, Random(1), ties)
-        homes = {(unit.model, unit.step, unit.shard): device for device, unit, _, _ in result.timeline if unit.forward}
+    for pins_backward in (True, False):
+        result = simulate([load(1.0, 2.0, 3.0, steps=5) for _ in range(5)], 3, Random(1), pins_backward=pins_backward)
+        homes = {
+            (unit.model_id, unit.step, unit.shard): device for device, unit, _, _ in result.timeline if unit.is_forward
+        }
         same = [
-            homes[unit.model, unit.step, unit.shard] == device
+            homes[unit.model_id, unit.step, unit.shard] == device
             for device, unit, _, _ in result.timeline
-            if not unit.forward
+            if not unit.is_forward
         ]
         assert len(same) == 25
-        assert all(same) == ties
+        assert all(same) == pins_backward
 
 
 def test_a_model_that_ends_early_and_one_that_is_dropped() -> None:
-    scheduler = Scheduler(1, FirstReady(), ties=False, double_buffer=False)
+    scheduler = Scheduler(1, FirstReady(), pins_backward=False, double_buffer=False)
     scheduler.add(1, 10, [1.0])
     scheduler.add(1, 10, [1.0])
-    ((_, unit),) = scheduler.deal()
-    scheduler.finish(0, unit)
-    scheduler.set_end(0, 1)
-    scheduler.drop(1)
-    assert scheduler.deal() == []
-    assert not scheduler.left()
+    ((_, unit),) = scheduler.assign()
+    scheduler.complete(0, unit)
+    scheduler.set_num_steps(0, 1)
+    scheduler.remove(1)
+    assert scheduler.assign() == []
+    assert not scheduler.has_work()
 
 
 def test_closing_ends_the_steps_that_are_begun_and_begins_none() -> None:
-    scheduler = Scheduler(1, FirstReady(), ties=False, double_buffer=False)
+    scheduler = Scheduler(1, FirstReady(), pins_backward=False, double_buffer=False)
     scheduler.add(2, 5, [1.0] * 3)
     scheduler.add(2, 5, [1.0] * 3)
-    ((_, unit),) = scheduler.deal()
-    scheduler.closing = True
+    ((_, unit),) = scheduler.assign()
+    scheduler.is_draining = True
     done = []
     while unit:
-        scheduler.finish(0, unit)
-        done.append((unit.model, unit.step, unit.position))
-        unit = next((each for _, each in scheduler.deal()), None)
+        scheduler.complete(0, unit)
+        done.append((unit.model_id, unit.step, unit.position))
+        unit = next((each for _, each in scheduler.assign()), None)
     assert done == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
-    assert not scheduler.left()
+    assert not scheduler.has_work()
 
 
 def test_what_a_lost_device_takes_with_it() -> None:
-    scheduler = Scheduler(2, FirstReady(), ties=True, double_buffer=False)
+    scheduler = Scheduler(2, FirstReady(), pins_backward=True, double_buffer=False)
     scheduler.add(2, 5, [1.0] * 3)
     scheduler.add(2, 5, [1.0] * 3)
-    (_, first), (_, second) = scheduler.deal()
-    scheduler.finish(0, first)  # its activations are kept on device 0
-    scheduler.finish(1, second)
-    assert scheduler.lose(0) == [0]
+    (_, first), (_, second) = scheduler.assign()
+    scheduler.complete(0, first)  # its activations are kept on device 0
+    scheduler.complete(1, second)
+    assert scheduler.lose_device(0) == [0]
     scheduler.restart(0, 0)
     assert scheduler.next_unit(0) == unit_at(0, 0, 0, 2)
 
 
 def test_a_model_that_has_left_is_not_lost_with_a_device() -> None:
-    scheduler = Scheduler(1, FirstReady(), ties=True, double_buffer=False)
+    scheduler = Scheduler(1, FirstReady(), pins_backward=True, double_buffer=False)
     scheduler.add(2, 5, [1.0] * 3)
-    ((_, unit),) = scheduler.deal()
-    scheduler.finish(0, unit)  # its activations are kept there
-    scheduler.drop(0)
-    assert scheduler.lose(0) == []
+    ((_, unit),) = scheduler.assign()
+    scheduler.complete(0, unit)  # its activations are kept there
+    scheduler.remove(0)
+    assert scheduler.lose_device(0) == []
 
 
 def overlaps(result: Simulation) -> bool:
@@ -125,7 +127,7 @@ def overlaps(result: Simulation) -> bool:
     by_model: dict[int, list[tuple[float, float, int, int]]] = {}
     by_device: dict[int, list[tuple[float, float]]] = {}
     for device, unit, begin, end in result.timeline:
-        by_model.setdefault(unit.model, []).append((begin, end, unit.step, unit.position))
+        by_model.setdefault(unit.model_id, []).append((begin, end, unit.step, unit.position))
         by_device.setdefault(device, []).append((begin, end))
     for spans in by_model.values():
         spans.sort(key=lambda each: each[2:])
@@ -147,7 +149,7 @@ def test_a_simulation_does_every_unit_once_and_nothing_twice_at_once(policy: obj
         for _ in range(7)
     ]
     result = simulate(loads, 3, policy, double_buffer=double_buffer)  # type: ignore[arg-type]
-    done = [(unit.model, unit.step, unit.position) for _, unit, _, _ in result.timeline]
+    done = [(unit.model_id, unit.step, unit.position) for _, unit, _, _ in result.timeline]
     expected = {(n, s, p) for n, each in enumerate(loads) for s in range(each.steps) for p in range(len(each.units))}
     assert (len(done), set(done)) == (len(expected), expected)
     assert not overlaps(result)

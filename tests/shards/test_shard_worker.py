@@ -16,17 +16,17 @@ from trainings import write_tasks
 from partrain.data import Dataset
 from partrain.networks import MLPSettings
 from partrain.packs.capacity import LiveBytes
-from partrain.shards.crew import worker_settings
+from partrain.shards.device_model import DeviceModel
 from partrain.shards.device_worker import Worker
 from partrain.shards.host import HostMemory
+from partrain.shards.host_model import HostModel
 from partrain.shards.layout import Layout
-from partrain.shards.member import Member
 from partrain.shards.memory import DeviceMemory
-from partrain.shards.messages import Failure, Forget, Outcome, Prefetch, ShardSpec, Welcome
-from partrain.shards.model import ShardedModel
+from partrain.shards.messages import AddModel, Prefetch, RemoveModel, ShardSpec, UnitFailure, UnitResult
 from partrain.shards.preparation import Preparation
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
+from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import TrainingContext
 
 CPU = torch.device("cpu")
@@ -55,12 +55,12 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
         yield memory
 
 
-def make_member(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> Member:
+def make_host_model(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> HostModel:
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
-    member = Member(task, folder.name, TrainingContext(task))
+    host_model = HostModel(task, folder.name, TrainingContext(task))
     settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
-    Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(member, host)
-    return member
+    Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(host_model, host)
+    return host_model
 
 
 def make_worker(double_buffer: bool = False) -> tuple[Worker, Wire]:
@@ -69,19 +69,21 @@ def make_worker(double_buffer: bool = False) -> tuple[Worker, Wire]:
     return Worker(wire, worker_settings(["cpu"], settings, threads=1)[0]), wire  # type: ignore[arg-type]
 
 
-def do_step(worker: Worker, wire: Wire, members: list[Member]) -> list[int]:
+def do_step(worker: Worker, wire: Wire, host_models: list[HostModel]) -> list[int]:
     """A step of each, unit by unit in turns; the bytes that were copied for each unit."""
     copied = []
-    for position in range(max(num_units(len(member.versions)) for member in members)):
-        for number, member in enumerate(members):
-            shards = len(member.versions)
+    for position in range(max(num_units(len(host_model.versions)) for host_model in host_models)):
+        for number, host_model in enumerate(host_models):
+            shards = len(host_model.versions)
             if position < num_units(shards):
-                wire.inbox.append(member.visit(unit_at(number, member.training.progress.step, position, shards)))
+                wire.inbox.append(
+                    host_model.make_request(unit_at(number, host_model.training.progress.step, position, shards))
+                )
                 worker.run()
-                outcome = wire.said.pop()
-                assert isinstance(outcome, Outcome), outcome
-                copied.append(outcome.bytes_in)
-                member.done(outcome)
+                result = wire.said.pop()
+                assert isinstance(result, UnitResult), result
+                copied.append(result.bytes_loaded)
+                host_model.record(result)
     return copied
 
 
@@ -97,17 +99,17 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
 ) -> None:
     """Every byte is counted that a step makes and has not let go of: shards, activations, gradients, temporaries."""
     how = ShardSettings(activations="recompute", double_buffer=double_buffer)
-    members = [make_member(small, tmp_path / name, host, how) for name in ("one", "other")]
-    state = sum(shard.layout.num_bytes for member in members for shard in member.known_spec.shards)
+    host_models = [make_host_model(small, tmp_path / name, host, how) for name in ("one", "other")]
+    state = sum(shard.layout.num_bytes for host_model in host_models for shard in host_model.spec.shards)
     assert state > 3 * ROOM
     worker, wire = make_worker()  # in one thread, as bytes are counted in one
-    wire.inbox += [Welcome(number, member.known_spec) for number, member in enumerate(members)]
-    do_step(worker, wire, members)
+    wire.inbox += [AddModel(number, host_model.spec) for number, host_model in enumerate(host_models)]
+    do_step(worker, wire, host_models)
     worker.memory.residents.clear()  # so that all that is there is seen to come
     with LiveBytes(ignored=in_host_memory(worker)) as live:  # is not the device's
-        do_step(worker, wire, members)
+        do_step(worker, wire, host_models)
     kept = (
-        sum(len(member.versions) - 1 for member in members) * torch.get_rng_state().nbytes
+        sum(len(host_model.versions) - 1 for host_model in host_models) * torch.get_rng_state().nbytes
     )  # in the scheduler's process
     assert ROOM / 2 < live.peak <= ROOM + kept
     assert worker.memory.peak <= ROOM
@@ -118,7 +120,7 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
     small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
 ) -> None:
     """Its threads wait with the last unit's names still bound; all that is in them has been let go of."""
-    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker(double_buffer)
     seen = []
 
@@ -138,7 +140,7 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
         raise EOFError
 
     wire.recv = look  # type: ignore[method-assign]
-    wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+    wire.inbox += [AddModel(0, host_model.spec), host_model.make_request(unit_at(0, 0, 0, len(host_model.versions)))]
     worker.run()
     assert len(seen) == 2
     assert seen[1] is None
@@ -147,33 +149,36 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
 def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker()
 
     def fail(*_: object) -> None:
         raise RuntimeError("no coffee")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ShardedModel, "__init__", fail)
-        wire.inbox += [Welcome(0, member.known_spec), member.visit(unit_at(0, 0, 0, len(member.versions)))]
+        patch.setattr(DeviceModel, "__init__", fail)
+        wire.inbox += [
+            AddModel(0, host_model.spec),
+            host_model.make_request(unit_at(0, 0, 0, len(host_model.versions))),
+        ]
         worker.run()
     failure = wire.said.pop()
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, UnitFailure)
     assert str(failure.error).splitlines()[0] == "RuntimeError: no coffee"
 
 
 def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, host: HostMemory) -> None:
-    member = make_member(small, tmp_path / "one", host, ShardSettings())
+    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker()
-    wire.inbox.append(Welcome(0, member.known_spec))
-    layouts = [shard.layout for shard in member.known_spec.shards]
+    wire.inbox.append(AddModel(0, host_model.spec))
+    layouts = [shard.layout for shard in host_model.spec.shards]
     assert len(layouts) > 2
-    copied = do_step(worker, wire, [member])
+    copied = do_step(worker, wire, [host_model])
     assert copied[: len(layouts)] == [layout.forward_bytes for layout in layouts[:-1]] + [layouts[-1].num_bytes]
     assert copied[len(layouts)] in (0, layouts[-2].num_bytes - layouts[-2].forward_bytes, layouts[-2].num_bytes)
-    wire.inbox.append(Prefetch(0, 1, member.versions[1], backward=True))
+    wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
     worker.run()
-    wire.inbox.append(Prefetch(0, 1, member.versions[1], backward=True))
+    wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
     with LiveBytes() as live:
         worker.run()
     assert live.peak == 0
@@ -183,25 +188,25 @@ def test_a_unit_that_fails_is_said_and_other_models_go_on(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory as on a GPU, once; the worker is the same afterwards."""
-    members = [make_member(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
+    host_models = [make_host_model(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
     worker, wire = make_worker()
-    wire.inbox += [Welcome(number, member.known_spec) for number, member in enumerate(members)]
+    wire.inbox += [AddModel(number, host_model.spec) for number, host_model in enumerate(host_models)]
     with monkeypatch.context() as patch:
 
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-        patch.setattr(ShardedModel, "compute", fail)
-        wire.inbox.append(members[0].visit(unit_at(0, 0, 0, len(members[0].versions))))
+        patch.setattr(DeviceModel, "compute", fail)
+        wire.inbox.append(host_models[0].make_request(unit_at(0, 0, 0, len(host_models[0].versions))))
         worker.run()
     failure = wire.said.pop()
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, UnitFailure)
     assert isinstance(failure.error, torch.OutOfMemoryError)
     assert str(failure.error) == "CUDA out of memory. Tried to allocate 2.00 GiB"
-    wire.inbox.append(Forget(0))
+    wire.inbox.append(RemoveModel(0))
     worker.run()
-    unit_numbers = do_step(worker, wire, [_Absent(), members[1]])  # type: ignore[list-item]
-    assert len(unit_numbers) == num_units(len(members[1].versions))
+    unit_numbers = do_step(worker, wire, [_Absent(), host_models[1]])  # type: ignore[list-item]
+    assert len(unit_numbers) == num_units(len(host_models[1].versions))
     assert {key[0] for key in worker.memory.residents} == {1}
 
 

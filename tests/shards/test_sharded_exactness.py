@@ -28,7 +28,7 @@ def sharded_and_alone(
     for folder in alone:
         assert train(folder)
     how = ShardSettings(**{"budget_gib": TIGHT, **changed})
-    assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", how, show=False) == {}
+    assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", how, show_progress=False) == {}
     return sharded, alone
 
 

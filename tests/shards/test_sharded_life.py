@@ -15,7 +15,7 @@ from partrain.data import Dataset
 from partrain.device import available_devices
 from partrain.errors import JobFailed
 from partrain.networks import MLPSettings
-from partrain.shards import crew
+from partrain.shards import worker_pool
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import read_loads
@@ -37,7 +37,7 @@ def trained_alone(small: Dataset, folder: Path, settings: list) -> list[Path]:  
 
 def disturb(monkeypatch: pytest.MonkeyPatch, after: int, what: Callable[[ShardedTraining], None]) -> None:
     """Do `what` once so many units are done."""
-    done, count = ShardedTraining.done, [0]
+    done, count = ShardedTraining.record, [0]
 
     def disturbed(self: ShardedTraining, *arguments: object) -> None:
         done(self, *arguments)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def disturb(monkeypatch: pytest.MonkeyPatch, after: int, what: Callable[[Sharded
         if count[0] == after:
             what(self)
 
-    monkeypatch.setattr(ShardedTraining, "done", disturbed)
+    monkeypatch.setattr(ShardedTraining, "record", disturbed)
 
 
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
@@ -58,12 +58,12 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     with monkeypatch.context() as patch:
         disturb(patch, 40, lambda _: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False)
+            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False)
     steps = [checkpoint.load_metadata(folder / CHECKPOINT)["step"] for folder in folders]
     assert all(0 < step < 20 for step in steps), steps
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}
     assert difference(folders, alone) == 0
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}  # nothing is left to do
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}  # nothing is left to do
     assert difference(folders, alone) == 0
 
 
@@ -78,9 +78,9 @@ def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoi
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 70, lambda training: training.crew[0].process.kill())
+    disturb(monkeypatch, 70, lambda training: training.pool[0].process.kill())
     how = replace(HOW, activations=activations)
-    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert "worker 0 has died; " in capsys.readouterr().out
 
@@ -91,9 +91,9 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 40, lambda training: os.kill(training.crew[1].process.pid, signal.SIGSTOP))
+    disturb(monkeypatch, 40, lambda training: os.kill(training.pool[1].process.pid, signal.SIGSTOP))
     how = replace(HOW, stall_seconds=5.0)
-    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show=False) == {}
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert "worker 1 has been at one unit for 5 s; " in capsys.readouterr().out
 
@@ -118,20 +118,20 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
     with pytest.raises(
         ValueError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
     ) as caught:
-        train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show=False)
+        train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show_progress=False)
     told = float(str(caught.value).rpartition(" ")[2])
     settings = ShardSettings(budget_gib=told)
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show=False) == {}
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show_progress=False) == {}
 
 
 def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 2**30)
     monkeypatch.setattr("partrain.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     with pytest.raises(ValueError, match=r"^these models need 0.00 GiB of host memory, 0.00 GiB are free; "):
-        train_sharded(folders, ["cpu"], tmp_path / "shards", show=False)
+        train_sharded(folders, ["cpu"], tmp_path / "shards", show_progress=False)
     assert not list((tmp_path / "shards").glob("workers/*"))
 
 
@@ -139,7 +139,7 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
     alone = trained_alone(small, tmp_path / "alone", [settings_of(**VARIED[2])])
     folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
     how = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show=False) == {}
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert not list((tmp_path / "shards").glob("partrain-*"))
 
@@ -169,11 +169,11 @@ def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
         train_sharded([one, one], ["cpu"], tmp_path / "shards")
     assert str(caught.value) == f"{one} is being trained already; give every task once"
     with pytest.raises(ValueError) as caught:
-        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={tmp_path / "other": 1})
-    assert str(caught.value) == f"pauses: {tmp_path}/other is none of the tasks"
+        train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={tmp_path / "other": 1})
+    assert str(caught.value) == f"pause_after: {tmp_path}/other is none of the tasks"
     with pytest.raises(ValueError) as caught:
-        train_sharded([one], ["cpu"], tmp_path / "shards", pauses={one: 0})
-    assert str(caught.value) == f"{one}: pause must be at least 1, got 0"
+        train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={one: 0})
+    assert str(caught.value) == f"{one}: pause_after must be at least 1, got 0"
     (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
     with pytest.raises(ValueError) as caught:
         train_sharded([compiled], ["cpu"], tmp_path / "shards")
@@ -187,7 +187,7 @@ def test_models_join_while_others_train_and_leave_when_they_end(
     settings = [settings_of(**each) for each in VARIED]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", HOW, show=False)
+    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", HOW, show_progress=False)
     disturb(monkeypatch, 5, lambda _: [training.add(each) for each in folders[1:3]])  # type: ignore[func-returns-value]
     ended: list[Path] = []
     left: list[int] = []
@@ -231,8 +231,8 @@ def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
     """As a search does: until an epoch, with the weights of that epoch kept; later it goes on from there."""
     alone = trained_alone(small, tmp_path / "alone", [settings_of()])
     (folder,) = write_tasks(tmp_path / "sharded", small, [settings_of()])
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show=False)
-    training.add(folder, pause=1)
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show_progress=False)
+    training.add(folder, pause_after=1)
     training.run()
     assert checkpoint.load_metadata(folder / CHECKPOINT)["step"] == 10
     assert (folder / "epochs/1.safetensors").exists()
@@ -243,8 +243,8 @@ def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
 
 def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    disturb(monkeypatch, 5, lambda training: training.crew[0].process.kill())
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show=False)
+    disturb(monkeypatch, 5, lambda training: training.pool[0].process.kill())
+    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show_progress=False)
     training.add(folders[0])
     with pytest.raises(JobFailed) as caught:
         training.run()

@@ -17,7 +17,7 @@ from partrain.launch.settings import LaunchSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.settings import ScheduleSettings
-from partrain.shards import crew
+from partrain.shards import worker_pool
 from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
 from partrain.training.segment import train
@@ -88,13 +88,15 @@ def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "free_bytes", lambda device: 1000 if str(device) == "cuda:0" else 600)
+    monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 1000 if str(device) == "cuda:0" else 600)
     free = ShardSettings()
-    assert [each.budget for each in crew.worker_settings(["cpu"] * 3, free)] == [200] * 3
-    assert [each.threads for each in crew.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
-    assert [each.budget for each in crew.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
-    assert [each.budget for each in crew.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
-    assert [each.budget for each in crew.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [2**31]
+    assert [each.budget_bytes for each in worker_pool.worker_settings(["cpu"] * 3, free)] == [200] * 3
+    assert [each.threads for each in worker_pool.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
+    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
+    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
+    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
+        2**31
+    ]
 
 
 def test_a_network_that_a_gpu_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

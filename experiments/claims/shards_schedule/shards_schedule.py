@@ -29,12 +29,12 @@ from partrain.data import Dataset, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
-from partrain.shards.crew import worker_settings
-from partrain.shards.member import Member
+from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, LongestRemaining
 from partrain.shards.preparation import Preparation
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
+from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import TrainingContext
 from partrain.training.optimization import TrainSettings
 
@@ -59,10 +59,10 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
-    member = Member(folder / "segments/0", "one", TrainingContext(folder))
+    host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
     how = ShardSettings(budget_gib=budget / 1024)
     preparation = Preparation(how, worker_settings(["cpu"], how)[0])
-    return preparation.cut(member, member.training.task).trial.costs
+    return preparation.cut(host_model, host_model.training.task).trial.costs
 
 
 def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool, models: int | None = None) -> list[Load]:
@@ -81,7 +81,7 @@ def table(costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[dict[str, An
     rows = []
     for seed in range(WORKLOADS):
         loads = workload(seed, costs, copies)
-        results = {name: simulate(loads, DEVICES, make(seed), ties=True) for name, make in POLICIES.items()}
+        results = {name: simulate(loads, DEVICES, make(seed), pins_backward=True) for name, make in POLICIES.items()}
         longest = results["longest_remaining"]
         rows.append(
             {

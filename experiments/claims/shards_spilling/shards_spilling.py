@@ -42,7 +42,7 @@ SPILLED = {
 }
 
 
-def seconds_of(rows: list[dict[str, str]]) -> float:
+def unit_seconds(rows: list[dict[str, str]]) -> float:
     """Of a step: the median from one step's last unit to the next one's, as the first ones build and warm up."""
     ends: dict[int, float] = {}
     for row in rows:
@@ -63,7 +63,7 @@ def spilled(
     rows = list(csv.DictReader((folder / TIMELINE).read_text().splitlines()))
     progress = checkpoint.load_metadata(task / CHECKPOINT)
     return {
-        "seconds": seconds_of(rows),
+        "seconds": unit_seconds(rows),
         "shards": 1 + max(int(row["shard"]) for row in rows),
         "peak": progress["peak_memory_bytes"] / 2**20,
         "state": (progress["parameter_bytes"] + progress["optimizer_state_bytes"]) / 2**20,

@@ -14,7 +14,7 @@ from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import map_bytes
 from partrain.shards.layout import Layout
-from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
+from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
 from partrain.training.context import TrainingContext
@@ -24,7 +24,7 @@ from partrain.training.optimization import moments
 from partrain.training.segment import SegmentTraining
 
 
-class WorkerMemory(PeakMemory):
+class WorkerPeakMemory(PeakMemory):
     """What a model's units have taken of a device at most, instead of what this process has."""
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class WorkerMemory(PeakMemory):
         return self.peak
 
 
-class Member:
-    """The training in `folder`, on its way from step to step; `next` is the step to be done, None at its end.
+class HostModel:
+    """The training in `folder`, on its way from step to step; `next_step` is the step to be done, None at its end.
 
-    Others compute it; here it lives in the host's memory. `name`: for people. `pause`: the epoch after which it is to.
+    Others compute it; here it lives in the host's memory. `name`: for people. `pause_after`: the epoch after which it is to.
     `spec`: how it is cut, and `costs`: of each unit of a step, both once it is prepared.
     """
 
-    def __init__(self, folder: Path, name: str, context: TrainingContext, pause: int | None = None) -> None:
-        self.folder, self.name, self.context, self.pause = folder, name, context, pause
-        self.memory = WorkerMemory()
-        self.spec: ModelSpec | None = None
+    def __init__(self, folder: Path, name: str, context: TrainingContext, pause_after: int | None = None) -> None:
+        self.folder, self.name, self.context, self.pause_after = folder, name, context, pause_after
+        self.memory = WorkerPeakMemory()
+        self._spec: ModelSpec | None = None
         self.costs: list[Cost] = []
         self.versions: list[int] = []
         self.load()
@@ -53,7 +53,7 @@ class Member:
     def load(self) -> None:
         """Take the training up where its checkpoint is."""
         self.training = SegmentTraining(self.folder, self.context, self.memory, device="cpu")
-        self.training.pause_after = self.pause
+        self.training.pause_after = self.pause_after
         self.training.model.train()
         self._steps = self.training.steps()
         self._saved = time.monotonic()
@@ -62,16 +62,26 @@ class Member:
     def reload(self) -> None:
         """Go back to the checkpoint: what has been done since is lost, and is done again."""
         self.load()
-        self.move_to(self.known_spec.shards)
+        self.move_to_host_memory(self.spec.shards)
 
     @property
-    def known_spec(self) -> ModelSpec:
-        """`spec`, of a member that is prepared."""
-        assert self.spec is not None
-        return self.spec
+    def spec(self) -> ModelSpec:
+        """Return how the model is cut. It must be prepared."""
+        assert self._spec is not None
+        return self._spec
+
+    @property
+    def is_prepared(self) -> bool:
+        """Return whether the model is cut and placed in host memory. A finished training never is."""
+        return self._spec is not None
+
+    def place(self, spec: ModelSpec, costs: Iterable[Cost]) -> None:
+        """Move the training's tensors into the files of `spec`, and set what each unit of a step costs."""
+        self.move_to_host_memory(spec.shards)
+        self._spec, self.costs = spec, list(costs)
 
     def advance(self) -> None:
-        self.next: Step | None = next(self._steps, None)
+        self.next_step: Step | None = next(self._steps, None)
         self._random: dict[int, NDArray[np.uint8]] = {}
         self._targets: NDArray[np.generic] | None = None
 
@@ -110,7 +120,7 @@ class Member:
                 found[f"{name}/step"] = torch.as_tensor(kept.get("step", 0.0), dtype=torch.float32)
         return found
 
-    def bytes_of(self, layout: Layout) -> Tensor:
+    def flat_bytes(self, layout: Layout) -> Tensor:
         """A copy of a shard's tensors, laid out so."""
         held = torch.zeros(layout.num_bytes, dtype=torch.uint8)
         state = self.training.model.state_dict()
@@ -121,7 +131,7 @@ class Member:
             layout.state[path].view(held).copy_(tensor)
         return held
 
-    def move_to(self, shards: Sequence[ShardSpec]) -> None:
+    def move_to_host_memory(self, shards: Sequence[ShardSpec]) -> None:
         """Let the training's tensors be those in the shards' files."""
         model, optimizer = self.training.model, self.training.optimizer
         parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
@@ -142,7 +152,7 @@ class Member:
 
     def files(self) -> list[Path]:
         """Where it is in host memory."""
-        spec = self.known_spec
+        spec = self.spec
         return [shard.file for shard in spec.shards] + [crossing.file for crossing in spec.crossings]
 
     # ---- its units
@@ -152,27 +162,27 @@ class Member:
         """From the next step to the one it ends or pauses before."""
         return range(self.training.progress.step, self.training.last_step)
 
-    def visit(self, unit: Unit) -> Visit:
+    def make_request(self, unit: Unit) -> UnitRequest:
         """What a worker has to know to do `unit` of the next step."""
-        step, training = self.next, self.training
+        step, training = self.next_step, self.training
         assert step is not None
         assert step.batch.step == unit.step
         if unit.position == 0:
             training.set_learning_rate(unit.step)
         right, looked_at = training.meter.decoded.tolist()
-        return Visit(
+        return UnitRequest(
             unit=unit,
             version=self.versions[unit.shard],
-            rate=training.optimizer.param_groups[0]["lr"],
+            learning_rate=training.optimizer.param_groups[0]["lr"],
             indices=step.batch.indices.numpy(),
-            random=training.forward_seed(unit.step) if unit.shard == 0 else self._random[unit.shard],
-            targets=self._targets if unit.forward and unit.backward else None,
-            look=step.is_logged,
-            last=step.ends_epoch,
-            decoded=(right, looked_at),
+            rng_state=training.forward_seed(unit.step) if unit.shard == 0 else self._random[unit.shard],
+            targets=self._targets if unit.is_forward and unit.is_backward else None,
+            is_logged=step.is_logged,
+            ends_epoch=step.ends_epoch,
+            decode_counts=(right, looked_at),
         )
 
-    def done(self, outcome: Outcome) -> bool:
+    def record(self, result: UnitResult) -> bool:
         """Take note of what came of a unit, and of the step's end with the last one.
 
         Returns whether `save` is to be called before the next unit.
@@ -180,29 +190,29 @@ class Member:
         Raises:
             ValueError: training cannot go on.
         """
-        unit = outcome.unit
+        unit = result.unit
         self.versions[unit.shard] += 1
-        self.note_copies(outcome)
-        self.memory.peak = max(self.memory.peak, outcome.peak_bytes)
-        if outcome.random is not None:
-            self._random[unit.shard + 1] = outcome.random
-        if outcome.targets is not None:
-            self._targets = outcome.targets
-        if outcome.loss is not None:
+        self.record_copies(result)
+        self.memory.peak = max(self.memory.peak, result.peak_bytes)
+        if result.rng_state is not None:
+            self._random[unit.shard + 1] = result.rng_state
+        if result.targets is not None:
+            self._targets = result.targets
+        if result.loss is not None:
             training = self.training
-            training.meter.add_loss(unit.step % training.order.steps_per_epoch, torch.tensor(outcome.loss))
-            if outcome.decoded is not None:
-                training.meter.decoded.copy_(torch.tensor(outcome.decoded))
-            if self.next is not None and self.next.ends_epoch:
-                training.warning = outcome.warning
+            training.meter.add_loss(unit.step % training.order.steps_per_epoch, torch.tensor(result.loss))
+            if result.decode_counts is not None:
+                training.meter.decoded.copy_(torch.tensor(result.decode_counts))
+            if self.next_step is not None and self.next_step.ends_epoch:
+                training.warning = result.warning
         return unit.position + 1 == num_units(len(self.versions)) and self.end_step()
 
-    def note_copies(self, outcome: Outcome) -> None:
+    def record_copies(self, result: UnitResult) -> None:
         """Keep the latest seconds of copying that there was any of."""
-        before, (load_begin, load_end) = self.costs[outcome.unit.position], outcome.loaded
-        load = load_end - load_begin if outcome.bytes_in else before.load
-        store = outcome.stored[1] - outcome.stored[0]
-        self.costs[outcome.unit.position] = replace(before, load=load, store=store)
+        before, (load_begin, load_end) = self.costs[result.unit.position], result.load_span
+        load = load_end - load_begin if result.bytes_loaded else before.load
+        store = result.store_span[1] - result.store_span[0]
+        self.costs[result.unit.position] = replace(before, load=load, store=store)
 
     def as_load(self, seconds: Iterable[float]) -> Load:
         """What its steps here have cost, for the simulator. `seconds`: of each unit, as measured."""
@@ -210,7 +220,7 @@ class Member:
         return Load(units=units, steps=self.training.progress.step - self.first)
 
     def end_step(self) -> bool:
-        training, step = self.training, self.next
+        training, step = self.training, self.next_step
         assert step is not None
         training.progress.step += 1
         training.log_step(step)
@@ -222,7 +232,7 @@ class Member:
         """Write the checkpoint, and at the training's end or pause all that it leaves."""
         if not self.training.progress.finished:
             self.keep()
-        if self.next is None:
+        if self.next_step is None:
             with TORCH_PATCH_LOCK:  # what the next segment is to be fed is computed here
                 self.training.finalize()
 

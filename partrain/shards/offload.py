@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Kept:
+class ActivationOffload:
     """Moves what autograd saves to host memory; weights are not saved, but found again where their shard then lies.
 
     torch's own `save_on_cpu` would save weights too, and as they were where they were. On a CPU what is kept is copied both

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from partrain.launch.job import environment
 from partrain.packs.planner import ALLOCATOR
-from partrain.shards.messages import Failure, Forget, Outcome, Prefetch, Visit, Welcome, WorkerSettings
+from partrain.shards.messages import (
+    AddModel,
+    Prefetch,
+    RemoveModel,
+    UnitFailure,
+    UnitRequest,
+    UnitResult,
+    WorkerSettings,
+)
 from partrain.shards.scheduler import Unit
 
 _MODULE = "partrain.shards"
@@ -45,19 +53,19 @@ class WorkerProcess:
         self.since = time.monotonic()
         self.connection.send(self.settings)
 
-    def send(self, message: Welcome | Visit | Prefetch | Forget) -> None:
+    def send(self, message: AddModel | UnitRequest | Prefetch | RemoveModel) -> None:
         """A worker that is gone is noticed where its answers are waited for."""
-        if isinstance(message, Visit):
+        if isinstance(message, UnitRequest):
             if self.under_way == 0:
                 self.since = time.monotonic()
             self.under_way += 1
         with suppress(OSError):
             self.connection.send(message)
 
-    def receive(self) -> Outcome | Failure | None:
+    def receive(self) -> UnitResult | UnitFailure | None:
         """What it has to say; None: it is gone."""
         try:
-            answer: Outcome | Failure = self.connection.recv()
+            answer: UnitResult | UnitFailure = self.connection.recv()
         except (EOFError, OSError):
             return None
         self.under_way -= 1

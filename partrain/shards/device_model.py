@@ -15,8 +15,8 @@ from partrain.device import default_generator
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import TORCH_PATCH_LOCK, materialise
 from partrain.rng import seed_forward
-from partrain.shards.kept import Kept
-from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
+from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
+from partrain.shards.offload import ActivationOffload
 from partrain.training.diagnostics import collapse_warning
 from partrain.training.endpoints import make_input, make_output
 from partrain.training.optimization import autocast, make_optimizer, resolve_precision, weight_type
@@ -24,7 +24,7 @@ from partrain.training.progress import EpochMeter
 from partrain.training.state import assign_weights
 
 
-class ShardedModel:
+class DeviceModel:
     """The model that `spec` describes, on `device`. `moves`: a shard may lie elsewhere from one unit to the next."""
 
     def __init__(self, spec: ModelSpec, device: torch.device, moves: bool) -> None:
@@ -35,74 +35,74 @@ class ShardedModel:
         self.between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
         self.input = make_input(task, spec.folder, device)
         self.output = make_output(task, device)
-        self.shards = [Shard(self, each) for each in spec.shards]
+        self.shards = [DeviceShard(self, each) for each in spec.shards]
 
     def compute(
-        self, visit: Visit, outcome: Outcome, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+        self, request: UnitRequest, result: UnitResult, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Do the unit with the shard's bytes in `buffer`. `features`, `gradient`: what its neighbours have left it.
 
-        What came of it is noted in `outcome`; what it leaves its neighbours is returned: its output, and the gradient of its
+        What came of it is noted in `result`; what it leaves its neighbours is returned: its output, and the gradient of its
         features.
         """
         with TORCH_PATCH_LOCK:  # models that join are traced in another thread
-            return self._compute(visit, outcome, buffer, features, gradient)
+            return self._compute(request, result, buffer, features, gradient)
 
     def _compute(
-        self, visit: Visit, outcome: Outcome, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+        self, request: UnitRequest, result: UnitResult, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        unit, shard, output = visit.unit, self.shards[visit.unit.shard], None
-        outcome.cold = not shard.is_built
+        unit, shard, output = request.unit, self.shards[request.unit.shard], None
+        result.is_cold = not shard.is_built
         shard.bind(buffer)
-        if unit.forward or not self.spec.keep:
-            self.draw_from(visit.random)
-            targets = None if visit.targets is None else torch.from_numpy(visit.targets)
+        if unit.is_forward or not self.spec.keeps_activations:
+            self.draw_from(request.rng_state)
+            targets = None if request.targets is None else torch.from_numpy(request.targets)
             if features is None:
-                indices = torch.from_numpy(visit.indices).to(self.device)
+                indices = torch.from_numpy(request.indices).to(self.device)
                 features, targets = self.input.sample(Batch(unit.step, indices))
                 features = features.to(weight_type(self.precision))
-            if not unit.forward:
+            if not unit.is_forward:
                 shard.forward_again(features)
-            elif unit.backward:
+            elif unit.is_backward:
                 assert targets is not None
-                self.forward_backward(shard, features, targets.to(self.device), visit, outcome)
+                self.forward_backward(shard, features, targets.to(self.device), request, result)
             else:
-                output = shard.forward(features, self.spec.keep)
-                outcome.targets = None if targets is None else targets.cpu().numpy()
-                outcome.random = self.generator_state().numpy()
-        if not unit.forward:
+                output = shard.forward(features, self.spec.keeps_activations)
+                result.targets = None if targets is None else targets.cpu().numpy()
+                result.rng_state = self.generator_state().numpy()
+        if not unit.is_forward:
             assert gradient is not None
             shard.backward(gradient)
-        if unit.backward:
-            shard.step(visit.rate)
+        if unit.is_backward:
+            shard.step(request.learning_rate)
         if self.moves:
             shard.release()
-        return output, shard.features_gradient() if unit.backward else None
+        return output, shard.features_gradient() if unit.is_backward else None
 
     def forward_backward(
-        self, shard: "Shard", features: Tensor, targets: Tensor, visit: Visit, outcome: Outcome
+        self, shard: "DeviceShard", features: Tensor, targets: Tensor, request: UnitRequest, result: UnitResult
     ) -> None:
         """Of the last shard."""
         output = shard.forward_for_loss(features)
         loss = self.output.loss(output, targets)
-        self.observe(output, targets, visit, outcome)
+        self.observe(output, targets, request, result)
         del output  # or the backward pass could not free it
         loss.backward()
-        outcome.loss = loss.item()
+        result.loss = loss.item()
 
-    def observe(self, output: Tensor, targets: Tensor, visit: Visit, outcome: Outcome) -> None:
+    def observe(self, output: Tensor, targets: Tensor, request: UnitRequest, result: UnitResult) -> None:
         """As `Loop.observe` does."""
-        right, looked_at = visit.decoded
-        if visit.look:
+        right, looked_at = request.decode_counts
+        if request.is_logged:
             meter = EpochMeter(1, self.device)
             with torch.no_grad():
                 meter.add_scores(self.output.scores(output.detach()), targets)
             newly = meter.decoded.tolist()
-            outcome.decoded = right, looked_at = right + newly[0], looked_at + newly[1]
-        if visit.last:
+            result.decode_counts = right, looked_at = right + newly[0], looked_at + newly[1]
+        if request.ends_epoch:
             accuracy = right / looked_at if looked_at else 0.0
             classes = self.spec.task.num_classes
-            outcome.warning = collapse_warning(output, self.output, accuracy, classes, visit.unit.step + 1) or ""
+            result.warning = collapse_warning(output, self.output, accuracy, classes, request.unit.step + 1) or ""
 
     def draw_from(self, random: NDArray[np.uint8] | int) -> None:
         """What dropout and the like draw from."""
@@ -115,12 +115,12 @@ class ShardedModel:
         return default_generator(self.device).get_state()
 
 
-class Shard:
+class DeviceShard:
     """A part of a model: its module and its optimiser, over tensors in whatever bytes are bound to it."""
 
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, model: ShardedModel, spec: ShardSpec) -> None:
+    def __init__(self, model: DeviceModel, spec: ShardSpec) -> None:
         self.model, self.spec = model, spec
         cuts = {cut.name: cut for cut in model.chain.cuts}
         start, stop = (None if name is None else cuts[name] for name in (spec.start, spec.stop))
@@ -167,7 +167,7 @@ class Shard:
         assign_weights(views, self.module)
         materialise(self.module, chain.tape, task.seed, self.model.device)
         self.module.train()
-        self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.decay)
+        self.optimizer = make_optimizer(self.module.parameters(), task.train, self.model.spec.default_decay)
         self._parameters = dict(self.module.named_parameters(remove_duplicate=False))
         named = ((prefix, owner, each) for prefix, owner in self.module.named_modules() for each in owner._buffers)
         held = [(owner, each, f"{prefix}.{each}" if prefix else each) for prefix, owner, each in named]
@@ -185,7 +185,7 @@ class Shard:
             with torch.no_grad():
                 return self.run(features)
         self._features = self.asking_gradient(features)
-        with Kept(lambda: self.bound).hooks() if self.model.moves else nullcontext():
+        with ActivationOffload(lambda: self.bound).hooks() if self.model.moves else nullcontext():
             self._output = self.run(self._features)
         return self._output.detach()
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from partrain.device import synchronize
 from partrain.packs.capacity import LiveBytes
+from partrain.shards.device_model import DeviceModel
 from partrain.shards.layout import Layout, Place, aligned
 from partrain.shards.memory import copy_bytes
-from partrain.shards.messages import ModelSpec, Outcome, ShardSpec, Visit
-from partrain.shards.model import ShardedModel
+from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units, unit_at
 from partrain.training.task import SegmentTask
 
@@ -24,7 +24,7 @@ _ROUNDS = 3  # of which the fastest counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class StepProfile:
     """What was seen: `work_bytes` of each shard besides its own, `costs` of each unit, what crosses between shards."""
 
     work_bytes: tuple[int, ...]
@@ -33,7 +33,7 @@ class Trial:
     gradients: tuple[Place, ...]
 
 
-class _Rehearsal:
+class _StepProfiler:
     """Steps of the model that `spec` describes, over scratch copies of its shards' bytes in `hosts`.
 
     As in a worker, a shard is on the `device` for one unit alone, so that the device need not hold the model.
@@ -41,7 +41,7 @@ class _Rehearsal:
 
     def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> None:
         self.spec, self.device, self.hosts, self.separate = spec, device, hosts, separate
-        self.model = ShardedModel(spec, device, moves=separate)
+        self.model = DeviceModel(spec, device, moves=separate)
         self.outputs: dict[int, Tensor] = {}
         self.gradients: dict[int, Tensor] = {}
         self._targets: NDArray[np.generic] | None = None
@@ -54,36 +54,36 @@ class _Rehearsal:
         with around():
             self.compute(unit, buffer)
             synchronize(self.device)
-        if self.separate and unit.backward:
+        if self.separate and unit.is_backward:
             host.copy_(buffer)
 
     def compute(self, unit: Unit, buffer: Tensor) -> None:
         shard = unit.shard
-        visit = Visit(
+        request = UnitRequest(
             unit=unit,
             version=0,
-            rate=0.0,
+            learning_rate=0.0,
             indices=torch.arange(self.spec.task.train.batch_size).numpy(),
-            random=0,
-            targets=self._targets if unit.forward and unit.backward else None,
-            look=False,
-            last=False,
-            decoded=(0.0, 0.0),
+            rng_state=0,
+            targets=self._targets if unit.is_forward and unit.is_backward else None,
+            is_logged=False,
+            ends_epoch=False,
+            decode_counts=(0.0, 0.0),
         )
-        needs_features = shard > 0 and (unit.forward or not self.spec.keep)
+        needs_features = shard > 0 and (unit.is_forward or not self.spec.keeps_activations)
         features = self.outputs[shard - 1].to(self.device, copy=True) if needs_features else None
-        gradient = None if unit.forward else self.gradients[shard].to(self.device, copy=True)
-        outcome = Outcome(unit=unit)
-        output, left = self.model.compute(visit, outcome, buffer, features, gradient)
-        if outcome.targets is not None:
-            self._targets = outcome.targets
+        gradient = None if unit.is_forward else self.gradients[shard].to(self.device, copy=True)
+        result = UnitResult(unit=unit)
+        output, left = self.model.compute(request, result, buffer, features, gradient)
+        if result.targets is not None:
+            self._targets = result.targets
         if output is not None:
             self.outputs[shard] = output.cpu()
         if left is not None:
             self.gradients[shard - 1] = left.cpu()
 
 
-def rehearse(
+def profile_step(
     task: SegmentTask,
     folder: Path,
     decay: float,
@@ -93,15 +93,17 @@ def rehearse(
     device: torch.device,
     keep: bool,
     separate: bool,
-) -> Trial:
+) -> StepProfile:
     """Try a step of the task's model, cut into shards between `cuts` whose bytes are in `hosts`, which change."""
     shards = tuple(
         ShardSpec(start=start, stop=stop, layout=layout, file=Path(), work_bytes=0)
         for (start, stop), layout in zip(cuts, layouts, strict=True)
     )
-    spec = ModelSpec(folder=folder, task=task, decay=decay, shards=shards, crossings=(), keep=False)
+    spec = ModelSpec(
+        folder=folder, task=task, default_decay=decay, shards=shards, crossings=(), keeps_activations=False
+    )
     work = [0] * len(shards)
-    rehearsal = _Rehearsal(spec, device, hosts, separate)
+    rehearsal = _StepProfiler(spec, device, hosts, separate)
     for _ in range(2):  # the first time, what a process loads once is counted too
         work = [0] * len(shards)
         for position in range(num_units(len(shards))):
@@ -113,8 +115,8 @@ def rehearse(
     gradients = tuple(
         _place(rehearsal.gradients[number], begin=aligned(output.num_bytes)) for number, output in enumerate(outputs)
     )
-    spec = replace(spec, keep=keep)
-    return Trial(
+    spec = replace(spec, keeps_activations=keep)
+    return StepProfile(
         work_bytes=tuple(work), costs=_timed(spec, device, hosts, separate), outputs=outputs, gradients=gradients
     )
 
@@ -125,7 +127,7 @@ def _place(tensor: Tensor, begin: int = 0) -> Place:
 
 def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> tuple[Cost, ...]:
     """The least of a few seconds of every unit, and of copying its shard in and out."""
-    rehearsal, count = _Rehearsal(spec, device, hosts, separate), len(spec.shards)
+    rehearsal, count = _StepProfiler(spec, device, hosts, separate), len(spec.shards)
     seconds: list[list[float]] = [[] for _ in range(num_units(count))]
     for _ in range(_ROUNDS):
         for position, spent in enumerate(seconds):
@@ -134,8 +136,8 @@ def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separ
     for position, spent in enumerate(seconds):
         unit = unit_at(0, 0, position, count)
         layout, host = spec.shards[unit.shard].layout, hosts[unit.shard]
-        until = layout.num_bytes if unit.backward else layout.forward_bytes
-        changed = slice(0, until) if unit.backward else slice(*layout.buffers)
+        until = layout.num_bytes if unit.is_backward else layout.forward_bytes
+        changed = slice(0, until) if unit.is_backward else slice(*layout.buffers)
         buffer = torch.empty_like(host, device=device)
         load = _copying(host[:until], buffer[:until])
         store = _copying(buffer[changed], torch.empty_like(host[changed])) if changed.start < changed.stop else 0.0

@@ -15,7 +15,7 @@ from partrain import checks
 from partrain.errors import UserError
 from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
-from partrain.shards.member import Member
+from partrain.shards.host_model import HostModel
 from partrain.shards.preparation import Preparation
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
@@ -24,24 +24,25 @@ from partrain.training.task import SegmentTask
 
 @dataclass(frozen=True)
 class Candidate:
-    """The model of `task` in its `folder`, which is to join. `name`: for people. `pause`: the epoch after which it is to."""
+    """The model of `task` in its `folder`, which is to join. `name`: for people. `pause_after`: the epoch after
+    which it is to."""
 
     folder: Path
     task: SegmentTask
     name: str
-    pause: int | None
+    pause_after: int | None
 
 
-class Joining:
+class Admission:
     """Of the sharded training in `folder`."""
 
     def __init__(self, folder: Path, context: TrainingContext, preparation: Preparation) -> None:
         self._folder, self._control, self._preparation = folder, context, preparation
         self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
-        self._under_way: dict[Future[Member], Candidate] = {}
-        self._here: set[Path] = set()  # tasks of candidates and members
+        self._under_way: dict[Future[HostModel], Candidate] = {}
+        self._here: set[Path] = set()  # tasks of candidates and of models that train
 
-    def add(self, task: str | Path, pause: int | None, name: str | None) -> None:
+    def add(self, task: str | Path, pause_after: int | None, name: str | None) -> None:
         """Any thread may.
 
         Raises:
@@ -49,16 +50,18 @@ class Joining:
         """
         folder = Path(task).absolute()
         settings = SegmentTask.read(folder)
-        if pause is not None:
-            checks.at_least(f"{folder}: pause", pause, 1)
+        if pause_after is not None:
+            checks.at_least(f"{folder}: pause_after", pause_after, 1)
         if folder in self._here:
             raise UserError(f"{folder} is being trained already; give every task once")
         if settings.train.compile:
             raise UserError(f"{folder}: train.compile=true is not for shards; leave it out")
         self._here.add(folder)
-        self._waiting.put(Candidate(folder, settings, name or os.path.relpath(folder, self._folder.parent), pause))
+        self._waiting.put(
+            Candidate(folder, settings, name or os.path.relpath(folder, self._folder.parent), pause_after)
+        )
 
-    def first(self, host: HostMemory) -> list[Member]:
+    def first(self, host: HostMemory) -> list[HostModel]:
         """All that have been added so far, prepared here and now in `host`.
 
         Raises:
@@ -71,7 +74,7 @@ class Joining:
         host.check(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
         return [self._prepare(each, host) for each in candidates]
 
-    def later(self, host: HostMemory) -> Iterator[tuple[Candidate, Member | Exception]]:
+    def later(self, host: HostMemory) -> Iterator[tuple[Candidate, HostModel | Exception]]:
         """Those that have been added since and are prepared now, in a thread of its own, or why they cannot be."""
         for candidate in self._added():
             self._under_way[self._thread.submit(self._check_and_prepare, candidate, host)] = candidate
@@ -95,22 +98,22 @@ class Joining:
     def _added(self) -> list[Candidate]:
         return [self._waiting.get() for _ in range(self._waiting.qsize())]
 
-    def _check_and_prepare(self, candidate: Candidate, host: HostMemory) -> Member:
+    def _check_and_prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
         host.check(2 * self._preparation.host_bytes(candidate.task))
         return self._prepare(candidate, host)
 
-    def _prepare(self, candidate: Candidate, host: HostMemory) -> Member:
+    def _prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
         before = torch.get_num_threads()
         torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
         try:
             with TORCH_PATCH_LOCK:
                 (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
-                member = Member(candidate.folder, candidate.name, self._control, candidate.pause)
-                if member.next is None:
-                    member.save()
+                host_model = HostModel(candidate.folder, candidate.name, self._control, candidate.pause_after)
+                if host_model.next_step is None:
+                    host_model.save()
                 else:
-                    self._preparation.prepare(member, host)
-                return member
+                    self._preparation.prepare(host_model, host)
+                return host_model
         finally:
             torch.set_num_threads(before)
 

@@ -8,9 +8,9 @@ import torch
 
 from partrain.device import free_bytes, num_cores
 from partrain.errors import JobFailed
-from partrain.shards.messages import Forget, ModelSpec, Welcome, WorkerSettings
-from partrain.shards.process import WorkerProcess
+from partrain.shards.messages import AddModel, ModelSpec, RemoveModel, WorkerSettings
 from partrain.shards.settings import ShardSettings
+from partrain.shards.worker_process import WorkerProcess
 
 
 def worker_settings(
@@ -26,16 +26,16 @@ def worker_settings(
     return [
         WorkerSettings(
             device=device,
-            budget=budget,
+            budget_bytes=budget,
             threads=threads or max(1, num_cores() // (sharing if on_cpu else 1)),
-            separate=settings.separate or not on_cpu,
+            uses_separate_buffers=settings.separate or not on_cpu,
             double_buffer=settings.double_buffer,
         )
         for device in devices
     ]
 
 
-class Crew:
+class WorkerPool:
     """A worker process for each of `settings`, with their logs in `folder`, from the first model on.
 
     `stall_seconds`, `max_restarts`: of each.
@@ -54,20 +54,20 @@ class Crew:
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(self.workers)
 
-    def welcome(self, model: int, spec: ModelSpec) -> None:
+    def add_model(self, model: int, spec: ModelSpec) -> None:
         """Tell all of a model that is to be trained; what they hold of it from before no longer counts."""
         if not self.workers:
             for number, settings in enumerate(self._settings):
                 self.workers.append(WorkerProcess(number, settings, self._folder / f"{number}.txt"))
-        self.forget(model)
+        self.remove_model(model)
         for worker in self.workers:
-            worker.send(Welcome(model, spec))
+            worker.send(AddModel(model, spec))
 
-    def forget(self, model: int) -> None:
+    def remove_model(self, model: int) -> None:
         for worker in self.workers:
-            worker.send(Forget(model))
+            worker.send(RemoveModel(model))
 
-    def waiting(self, seconds: float) -> Iterable[WorkerProcess]:
+    def ready(self, seconds: float) -> Iterable[WorkerProcess]:
         """Those that have something to say, or are gone; wait for one of them for as long."""
         connections = {worker.connection: worker for worker in self.workers}
         for connection in wait(list(connections), seconds):
@@ -92,7 +92,7 @@ class Crew:
             raise JobFailed(f"worker {worker.number} {reason}; {before}; see {worker.log}", is_user_error=True)
         worker.start()
         for model, spec in models.items():
-            worker.send(Welcome(model, spec))
+            worker.send(AddModel(model, spec))
 
     def stop(self) -> None:
         for worker in self.workers:
