@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import partrain
 from partrain.cli.config import clear_errors, clear_job_errors, evaluation_data, register
+from partrain.errors import UserError
 from partrain.launch.placement import place
 from partrain.report.evaluation import show_evaluation, write_evaluation
 
@@ -15,7 +16,7 @@ from partrain.report.evaluation import show_evaluation, write_evaluation
 def main(config: DictConfig) -> None:
     with clear_job_errors():
         if OmegaConf.is_missing(config, "run"):
-            raise ValueError("run=<folder> is needed: the folder of the run to evaluate")
+            raise UserError("run=<folder> is needed: the folder of the run to evaluate")
         run = Path(config.run)
         result = partrain.evaluate(run, evaluation_data(config), place(config.device, 1, "device")[0])
         name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)

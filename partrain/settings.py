@@ -35,19 +35,19 @@ _NOT_DECIDING = {
 
 @dataclass(kw_only=True)
 class ScheduleSettings:
-    """`parallel`: all segments at once. `sequential`: one after another, each fed the trained left one's outputs.
-
-    `last_input`: what the last segment is fed in `sequential`; with labels.loss=similarity synthetic samples do at least
-    as well as stored outputs, since it has nothing left to find in the images, only to decode.
-    `recovery_epochs`: epochs of end-to-end training of the stitched network after either, with `recovery_lr` and
-    `recovery_batch_size`.
-    """
+    """The order in which segments train, and end-to-end training after it."""
 
     name: str = "parallel"
+    """The order in which segments train: parallel trains all at once, sequential one after another on the outputs of
+    the trained segment to its left."""
     last_input: str = "stored"
+    """The last segment's input in schedule=sequential: stored outputs of the segment to its left, or synthetic samples."""
     recovery_epochs: int = 0
+    """Epochs of end-to-end training of the stitched network at the end of a run, 0 or more."""
     recovery_lr: float = 1e-3
+    """Learning rate of the recovery epochs, above 0."""
     recovery_batch_size: int = 64
+    """Images per step in the recovery epochs, 1 or more."""
 
     def __post_init__(self) -> None:
         checks.one_of("schedule", self.name, ("parallel", "sequential"))
@@ -59,18 +59,28 @@ class ScheduleSettings:
 
 @dataclass(kw_only=True)
 class RunSettings:
-    """All that decides a run's outcome, and how it is launched."""
+    """The settings of a run: all that decides its outcome, and how it is launched."""
 
     seed: int = 0
+    """The integer from which all random numbers of a run are derived: weights, codes, samples and the order of images."""
     data: DataSettings = field(default_factory=DataSettings)
+    """The data set to train and test on."""
     network: NetworkSettings = field(default_factory=MLPSettings)
+    """The network to train: its kind and its layers."""
     partition: PartitionSettings = field(default_factory=PartitionSettings)
+    """Where the network is cut into segments."""
     labels: LabelSettings = field(default_factory=LabelSettings)
+    """The random codes of the classes at every cut, and the losses that they are used in."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    """The order in which segments train, and end-to-end training after it."""
     train: TrainSettings = field(default_factory=TrainSettings)
+    """How every segment is trained: epochs, batches, optimiser, precision and checkpoints."""
     strategy: StrategySettings = field(default_factory=StrategySettings)
+    """How the network is trained on several processes: in independent segments, or in one of the usual ways."""
     launch: LaunchSettings = field(default_factory=LaunchSettings)
+    """Which trainings share a process, and on which devices processes run."""
     report: ReportSettings = field(default_factory=ReportSettings)
+    """Whether and how often the page of a run is written."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

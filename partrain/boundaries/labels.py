@@ -20,21 +20,21 @@ LOSSES = ("similarity", "mse")
 
 @dataclass(kw_only=True)
 class LabelSettings:
-    """Which codes, and how the two sides of a boundary agree on them.
-
-    `family`: one of `FAMILIES` or "module:Class" of your own. `density`: the fraction of ones, sparse family only.
-    `loss`: what the left side is held to; similarity is cross-entropy over the products of output and codes.
-    `scale`: for mse code values are multiplied by it (None: 1), for similarity it is the norm of the codes (None: 4, and 1
-    on feature maps, which have more values).
-    `noise`: how blurred the codes are that the right side is fed; for mse the deviation of Gaussian noise relative to
-    the codes' own (None: 0.5), for similarity the mean spread of the class scores in a mixture (None: 2.5).
-    """
+    """The settings of the codes at a cut, and of how both sides of it use them."""
 
     family: str = "simplex"
+    """The label family: simplex, gaussian, hadamard, binary, sparse, uniform, or your own as module:Class."""
     scale: float | None = None
+    """Size of the codes, above 0: their norm for labels.loss=similarity, a factor for mse. By default 4 on vectors and
+    1 on feature maps for similarity, and 1 for mse."""
     density: float = 0.1
+    """Fraction of ones in the codes of labels=sparse, above 0 and at most 1."""
     loss: str = "similarity"
+    """The loss to the left of a cut: similarity, cross-entropy over products of output and codes, or mse, the mean
+    squared distance to the code."""
     noise: float | None = None
+    """Blur of the codes to the right of a cut, 0 or more. For similarity it is the mean spread of class scores, by
+    default 2.5; for mse the relative deviation of Gaussian noise, by default 0.5."""
 
     def __post_init__(self) -> None:
         if not self.family:

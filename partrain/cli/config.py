@@ -59,11 +59,14 @@ TrainConfig = _train_config()
 
 @dataclass
 class EvaluateConfig:
-    """What experiments/evaluate.py takes: `run`, a run's folder, and data with the same classes (none: the run's)."""
+    """The settings of experiments/evaluate.py."""
 
     data: DataSettings | None = None
+    """The data set to evaluate on, with the same classes as the run's. By default the run's own."""
     run: str = MISSING
+    """The folder of the run whose stitched network is evaluated; it must be given."""
     device: str = "auto"
+    """The device to evaluate on: cpu, cuda, cuda:<n>, or auto, which takes a GPU if there is one."""
 
 
 def register() -> None:

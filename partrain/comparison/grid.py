@@ -34,20 +34,26 @@ _DECIDED = {
 
 @dataclass(kw_only=True)
 class GridSettings:
-    """Every strategy × network × width × number of segments × batch size, `repeats` times; repeat r has seed + r.
-
-    `widths` are those of networks that have one. `segments` does not matter to end_to_end, `microbatches` only to gpipe
-    and 1f1b. `accuracies`: fractions; the seconds until a run reaches each are told.
-    """
+    """The settings of a comparison: every combination of its lists is a cell, which is trained several times."""
 
     strategies: list[str] = field(default_factory=lambda: list(COMPARED))
+    """Strategies to compare: those of the group strategy, and sequential, which is synthetic with schedule=sequential.
+    By default all."""
     networks: list[str] = field(default_factory=lambda: ["mlp"])
+    """Networks to compare, by their names in the group network; all but the chosen one have default settings. By
+    default the chosen one."""
     widths: list[int] = field(default_factory=lambda: [512])
+    """Widths of hidden layers to compare, 1 or more, for networks that have one width."""
     segments: list[int] = field(default_factory=lambda: [2])
+    """Numbers of segments to compare, 1 or more, for all strategies but end_to_end."""
     batch_sizes: list[int] = field(default_factory=lambda: [256])
+    """Batch sizes to compare, in images per step, 1 or more."""
     microbatches: list[int] = field(default_factory=lambda: [2, 4, 8])
+    """Numbers of microbatches to compare, 1 or more, for gpipe and 1f1b."""
     repeats: int = 5
+    """Runs of every cell, 1 or more; repeat r, from 0, has the seed plus r."""
     accuracies: list[float] = field(default_factory=list)
+    """Test accuracies, from 0 to 1, for which the table gives the seconds until a run reaches them. By default none."""
 
     def __post_init__(self) -> None:
         for part in fields(self):

@@ -16,28 +16,25 @@ EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 
 @dataclass(kw_only=True)
 class DataSettings:
-    """A data set, as a user names it.
-
-    name: one of `DATA_SETS`. `glyphs` is drawn from fonts and needs no files.
-    split: `emnist` only, one of `EMNIST_SPLITS`; None there means `balanced`.
-    root: folder in torchvision's layout (root/EMNIST/raw/…, root/MNIST/raw/…); None means `downloads` in the cache.
-    download: fetch files that are missing.
-    cache: folder of the prepared arrays; None means $PARTRAIN_CACHE, or else the user's cache folder.
-    seed: `glyphs` only.
-    limit_train, limit_test: use only the first n images. (EMNIST's `letters` test split is sorted by class.)
-
-    Raises:
-        ValueError: an unknown data set or split, a split without EMNIST, or a limit below 1.
-    """
+    """The settings of a data set: which one, where its files are, and how many images are used."""
 
     name: str = "glyphs"
+    """The data set: glyphs (drawn from fonts, without any files), emnist, mnist, fashion_mnist or kmnist."""
     split: str | None = None
+    """The split of EMNIST: byclass, bymerge, balanced, letters, digits or mnist. By default balanced; other data sets
+    have none."""
     root: str | None = None
+    """Folder of the data set's own files, in torchvision's layout. By default downloads in the cache."""
     download: bool = True
+    """Whether missing files are downloaded."""
     cache: str | None = None
+    """Folder of the prepared arrays. By default $PARTRAIN_CACHE, or else partrain in the user's cache folder."""
     seed: int = 0
+    """The integer from which glyphs are drawn."""
     limit_train: int | None = None
+    """Number of training images to use, the first ones, 1 or more. By default all."""
     limit_test: int | None = None
+    """Number of test images to use, the first ones, 1 or more. By default all."""
 
     def __post_init__(self) -> None:
         checks.one_of("data.name", self.name, DATA_SETS)

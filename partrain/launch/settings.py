@@ -10,23 +10,25 @@ from partrain.storage.run_folder import PACKS, SHARDS
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """`name`: local, a process for every segment, or shards, a worker for every device (`shards`: see `ShardSettings`).
-
-    `device`: auto, cpu, cuda or cuda:<n>. `threads`: per process, or auto.
-
-    With a number, results are the same bits on every run; auto hands the cores of segments that have ended to those
-    that still train, which is faster, and the number of threads changes the order in which floating-point sums are made.
-    `pack`: whether tasks of one shape train in one process as stacks (`partrain.packs`): never, always, or auto, where a
-    trial of a few steps shows that it pays. `pack_memory_gib`: what packs may take of a device; None: what is free.
-    """
+    """The settings of how trainings are launched."""
 
     name: str = "local"
+    """How trainings share devices: local starts a process for each, shards lets shards of all take turns on the
+    devices."""
     device: str = "auto"
+    """The device to train on: cpu, cuda, cuda:<n>, or auto, which takes the GPUs in turn, or the CPU if there are none."""
     threads: str | int = "auto"
+    """CPU threads of each process, 1 or more, or auto. With a number, results are the same to the bit in every run;
+    auto divides all cores, which is faster."""
     max_restarts: int = 3
+    """How many times a segment whose process is killed is restarted from its checkpoint, 0 or more."""
     pack: str = "never"
+    """Whether trainings of one shape run as one computation in one process: never, always or auto. With auto they do
+    where a trial of a few steps shows that it is faster."""
     pack_memory_gib: float | None = None
+    """Device memory that packs may use, in GiB, above 0. By default 0.8 of what is free."""
     shards: ShardSettings = field(default_factory=ShardSettings)
+    """The settings of launch=shards."""
 
     @property
     def subfolder(self) -> str:

@@ -16,18 +16,22 @@ from partrain.networks.nonlinearities import ACTIVATIONS
 
 @dataclass(kw_only=True)
 class CNNSettings:
-    """3×3 convolutions of `channels` and `strides` (one each, or none: all 1), then dense layers, `hidden` wide.
-
-    `pool_after`: numbers of blocks, from 1, behind which 2×2 max-pooling stands.
-    """
+    """The settings of a small convolutional network: blocks of 3×3 convolutions, then linear layers."""
 
     kind: str = "cnn"
+    """The kind of the network: cnn."""
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128, 128, 128])
+    """Output channels of each convolution, 1 or more. By default 32, 64, 128, 128, 128 and 128."""
     strides: list[int] = field(default_factory=lambda: [2, 2, 2, 1, 1, 1])
+    """Stride of each convolution, 1 or more; an empty list is 1 for all. By default 2, 2, 2, 1, 1 and 1."""
     pool_after: list[int] = field(default_factory=list)
+    """Numbers of the convolutions, from 1, that 2×2 max-pooling follows. By default none."""
     hidden: list[int] = field(default_factory=lambda: [128])
+    """Units of each hidden linear layer after the convolutions, 1 or more. By default one layer of 128."""
     activation: str = "relu"
+    """The activation function after every hidden layer: relu, gelu, silu, tanh or leaky_relu."""
     normalization: str = "batch"
+    """The normalisation after every convolution: none or batch."""
 
     def __post_init__(self) -> None:
         checks.at_least("the number of network.channels", len(self.channels), 1)

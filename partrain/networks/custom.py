@@ -11,11 +11,14 @@ from partrain.errors import UserError
 
 @dataclass(kw_only=True)
 class CustomSettings:
-    """`builder`: "module:callable", called with `options`; every segment's process imports it anew."""
+    """The settings of a network of the user's own."""
 
     kind: str = "custom"
+    """The kind of the network: custom."""
     builder: str = ""
+    """The function or class that builds the network, as module:callable, which every training process imports."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the builder, such as network.options.width=256. By default none."""
 
     def __post_init__(self) -> None:
         if ":" not in self.builder:

@@ -13,15 +13,23 @@ from partrain.networks.nonlinearities import ACTIVATIONS
 
 @dataclass(kw_only=True)
 class MLPSettings:
-    """`depth` linear layers, the hidden ones `width` wide (or as `widths` says, depth - 1 of them)."""
+    """The settings of a fully connected network. The default is the paper's six layers."""
 
     kind: str = "mlp"
+    """The kind of the network: mlp."""
     depth: int = 6
+    """Number of linear layers, 1 or more."""
     width: int = 512
+    """Units of every hidden layer, 1 or more."""
     widths: list[int] | None = None
+    """Units of each hidden layer, 1 or more, in place of depth and width. By default every hidden layer has
+    network.width."""
     activation: str = "relu"
+    """The activation function after every hidden layer: relu, gelu, silu, tanh or leaky_relu."""
     normalization: str = "none"
+    """The normalisation after every hidden layer: none, batch or layer."""
     dropout: float = 0.0
+    """Probability, from 0 to 0.99, with which dropout sets a hidden unit to zero."""
 
     def __post_init__(self) -> None:
         if self.widths is not None:

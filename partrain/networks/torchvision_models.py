@@ -15,15 +15,16 @@ from partrain.errors import UserError
 
 @dataclass(kw_only=True)
 class TorchvisionSettings:
-    """`name` as `torchvision.models.list_models()` gives it; images are scaled to `image_size` and given 3 channels.
-
-    `options` go to the model's builder, e.g. `network.options.dropout=0.2`.
-    """
+    """The settings of one of torchvision's classification models."""
 
     kind: str = "torchvision"
+    """The kind of the network: torchvision."""
     name: str = "resnet18"
+    """The model, by its name in torchvision.models.list_models()."""
     image_size: int = 32
+    """Side of the images that the model is given, in pixels, 1 or more; other images are scaled to it."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the model's builder, such as network.options.dropout=0.2. By default none."""
 
     def __post_init__(self) -> None:
         import torchvision

@@ -18,17 +18,19 @@ _STATE_BYTES = 16  # per parameter in training: weight, gradient and Adam's two 
 
 @dataclass(kw_only=True)
 class PartitionSettings:
-    """`segments` pieces of equal `balance`, or cuts `at` layer numbers (before that layer, from 0) or module names.
-
-    `balance=layers` is the default, as in the paper: the depth of the first segment bounds the accuracy of the whole,
-    and later segments end early, so equal compute would be neither more accurate nor faster.
-    """
+    """The settings of where a network is cut into segments."""
 
     segments: int | None = None
+    """Number of segments, from 1 to the number of layers. By default 2, or what partition.at says."""
     at: list[int | str] | None = None
+    """Layers to cut before, by number from 0 or by module name, such as [2,4] or [linear3]. By default cuts give
+    segments of equal partition.balance."""
     balance: str = "layers"
+    """What every segment gets an equal share of: layers, compute, parameters or memory."""
     before_activation: bool = False
+    """Whether cuts are before a layer's activation function instead of after it."""
     dry_run: bool = False
+    """Whether the command only checks the settings and prints what it would train."""
 
     def __post_init__(self) -> None:
         checks.one_of("partition.balance", self.balance, BALANCES)

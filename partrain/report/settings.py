@@ -7,10 +7,12 @@ from partrain import checks
 
 @dataclass(kw_only=True)
 class ReportSettings:
-    """`page`: write report.html. `refresh`: seconds between two writings while the run trains; 0: only at its end."""
+    """The settings of a run's page."""
 
     page: bool = True
+    """Whether the run's page, report.html, is written."""
     refresh: float = 10.0
+    """Seconds between two writings of the page while a run trains, 0 or more; 0 writes it only at the end."""
 
     def __post_init__(self) -> None:
         checks.at_least("report.refresh", self.refresh, 0)

@@ -18,21 +18,27 @@ from partrain.shards.simulator import Load, critical_path, equal_share, read_loa
 
 @dataclass(kw_only=True)
 class SimulateSettings:
-    """`costs`: the file costs.json that a sharded training has left. `devices`, `policies`: to be tried, each with each.
-
-    `copies`: of every model in the file. `steps`: of every model; None: as recorded. `activations`, `double_buffer`: as of
-    `ShardSettings`. `seed`: of a policy that draws. `csv`: a file for the table; None: no file.
-    """
+    """The settings of a simulation: which recorded models to train, on which devices."""
 
     costs: str = ""
+    """The file costs.json that a sharded training left in its folder; it must be given."""
     devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    """Numbers of devices to simulate, 1 or more."""
     policies: list[str] = field(default_factory=lambda: ["longest_remaining"])
+    """Policies to simulate on each number of devices: longest_remaining, fifo or random."""
     copies: int = 1
+    """Copies of every recorded model that are trained, 1 or more."""
     steps: int | None = None
+    """Steps that every model trains, 1 or more. By default as many as were recorded."""
     activations: str = "keep"
+    """What happens to activations between forward and backward pass: keep ties both passes to one device, recompute
+    does not."""
     double_buffer: bool = True
+    """Whether the next shard is copied in and the last one out while one computes."""
     seed: int = 0
+    """The integer from which the policy random draws."""
     csv: str | None = None
+    """File to which the table is written as CSV. By default none."""
 
     def __post_init__(self) -> None:
         checks.at_least("copies", self.copies, 1)

@@ -13,15 +13,20 @@ from partrain.training.task import SegmentTask
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """`budget_bytes` of a device. `threads` to compute with. `uses_separate_buffers`: see `DeviceMemory`.
-    `scratch_folders`: folders that go with it."""
+    """The settings of a device's worker process."""
 
     device: str
+    """The device to compute on: cpu or cuda:<n>."""
     budget_bytes: int
+    """Device memory that the worker may use, in bytes."""
     threads: int
+    """CPU threads to compute with, 1 or more."""
     uses_separate_buffers: bool
+    """Whether shards are copied between host memory and buffers of the device, instead of computed in host memory."""
     double_buffer: bool
+    """Whether the next shard is copied in and the last one out while one computes."""
     scratch_folders: tuple[Path, ...] = ()
+    """Folders that the worker removes if the scheduler's process is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)

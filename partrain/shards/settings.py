@@ -8,22 +8,23 @@ from partrain.shards.policies import POLICIES
 
 @dataclass(kw_only=True)
 class ShardSettings:
-    """`budget_gib`: what a device may hold at once; None: what is free.
-
-    `activations`: what a forward pass leaves for the backward one is kept in host memory, which ties a shard's backward
-    pass to the device of its forward one, or recomputed from the shard's input, which does not. `double_buffer`: copy the
-    next shard in and the last one out while one computes. `separate`: on a CPU, where host and device share one memory,
-    copy shards between separate buffers all the same, as a GPU must. `spill_to`: where shards are that no device holds.
-    `stall_seconds`: how long a worker may be at one unit before it is taken to be stuck.
-    """
+    """The settings of shard parallelism."""
 
     budget_gib: float | None = None
+    """Device memory that shards may use, in GiB, above 0. By default 0.8 of what is free."""
     policy: str = "longest_remaining"
+    """Which model a device takes next: longest_remaining, fifo or random."""
     activations: str = "keep"
+    """What happens to activations between forward and backward pass: keep holds them in host memory, recompute computes
+    them again from the shard's input."""
     double_buffer: bool = True
+    """Whether the next shard is copied in and the last one out while one computes."""
     separate: bool = False
+    """Whether shards are copied between separate buffers on a CPU too, as a GPU must."""
     spill_to: str = "memory"
+    """Where shards are that no device holds: memory or disk."""
     stall_seconds: float = 600.0
+    """Seconds at one unit after which a worker is replaced, above 0."""
 
     def __post_init__(self) -> None:
         if self.budget_gib is not None:

@@ -13,17 +13,17 @@ PIPELINES = ("gpipe", "1f1b")
 
 @dataclass(kw_only=True)
 class StrategySettings:
-    """`name`: synthetic is the main job, end_to_end the same loop without a cut; the others join `partition.segments`
-    processes into a group and exchange gradients, activations or both.
-
-    `microbatches`: pieces that a pipeline (gpipe, 1f1b) cuts a batch into. `timeout`: seconds that a process waits for
-    another before the run ends with an error. `port`: where the group meets; another is taken if it is in use.
-    """
+    """The settings of how a network is trained on several processes."""
 
     name: str = "synthetic"
+    """The strategy: synthetic, end_to_end, data_parallel, fully_sharded, model_parallel, gpipe, 1f1b or decoupled."""
     microbatches: int = 4
+    """Equal parts that gpipe and 1f1b cut every batch into, 1 or more."""
     timeout: float = 120.0
+    """Seconds that a process waits for another before the run ends with an error, above 0."""
     port: int = 29500
+    """The TCP port at which processes of a strategy find one another, from 0 (any) to 65535; another is taken if it is
+    in use."""
 
     def __post_init__(self) -> None:
         checks.one_of("strategy", self.name, STRATEGIES)

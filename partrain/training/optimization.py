@@ -19,34 +19,39 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 @dataclass(kw_only=True)
 class TrainSettings:
-    """Every segment's training.
-
-    `weight_decay`: None takes 1 for a segment that maps real inputs to codes, 0.01 for any other: a fixed random readout
-    of many units fits the training set where a trained one would not, and wants more of it.
-    `precision`: bf16 is autocast over fp32 weights; auto takes it where the device computes in it natively. fp64 is for
-    telling rounding from mistakes.
-    `early_stop`: a segment fed synthetic samples stops once an epoch lowers its mean loss by less than this fraction
-    (0: never); the learning rate then falls to zero over one more epoch.
-    `warmup`, `decay`: fractions of the training in which the learning rate rises and falls, linearly.
-    `checkpoint_seconds`: a checkpoint is written at least this often, and after every epoch.
-    `accuracy_curve`: keep every epoch's weights until the end of the run, and tell the whole network's test accuracy at
-    the time of each. `tensorboard`: log every epoch for TensorBoard too.
-    """
+    """The settings of every segment's training."""
 
     epochs: int = 8
+    """Passes over the training images, 1 or more; segments fed synthetic samples take as many steps."""
     batch_size: int = 256
+    """Images or synthetic samples per step, 1 or more."""
     lr: float = 1e-3
+    """The highest learning rate of the schedule, above 0."""
     weight_decay: float | None = None
+    """Weight decay of the optimiser, 0 or more. By default 1 for segments from images or stored outputs to codes under
+    labels.loss=similarity, and 0.01 for all others."""
     optimizer: str = "adamw"
+    """The optimiser: adamw, adam or sgd."""
     momentum: float = 0.9
+    """Momentum of train.optimizer=sgd, from 0 to 1."""
     precision: str = "auto"
+    """The number format of forward passes: fp32, fp64, bf16 (autocast over fp32 weights) or auto. With auto it is bf16
+    where the device computes in it natively, and fp32 elsewhere."""
     compile: bool = False
+    """Whether segments are compiled with torch.compile."""
     early_stop: float = 0.02
+    """The relative fall of the mean loss in an epoch, from 0 to 1, below which a segment fed synthetic samples stops
+    early. It still trains one more epoch; 0 never stops it."""
     warmup: float = 0.1
+    """Fraction of the steps, from 0 to 1, in which the learning rate rises linearly."""
     decay: float = 0.5
+    """Fraction of the steps, from 0 to 1, in which the learning rate falls linearly to zero at the end."""
     checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints within an epoch, above 0; one is also written after every epoch."""
     accuracy_curve: bool = False
+    """Whether weights are stored after every epoch, to compute the test accuracy of the whole network at those times."""
     tensorboard: bool = False
+    """Whether every epoch is logged for TensorBoard too."""
 
     def __post_init__(self) -> None:
         checks.at_least("train.epochs", self.epochs, 1)

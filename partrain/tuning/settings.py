@@ -20,20 +20,23 @@ def shown(metric: str, score: float) -> str:
 
 @dataclass(kw_only=True)
 class SearchSettings:
-    """`space`: entries such as `train.lr=loguniform(1e-4,1e-1)`; `space.py` has the forms.
-
-    `configurations`: how many are drawn; None where the method decides. hyperband and successive_halving keep one in
-    `eta` configurations from rung to rung and train it `eta` times as long, from `min_epochs` or more to train.epochs.
-    `metric`: one of `METRICS`, on the last `validation` of the training images, which no configuration is trained on.
-    """
+    """The settings of a search: its method, space and budget, and how trials are scored."""
 
     method: str = "hyperband"
+    """The search method: hyperband, successive_halving, random or grid."""
     space: list[str] = field(default_factory=list)
+    """Searched settings with their distributions, such as train.lr=loguniform(1e-4,1e-1); the command line adds its
+    own."""
     configurations: int | None = None
+    """Number of trials that random and successive_halving draw, 1 or more; the other methods decide it themselves."""
     eta: int = 3
+    """One in eta trials is promoted from a rung to the next and trains eta times as long there, 2 or more."""
     min_epochs: int = 1
+    """The fewest epochs of a rung, 1 or more."""
     metric: str = "validation_accuracy"
+    """The score of a trial on the held-out images: validation_accuracy or validation_loss."""
     validation: float = 0.1
+    """Fraction of the training images, between 0 and 1, that is held out to score trials: the last ones."""
 
     def __post_init__(self) -> None:
         checks.one_of("search.method", self.method, METHODS)
