@@ -1,7 +1,7 @@
-"""Whether it pays to stack trainings of a shape, and how many: tried out on a few steps of throwaway copies.
+"""Measures whether stacking trainings of one shape pays, and how many, by a few steps of throwaway copies.
 
-What stacking saves is the time between products: calls, allocations, passes over little. What it costs is the size of
-its working set. Which of the two weighs more depends on shapes, threads and caches, so it is measured, not guessed.
+Stacking saves the time between matrix products: calls, allocations, passes over little data. It costs a larger working
+set. Which of the two outweighs the other depends on shapes, threads and caches, so it is measured and not estimated.
 """
 
 import tempfile
@@ -12,151 +12,177 @@ from pathlib import Path
 
 from partrain.device import synchronize
 from partrain.errors import UserError
-from partrain.packs.capacity import LiveBytes, Need
+from partrain.packs.capacity import LiveBytesMode, StackMemory
 from partrain.packs.stack import Stack
 from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
 
-SIZES = (2, 4, 8, 16, 32)
-WORTH_IT = 1.1  # a gain below this is within what timings differ by
+STACK_SIZES = (2, 4, 8, 16, 32)
+"""The stack sizes that are tried, each twice the one before."""
+MIN_SPEEDUP = 1.1
+"""The speed-up from which stacking is chosen. Timings of the same step differ by as much as a smaller one."""
 
-_ENDLESS = 1_000_000  # epochs
+_MANY_EPOCHS = 1_000_000  # More than any measurement trains.
 
-Measure = Callable[[Sequence[SegmentTraining]], float]
+_WARM_UP_STEPS, _MIN_STEPS, _MIN_SECONDS = 2, 3, 0.25  # Of each measurement; both minima have to be reached.
 
-_WARM_UP, _LEAST, _SECONDS = 2, 3, 0.25  # steps, steps, seconds of each trial
+MeasureStep = Callable[[Sequence[SegmentTraining]], float]
+"""A function that returns the seconds of one step of all given trainings, stacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advice:
-    """Of trainings of which `room` can be under way at once; `seconds` of a step of one, by its stack's size (1: alone)."""
+class StackTimings:
+    """The measured speed of stacks of trainings of one shape, and how many of them fit into memory."""
 
-    seconds: dict[int, float]
-    room: int
+    step_seconds: dict[int, float]
+    """Seconds of a step per training, by the size of its stack. Size 1 is a training alone."""
+    max_size: int
+    """How many trainings fit into memory at once."""
 
     @property
-    def best(self) -> int:
-        """The size at which a training is fastest, of those tried; 1 where no stack is faster by much."""
-        best = min(self.seconds, key=self.seconds.__getitem__)
-        return best if self.gain(best) >= WORTH_IT else 1
+    def best_size(self) -> int:
+        """Return the fastest of the measured sizes, or 1 if no stack reaches `MIN_SPEEDUP`."""
+        fastest = min(self.step_seconds, key=self.step_seconds.__getitem__)
+        return fastest if self.speedup(fastest) >= MIN_SPEEDUP else 1
 
-    def stack_size(self, count: int) -> int:
-        """How many of `count` to stack: as many as were best, or all of them where twice as many were not tried."""
-        most = min(count, self.room)
-        return most if 1 < self.best == max(self.seconds) and most < 2 * self.best else min(self.best, most)
+    def speedup(self, size: int) -> float:
+        """Return how many times as fast stacks of `size` train as the same trainings one after another."""
+        return self.step_seconds[1] / self.step_seconds[size]
 
-    def gain(self, size: int) -> float:
-        """How many times as fast stacks of `size` are as the same trainings one after another."""
-        return self.seconds[1] / self.seconds[size]
+    def choose_size(self, count: int) -> int:
+        """Return the size of the stacks in which `count` trainings train fastest.
 
-    def among(self, count: int) -> "Advice | None":
-        """What it says of `count` trainings of the shape; None where larger stacks than were tried would have to be."""
-        largest = max(self.seconds)
-        more = min(count, self.room) >= 2 * largest and largest < SIZES[-1]
-        if more and not self.is_past_best(largest):
+        That is the fastest measured size. If no larger size was measured, and fewer than twice as many trainings exist
+        or fit, all of them make one stack.
+        """
+        largest = min(count, self.max_size)
+        best = self.best_size
+        if best > 1 and best == max(self.step_seconds) and largest < 2 * best:
+            return largest
+        return min(best, largest)
+
+    def restrict_to(self, count: int) -> "StackTimings | None":
+        """Return the timings that apply to `count` trainings, or None if larger stacks have to be measured first."""
+        largest = max(self.step_seconds)
+        could_be_larger = min(count, self.max_size) >= 2 * largest and largest < STACK_SIZES[-1]
+        if could_be_larger and not self.is_past_best(largest):
             return None
-        return replace(self, seconds={size: spent for size, spent in self.seconds.items() if size <= count})
+        return replace(
+            self, step_seconds={size: self.step_seconds[size] for size in self.step_seconds if size <= count}
+        )
 
     def is_past_best(self, size: int) -> bool:
-        """Whether stacks of `size`, and so larger ones, are slower than smaller ones."""
-        return self.seconds[size] > 1.05 * min(self.seconds.values())
+        """Return whether stacks of `size` are slower than smaller ones. Larger ones then are too."""
+        return self.step_seconds[size] > 1.05 * min(self.step_seconds.values())
 
-    def sentence(self, count: int) -> str:
-        """What is advised for `count` trainings, and why."""
-        if self.best > 1:
-            size = self.stack_size(count)
-            tried = f" of {self.best}" if size != self.best else ""
-            gain = f"{self.gain(self.best):.2f} times as fast as one after another"
-            return f"stacks of {size}, {gain} in a trial{tried}"
-        others = [other for other in self.seconds if other > 1]
-        best = max(others, key=self.gain, default=1)
-        return f"not stacked: in a trial stacks of {best} were {self.gain(best):.2f} times as fast as one after another"
+    def describe(self, count: int) -> str:
+        """Return how `count` trainings will train and the measurement behind it, to follow "They train"."""
+        if self.max_size == 1:
+            return "one after another: memory has room for one at a time"
+        if self.best_size == 1:
+            stacks = [size for size in self.step_seconds if size > 1]
+            fastest = max(stacks, key=self.speedup)
+            speedup = f"{self.speedup(fastest):.2f} times as fast"
+            return f"one after another: in a trial, stacks of {fastest} were only {speedup}"
+        size, best = self.choose_size(count), self.best_size
+        speedup = f"{self.speedup(best):.2f} times as fast as one after another"
+        if size == best:
+            return f"in stacks of {size}: in a trial, this was {speedup}"
+        return f"in stacks of {size}: in a trial, stacks of {best} were {speedup}"
 
 
-def advise(tasks: Sequence[SegmentTask], budget: int, measure: Measure | None = None) -> Advice:
-    """Try stacks of `tasks`, which are of one shape, as far as they fit into `budget` bytes.
+def autotune(tasks: Sequence[SegmentTask], budget: int, measure: MeasureStep | None = None) -> StackTimings:
+    """Return the timings of stacks of `tasks`, measured with more and more members until they get slower.
 
-    `measure`: gives the seconds of a step of trainings; `step_seconds` by default.
+    Args:
+        tasks: Tasks of one shape.
+        budget: The memory that a stack may take, in bytes.
+        measure: The function that times a step; `measure_step` by default.
 
     Raises:
-        ValueError: not even one fits.
+        UserError: If not even one training fits into the budget.
     """
-    measure = measure or step_seconds
-    room = capacity(tasks, budget)
-    advice = Advice(seconds={}, room=room)
+    measure = measure or measure_step
+    timings = StackTimings(step_seconds={}, max_size=max_stack_size(tasks, budget))
+    sizes = [size for size in STACK_SIZES if size <= min(len(tasks), timings.max_size)]
     trainings: list[SegmentTraining] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in (1, *(size for size in SIZES if size <= min(len(tasks), room))):
-            trainings += copies(tasks[len(trainings) : size], Path(folder) / str(size))
-            advice.seconds[size] = measure(trainings) / size
-            if advice.is_past_best(size):
+        for size in (1, *sizes):
+            trainings += make_throwaway_copies(tasks[len(trainings) : size], Path(folder) / str(size))
+            timings.step_seconds[size] = measure(trainings) / size
+            if timings.is_past_best(size):
                 break
-    return advice
+    return timings
 
 
-def capacity(tasks: Sequence[SegmentTask], budget: int) -> int:
-    """How many of `tasks`, which are of one shape, fit into `budget` bytes.
+def max_stack_size(tasks: Sequence[SegmentTask], budget: int) -> int:
+    """Return how many trainings of the shape of `tasks` fit into `budget` bytes.
 
     Raises:
-        ValueError: not even one does.
+        UserError: If not even one fits.
     """
-    need = dry_run(tasks)
-    if need.capacity(budget) < 1:
+    memory = measure_memory(tasks)
+    size = memory.max_members(budget)
+    if size < 1:
         raise UserError(
-            f"one training of the pack needs {need.fixed + need.each:,} bytes, its budget is {budget:,}; "
-            "raise launch.pack_memory_gib, or train smaller networks or batches"
+            f"One training of the pack needs {memory.fixed_bytes + memory.member_bytes:,} bytes, but packs may take "
+            f"{budget:,}; raise launch.pack_memory_gib, or train smaller networks or batches"
         )
-    return need.capacity(budget)
+    return size
 
 
-def dry_run(tasks: Sequence[SegmentTask]) -> Need:
-    """The bytes of a step of stacks of these `tasks`, from two sizes of them: weights, gradients, state, activations."""
+def measure_memory(tasks: Sequence[SegmentTask]) -> StackMemory:
+    """Return the memory of stacks of `tasks`: weights, gradients, optimiser state and activations.
+
+    It is measured in stacks of two and three, whose difference is what one more training takes.
+    """
     peaks = []
     for size in (2, 3):
         with tempfile.TemporaryDirectory() as folder:
-            trainings = copies([tasks[number % len(tasks)] for number in range(size)], Path(folder))
-            stepping(trainings[:1])()  # what the first step of a process loads is nobody's alone
-            with LiveBytes() as live:
-                step = stepping(trainings)
+            trainings = make_throwaway_copies([tasks[number % len(tasks)] for number in range(size)], Path(folder))
+            make_step(trainings[:1])()  # Libraries load memory at a process's first step, which belongs to no stack.
+            with LiveBytesMode() as mode:
+                step = make_step(trainings)
                 step()
-                step()  # an optimiser's state is there from the first step on
-        peaks.append((size, live.peak))
-    return Need.through(*peaks)
+                step()  # The optimiser's state exists from the end of the first step.
+        peaks.append((size, mode.peak_bytes))
+    return StackMemory.fit(*peaks)
 
 
-def copies(tasks: Sequence[SegmentTask], folder: Path) -> list[SegmentTraining]:
-    """Trainings of `tasks`, in folders below `folder`, that nobody will miss."""
+def make_throwaway_copies(tasks: Sequence[SegmentTask], folder: Path) -> list[SegmentTraining]:
+    """Return a fresh training of each task, in a folder of its own below `folder`, that reads and leaves no weights."""
     trainings = []
     for number, task in enumerate(tasks):
-        own = folder / str(number)
-        endless = replace(task.train, epochs=_ENDLESS)
-        replace(task, train=endless, stored_input=None, stored_output=None, initial=None).write(own)
-        trainings.append(SegmentTraining(own, TrainingContext(own), PeakMemory()))
+        copy_folder = folder / str(number)
+        settings = replace(task.train, epochs=_MANY_EPOCHS)
+        replace(task, train=settings, stored_input=None, stored_output=None, initial=None).write(copy_folder)
+        trainings.append(SegmentTraining(copy_folder, TrainingContext(copy_folder), PeakMemory()))
     return trainings
 
 
-def stepping(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
-    """A function that does a step of `trainings`, stacked if there are several."""
+def make_step(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
+    """Return a function that does the next step of all `trainings`, which are stacked if there are several."""
     stack = Stack(trainings)
-    steps = [training.steps() for training in trainings]
+    iterators = [training.steps() for training in trainings]
 
     def step() -> None:
-        stack.step([next(each) for each in steps])
+        stack.step([next(iterator) for iterator in iterators])
 
     return step
 
 
-def step_seconds(trainings: Sequence[SegmentTraining]) -> float:
-    """Seconds of a step, the least of a few: whatever else the machine does only adds to it."""
-    step, device = stepping(trainings), trainings[0].device
-    for _ in range(_WARM_UP):
+def measure_step(trainings: Sequence[SegmentTraining]) -> float:
+    """Return the seconds of a step of `trainings`: the least of several, since other programs only add to it."""
+    step, device = make_step(trainings), trainings[0].device
+    for _ in range(_WARM_UP_STEPS):
         step()
-    spent: list[float] = []
-    while len(spent) < _LEAST or sum(spent) < _SECONDS:
+
+    seconds: list[float] = []
+    while len(seconds) < _MIN_STEPS or sum(seconds) < _MIN_SECONDS:
         started = time.perf_counter()
         step()
         synchronize(device)
-        spent.append(time.perf_counter() - started)
-    return min(spent)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

@@ -17,7 +17,7 @@ import torch
 
 from partrain.launch.worker import write_report
 from partrain.packs.stack import Stack, shape_of
-from partrain.packs.task import PackTask, check_members
+from partrain.packs.task import PackMember, PackTask, check_members
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
 from partrain.training.context import TrainingContext
@@ -98,12 +98,18 @@ class Pack:
 
     def admit(self) -> None:
         """Let trainings that wait begin, as many as there is room for."""
-        while self.waiting and self.capacity - len(self.members) >= min(self.task.room[self.waiting[0]], self.capacity):
+        while self.waiting and self.capacity - len(self.members) >= min(
+            self.task.members[self.waiting[0]].required_room, self.capacity
+        ):
             self.begin(self.waiting.pop(0))
+
+    def has_room_for(self, entry: PackMember) -> bool:
+        """Return whether a waiting member may start. One that requires more room than the pack has needs all of it."""
+        return self.capacity - len(self.members) >= min(entry.required_room, self.capacity)
 
     def begin(self, place: int) -> None:
         """Take up number `place` of the task's members where its own checkpoint is, if it is not done."""
-        name = self.task.members[place]
+        name = self.task.members[place].folder
         folder = (self.folder / name).resolve()
         if (folder / ERROR_FILE).exists():
             self.failures[name] = checkpoint.read_json(folder / ERROR_FILE)["message"]
@@ -113,8 +119,8 @@ class Pack:
         except (ValueError, OSError) as error:
             self.fail(name, folder, error)
             return
-        training.pause_after = self.task.pauses[place]
-        member = Member(training, name, self.task.stack_sizes[place])
+        training.pause_after = self.task.members[place].pause_after
+        member = Member(training, name, self.task.members[place].stack_size)
         if member.next is None:
             self.conclude(member)
         else:
@@ -156,13 +162,17 @@ class Pack:
 
     def join(self, folder: Path, pause: int | None = None) -> None:
         """Let the training in `folder` begin as soon as there is room, stacked with those of its shape."""
-        check_members([*((self.folder / name).resolve() for name in self.task.members), folder.resolve()])
+        check_members([*self.task.member_folders(self.folder), folder.resolve()])
         self.task = replace(
             self.task,
-            members=[*self.task.members, os.path.relpath(folder, self.folder)],
-            pauses=[*self.task.pauses, pause],
-            stack_sizes=[*self.task.stack_sizes, max(self.task.stack_sizes)],
-            room=[*self.task.room, 1],
+            members=[
+                *self.task.members,
+                PackMember(
+                    folder=os.path.relpath(folder, self.folder),
+                    pause_after=pause,
+                    stack_size=max(member.stack_size for member in self.task.members),
+                ),
+            ],
         )
         self.task.write(self.folder)
         self.waiting.append(len(self.task.members) - 1)
@@ -218,7 +228,9 @@ class Pack:
         for member in members:
             member.training.save_checkpoint()
             self.drop(member)
-        self.waiting = sorted([self.task.members.index(member.name) for member in members] + self.waiting)
+        self.waiting = sorted(
+            [self.task.members.index(self.task.member(member.name)) for member in members] + self.waiting
+        )
         self.capacity = len(self.members)
 
     # ---- checkpoint
@@ -250,14 +262,14 @@ class Pack:
             return
         self.capacity = held["capacity"]
         for place, each in enumerate(held["members"]):
-            number = self.task.members.index(each["name"])
+            number = self.task.members.index(self.task.member(each["name"]))
             prefix = f"{place}."
             own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             training = SegmentTraining((self.folder / each["name"]).resolve(), self.context, self.memory, resume=False)
             training.load_state({n: t.to(training.device) for n, t in own.items()}, each["progress"])
-            training.pause_after = self.task.pauses[number]
+            training.pause_after = self.task.members[number].pause_after
             self.waiting.remove(number)
-            self.members.append(Member(training, each["name"], self.task.stack_sizes[number]))
+            self.members.append(Member(training, each["name"], self.task.members[number].stack_size))
 
 
 def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:

@@ -1,14 +1,14 @@
-"""Which processes train many tasks: packs of those that are to be stacked, and the others.
+"""Divides trainings among processes: packs of those that are stacked, and a process for each of the others.
 
-Tasks are stacked by device and shape, as far as stacking pays. What is packed with what decides the last bits of the
-result, so it is written down (packs.json in a folder of its own) before the first step: called again on the same folder,
-the same packs go on.
+Trainings are stacked by device and shape, as far as stacking pays. Which trainings share a pack decides the last bits of
+their results. The packs are therefore written to disk before the first step, and a run that resumes uses them again.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from json import dumps, loads
 from pathlib import Path
@@ -20,9 +20,9 @@ from partrain.device import free_bytes, num_cores
 from partrain.launch.job import Job
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import Chain, network_settings_from_dict
-from partrain.packs.autotune import Advice, Measure, advise, capacity
+from partrain.packs.autotune import MeasureStep, StackTimings, autotune, max_stack_size, measure_step
 from partrain.packs.graph import structure
-from partrain.packs.task import PackTask
+from partrain.packs.task import PackMember, PackTask
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_LIST
 from partrain.training.optimization import resolve_precision
@@ -30,193 +30,239 @@ from partrain.training.task import SegmentTask
 
 _ENGINE = "partrain.packs.pack"
 
-# as for one training (`launch.job`), but a stack's temporaries are M times as large; glibc takes no more than 32 MiB
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+"""Environment variables of glibc's allocator for packs, in bytes; see `launch.job.ALLOCATOR` for single trainings.
 
-Known = dict[Hashable, Advice]  # by shape: what trials have told already
+A stack's temporary tensors are M times as large as a training's. glibc takes no mmap threshold above 32 MiB.
+"""
 
-
-class Work:
-    """Trainings to be done, by task folder: their tasks, `names` for people, `costs` in any unit, `pauses` if any."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[Path, SegmentTask] = {}
-        self.names: dict[Path, str] = {}
-        self.costs: dict[Path, float] = {}
-        self.pauses: dict[Path, int | None] = {}
-
-    def add(self, folder: Path, task: SegmentTask, name: str, cost: float, pause: int | None = None) -> None:
-        self.tasks[folder], self.names[folder], self.costs[folder] = task, name, cost
-        self.pauses[folder] = pause
+TimingCache = dict[Hashable, StackTimings]
+"""Measured timings by shape."""
 
 
-def processes(
-    work: Work,
-    settings: LaunchSettings,
-    folder: Path,
-    show: bool,
-    queue: bool = False,
-    known: Known | None = None,
-) -> list[Job]:
-    """A job for every pack, and one for every other training, or with `queue` as many as run at once for all of those.
+@dataclass(frozen=True, kw_only=True)
+class PendingTraining:
+    """A training that is to run until its end or its pause."""
 
-    `folder`: for the packs. `show`: what is advised. `known`: see `group`.
-
-    Raises:
-        ValueError: a training does not fit into the memory that packs may take.
-    """
-    plan = folder / PACK_LIST
-    if plan.exists():
-        packs = [folder / name for name in checkpoint.read_json(plan)]
-    elif settings.pack == "never" and not queue:
-        packs = []
-    else:
-        packs = _write_packs(work, settings, folder, show, queue, known)
-        checkpoint.write_json(plan, [pack.name for pack in packs])
-    jobs, left = [], dict(work.tasks)
-    for pack in packs:
-        members = [(pack / name).resolve() for name in PackTask.read(pack).members]
-        held = {member: work.names[member] for member in members if left.pop(member, None)}
-        if held:
-            device = work.tasks[next(iter(held))].device
-            jobs.append(pack_job(pack, held, device, sum(work.costs[member] for member in held)))
-    return jobs + [Job(path, work.names[path], task.device, work.costs[path]) for path, task in left.items()]
+    folder: Path
+    task: SegmentTask
+    name: str
+    """The name that messages give it."""
+    cost: float
+    """Its amount of computation, in a unit that all trainings of a plan share."""
+    pause_after: int | None = None
+    """The epoch after which it pauses, or None if it trains to its end."""
 
 
-def pack_job(pack: Path, members: dict[Path, str], device: str, cost: float) -> Job:
-    """The process that trains `members`, folders and names, as the task in the folder `pack` says."""
-    return Job(pack, f"pack of {len(members)}", device, cost, _ENGINE, ALLOCATOR, members)
+@dataclass(frozen=True)
+class ShapeGroup:
+    """Trainings of one shape on one device, and in how large stacks they train."""
+
+    trainings: Sequence[PendingTraining]
+    stack_size: int
+    """How many are stacked at most; 1 if none are."""
+    timings: StackTimings | None = None
+    """The measurement that the stack size follows, if there was one."""
 
 
-def _write_packs(
-    work: Work, settings: LaunchSettings, folder: Path, show: bool, queue: bool, known: Known | None
-) -> list[Path]:
-    """The folders of the packs that are made of `work`."""
-    stacked: dict[str, list[Group]] = defaultdict(list)
-    single: dict[str, dict[Path, SegmentTask]] = defaultdict(dict)
-    for found in group(work.tasks, settings, known):
-        first, task = next(iter(found.tasks.items()))
-        if show and found.advice is not None:
-            others = len(found.tasks) - 1
-            console.print(
-                f"{work.names[first]} and {others} more of its shape: {found.advice.sentence(len(found.tasks))}",
-                markup=False,
-            )
-        if found.stack_size > 1:
-            stacked[task.device].append(found)
-        else:
-            single[task.device] |= found.tasks
-    packs = {device.replace(":", ""): groups for device, groups in stacked.items()}
-    if queue:
-        for device, tasks in single.items():
-            for number, part in enumerate(_dealt(tasks, at_once(device, settings))):
-                packs[f"{device.replace(':', '')}-{number}"] = [Group(part, 1)]
-    for name, groups in packs.items():
-        write_pack(folder / name, groups, work.pauses)
-    return [folder / name for name in packs]
+@dataclass(frozen=True, kw_only=True)
+class PackPlanner:
+    """A planner that turns trainings into jobs, each a process that trains a pack or a single training."""
+
+    settings: LaunchSettings
+    folder: Path
+    """The folder for the packs and for packs.json, the list of their names."""
+    one_process_per_core: bool = False
+    """Whether trainings that are not stacked share as many processes as run at once, instead of one each."""
+    show_timings: bool = False
+    """Whether to print, for each shape that was measured, how its trainings will train."""
+    timings: TimingCache = field(default_factory=dict)
+    """Timings measured so far. Shapes in it are not measured again, and new ones are added."""
+    measure: MeasureStep = measure_step
+    """The function that times a step of a stack."""
+
+    def plan(self, trainings: Sequence[PendingTraining]) -> list[Job]:
+        """Return a job for every pack with a pending member, then one for every training in no pack.
+
+        Raises:
+            UserError: If a training does not fit into the memory that packs may take.
+        """
+        pending = {training.folder: training for training in trainings}
+        jobs = []
+        for pack_folder in self.read_or_write_packs(trainings):
+            folders = PackTask.read(pack_folder).member_folders(pack_folder)
+            members = [pending.pop(folder) for folder in folders if folder in pending]
+            if members:
+                jobs.append(pack_job(pack_folder, members))
+        return jobs + [Job(each.folder, each.name, each.task.device, each.cost) for each in pending.values()]
+
+    def read_or_write_packs(self, trainings: Sequence[PendingTraining]) -> list[Path]:
+        """Return the folders of the packs that were written before, or else write packs of `trainings`."""
+        path = self.folder / PACK_LIST
+        if path.exists():
+            return [self.folder / name for name in checkpoint.read_json(path)]
+        if self.settings.pack == "never" and not self.one_process_per_core:
+            return []
+        packs = self.divide(trainings)
+        for name, groups in packs.items():
+            write_pack(self.folder / name, groups)
+        checkpoint.write_json(path, list(packs))
+        return [self.folder / name for name in packs]
+
+    def divide(self, trainings: Sequence[PendingTraining]) -> dict[str, list[ShapeGroup]]:
+        """Return the groups of each pack, by the pack's name."""
+        stacked: dict[str, list[ShapeGroup]] = defaultdict(list)
+        single: dict[str, list[PendingTraining]] = defaultdict(list)
+        for group in self.group_by_shape(trainings):
+            self.print_timings(group)
+            device = group.trainings[0].task.device
+            if group.stack_size > 1:
+                stacked[device].append(group)
+            else:
+                single[device] += group.trainings
+
+        packs = {_folder_name(device): groups for device, groups in stacked.items()}
+        if self.one_process_per_core:
+            for device, remaining in single.items():
+                for number, share in enumerate(_deal_out(remaining, num_processes(device, self.settings))):
+                    packs[f"{_folder_name(device)}-{number}"] = [ShapeGroup(share, 1)]
+        return packs
+
+    def print_timings(self, group: ShapeGroup) -> None:
+        """Print how the trainings of a group will train, if that was measured and is to be shown."""
+        if not self.show_timings or group.timings is None:
+            return
+        count = len(group.trainings)
+        which = f"{group.trainings[0].name} and {count - 1} more of the same shape"
+        console.print(f"{which} train {group.timings.describe(count)}", markup=False)
+
+    def group_by_shape(self, trainings: Sequence[PendingTraining]) -> list[ShapeGroup]:
+        """Return `trainings` grouped by shape, each group with the stack size that the settings ask for.
+
+        Raises:
+            UserError: If one training of a group does not fit into the memory that packs may take.
+        """
+        trainings_by_shape: dict[Hashable, list[PendingTraining]] = defaultdict(list)
+        for training in trainings:
+            trainings_by_shape[_shape(training)].append(training)
+        return [self.size_group(shape, members) for shape, members in trainings_by_shape.items()]
+
+    def size_group(self, shape: Hashable, trainings: Sequence[PendingTraining]) -> ShapeGroup:
+        """Return the group of all `trainings` of a shape, with the size of their stacks."""
+        if self.settings.pack == "never" or len(trainings) == 1:
+            return ShapeGroup(trainings, 1)
+        tasks = [training.task for training in trainings]
+        budget = pack_budget(tasks[0].device, self.settings)
+        with _threads_of(self.settings):
+            if self.settings.pack == "always":
+                return ShapeGroup(trainings, min(len(tasks), max_stack_size(tasks, budget)))
+            timings = self.timings[shape].restrict_to(len(tasks)) if shape in self.timings else None
+            if timings is None:
+                timings = self.timings[shape] = autotune(tasks, budget, self.measure)
+            return ShapeGroup(trainings, timings.choose_size(len(tasks)), timings)
 
 
-def at_once(device: str, settings: LaunchSettings) -> int:
-    """How many processes train side by side on `device`."""
+# ---- jobs and packs
+
+
+def pack_job(pack_folder: Path, members: Sequence[PendingTraining]) -> Job:
+    """Return the process that trains `members` as the task in `pack_folder` describes."""
+    return Job(
+        pack_folder,
+        f"pack of {len(members)}",
+        members[0].task.device,
+        sum(member.cost for member in members),
+        _ENGINE,
+        ALLOCATOR,
+        {member.folder: member.name for member in members},
+    )
+
+
+def write_pack(pack_folder: Path, groups: Sequence[ShapeGroup]) -> None:
+    """Write the task of a pack of `groups`, which start one after another, with one stack under way at a time."""
+    members: list[PackMember] = []
+    capacity = 1
+    for group in groups:
+        size = _balanced_size(len(group.trainings), group.stack_size)
+        capacity = max(capacity, size)
+        members += _pack_members(pack_folder, group.trainings, size)
+    PackTask(members=members, capacity=capacity).write(pack_folder)
+
+
+def _pack_members(pack_folder: Path, trainings: Sequence[PendingTraining], stack_size: int) -> Iterator[PackMember]:
+    """Yield the entries of trainings of one shape; the first waits until there is room for a whole stack."""
+    for number, training in enumerate(trainings):
+        yield PackMember(
+            folder=os.path.relpath(training.folder, pack_folder),
+            pause_after=training.pause_after,
+            stack_size=stack_size,
+            required_room=stack_size if number == 0 else 1,
+        )
+
+
+def _balanced_size(count: int, largest: int) -> int:
+    """Return the size at which `count` trainings make the fewest stacks of at most `largest`, all about equally large."""
+    num_stacks = -(-count // largest)
+    return -(-count // num_stacks)
+
+
+def num_processes(device: str, settings: LaunchSettings) -> int:
+    """Return how many processes train side by side on `device`."""
     if device != "cpu":
         return 1
     return max(1, num_cores() // settings.threads) if isinstance(settings.threads, int) else num_cores()
 
 
-def _dealt(tasks: Mapping[Path, SegmentTask], hands: int) -> Sequence[Mapping[Path, SegmentTask]]:
-    """`tasks` dealt out like cards, none of the hands empty."""
-    items = list(tasks.items())
-    return [dict(items[number::hands]) for number in range(min(hands, len(items)))]
+def _deal_out(trainings: Sequence[PendingTraining], num_shares: int) -> list[Sequence[PendingTraining]]:
+    """Return `trainings` dealt out in turn, like cards, to `num_shares` shares or fewer, so that none is empty."""
+    return [trainings[number::num_shares] for number in range(min(num_shares, len(trainings)))]
 
 
-# ---- what is stacked with what
+def _folder_name(device: str) -> str:
+    """Return the name of the folder of a device's pack, such as cuda0."""
+    return device.replace(":", "")
 
 
-@dataclass(frozen=True)
-class Group:
-    """Tasks of one shape on one device, by folder, and how many of them are to be stacked (1: none)."""
-
-    tasks: Mapping[Path, SegmentTask]
-    stack_size: int
-    advice: Advice | None = None
+# ---- shapes and memory
 
 
-def group(
-    tasks: Mapping[Path, SegmentTask],
-    settings: LaunchSettings,
-    known: Known | None = None,
-    measure: Measure | None = None,
-) -> list[Group]:
-    """Put `tasks` into groups, and see for each whether stacking pays, as far as `settings.pack` asks for it.
+def _shape(training: PendingTraining) -> Hashable:
+    """Return what trainings must have in common to be stacked, as far as their tasks determine it.
 
-    What trials tell is added to `known`, and what is known is not tried again. `measure`: see `advise`.
-
-    Raises:
-        ValueError: one training of a group does not fit into the memory that packs may take.
+    A compiled training is stacked with no other, nor is one with projections or with weights that modules share.
     """
-    shapes: dict[Hashable, dict[Path, SegmentTask]] = defaultdict(dict)
-    for folder, task in tasks.items():
-        shapes[_shape(folder, task)][folder] = task
-    known = {} if known is None else known
-    return [_sized(shape, same, settings, known, measure) for shape, same in shapes.items()]
-
-
-def _shape(folder: Path, task: SegmentTask) -> Hashable:
-    """What tasks must have in common to be stacked, as far as it can be told before they are built."""
+    task = training.task
     precision = resolve_precision(task.train.precision, torch.device(task.device))
-    structure = _structure(dumps(task.network), tuple(task.image_shape), task.num_classes, task.start, task.stop)
-    own = folder if task.train.compile or task.projections or structure is None else None
-    return structure, task.train.batch_size, precision, task.device, own
+    network = _structure(dumps(task.network), tuple(task.image_shape), task.num_classes, task.start, task.stop)
+    is_unique = task.train.compile or task.projections or network is None
+    unique = training.folder if is_unique else None
+    return network, task.train.batch_size, precision, task.device, unique
 
 
 @cache
 def _structure(
-    network: str, image_shape: tuple[int, ...], classes: int, start: str | None, stop: str | None
+    network: str, image_shape: tuple[int, ...], num_classes: int, start: str | None, stop: str | None
 ) -> Hashable | None:
-    chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, classes)
+    """Return the structure of the segment between two cuts of a network, which is given by its settings as JSON."""
+    chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, num_classes)
     cuts = {cut.name: cut for cut in chain.cuts}
     return structure(chain.extract_segment(cuts.get(start or ""), cuts.get(stop or "")))
 
 
-def _sized(
-    shape: Hashable,
-    tasks: Mapping[Path, SegmentTask],
-    settings: LaunchSettings,
-    known: Known,
-    measure: Measure | None,
-) -> Group:
-    if settings.pack == "never" or len(tasks) == 1:
-        return Group(tasks, 1)
-    first = next(iter(tasks.values()))
-    budget = settings.pack_memory_gib
-    allowed = free_bytes(torch.device(first.device)) if budget is None else int(budget * 2**30)
-    before = torch.get_num_threads()
+def pack_budget(device: str, settings: LaunchSettings) -> int:
+    """Return how many bytes of `device` a pack may take: those that the settings allow, or else all that are free."""
+    if settings.pack_memory_gib is None:
+        return free_bytes(torch.device(device))
+    return int(settings.pack_memory_gib * 2**30)
+
+
+@contextmanager
+def _threads_of(settings: LaunchSettings) -> Iterator[None]:
+    """Compute with as many threads as a process of these settings has, for as long as the context is open."""
+    num_threads = torch.get_num_threads()
     try:
         if isinstance(settings.threads, int):
             torch.set_num_threads(settings.threads)
-        if settings.pack == "always":
-            return Group(tasks, min(len(tasks), capacity(list(tasks.values()), allowed)))
-        advice = known[shape].among(len(tasks)) if shape in known else None
-        if advice is None:
-            advice = known[shape] = advise(list(tasks.values()), allowed, measure)
-        return Group(tasks, advice.stack_size(len(tasks)), advice)
+        yield
     finally:
-        torch.set_num_threads(before)
-
-
-def _even(count: int, size: int) -> int:
-    """Of stacks of `count` trainings, none larger than `size`, none much smaller than another."""
-    return -(-count // -(-count // size))
-
-
-def write_pack(folder: Path, groups: Sequence[Group], pauses: Mapping[Path, int | None]) -> None:
-    """Write the task of a pack of `groups`: one shape after another, as many trainings at once as are stacked."""
-    paths = [path for each in groups for path in each.tasks]
-    sizes = [_even(len(each.tasks), each.stack_size) for each in groups]
-    PackTask(
-        members=[os.path.relpath(path, folder) for path in paths],
-        pauses=[pauses.get(path) for path in paths],
-        stack_sizes=[size for each, size in zip(groups, sizes, strict=True) for _ in each.tasks],
-        room=[room for each, size in zip(groups, sizes, strict=True) for room in (size, *[1] * (len(each.tasks) - 1))],
-        capacity=max(sizes),
-    ).write(folder)
+        torch.set_num_threads(num_threads)

@@ -1,9 +1,9 @@
-"""A pack's task: which trainings it holds, as plain data in the pack's own folder."""
+"""The task of a pack: the trainings it holds, as plain data in pack.json in the pack's own folder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from partrain.errors import UserError
 from partrain.storage import checkpoint
@@ -12,50 +12,86 @@ from partrain.training.task import SegmentTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackTask:
-    """`members`: the task folders, relative to the pack's. `pauses`: after which epoch each pauses (None: it does not).
+class PackMember:
+    """The entry of one training in a pack's task."""
 
-    `stack_sizes`: how many of each one's shape are stacked at most, 1 where stacking does not pay. `capacity`: how many
-    trainings are under way at once. `room`: how many more there must be room for when each begins, so that a shape begins
-    as a whole stack and not one by one.
+    folder: str
+    """The training's folder, relative to the pack's."""
+    pause_after: int | None = None
+    """The epoch after which the training pauses, or None if it trains to its end."""
+    stack_size: int
+    """How many trainings of its shape are stacked at most; 1 where stacking does not pay."""
+    required_room: int = 1
+    """How many more trainings the pack must have room for when this one starts.
+
+    The first training of a shape requires room for a whole stack, so that a shape does not start one by one.
     """
 
-    members: list[str]
-    pauses: list[int | None]
-    stack_sizes: list[int]
-    room: list[int]
+
+@dataclass(frozen=True, kw_only=True)
+class PackTask:
+    """The task of a pack: its members, in the order in which they start, and how many train at once."""
+
+    members: list[PackMember]
     capacity: int
+    """How many members train at once."""
+
+    def member(self, folder: str) -> PackMember:
+        """Return the member whose folder, relative to the pack's, is `folder`."""
+        return next(member for member in self.members if member.folder == folder)
+
+    def member_folders(self, pack_folder: Path) -> list[Path]:
+        """Return the absolute folders of the members of the pack in `pack_folder`, in their order."""
+        return [(pack_folder / member.folder).resolve() for member in self.members]
 
     def check_folder(self, folder: Path) -> None:
-        """Raise `ValueError` where `folder` holds a pack of other members."""
+        """Raise `UserError` if `folder` holds a pack of other trainings."""
         path = folder / PACK_FILE
-        if path.exists() and self.read(folder).members != self.members:
-            raise UserError(f"{path} is of a pack of other tasks; give the same ones, or take a new folder")
+        if not path.exists():
+            return
+        if [member.folder for member in self.read(folder).members] != [member.folder for member in self.members]:
+            raise UserError(f"{path} belongs to a pack of other tasks; give the same tasks, or choose a new folder")
 
     def write(self, folder: Path) -> None:
-        checkpoint.write_json(folder / PACK_FILE, asdict(self))
+        """Write the task to pack.json in `folder`.
+
+        The file holds one list for each field of the members, as it did when packs were first written.
+        """
+        values = {
+            "members": [member.folder for member in self.members],
+            "pauses": [member.pause_after for member in self.members],
+            "stack_sizes": [member.stack_size for member in self.members],
+            "room": [member.required_room for member in self.members],
+            "capacity": self.capacity,
+        }
+        checkpoint.write_json(folder / PACK_FILE, values)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        known = {field.name for field in fields(cls)}  # packs that were begun by version 0.1 say more
-        values = checkpoint.read_json(folder / PACK_FILE)
-        return cls(**{name: value for name, value in values.items() if name in known})
+        """Return the task in `folder`. Keys that version 0.1 wrote besides are passed over."""
+        values: dict[str, Any] = checkpoint.read_json(folder / PACK_FILE)
+        columns = zip(values["members"], values["pauses"], values["stack_sizes"], values["room"], strict=True)
+        members = [
+            PackMember(folder=name, pause_after=pause_after, stack_size=stack_size, required_room=required_room)
+            for name, pause_after, stack_size, required_room in columns
+        ]
+        return cls(members=members, capacity=values["capacity"])
 
 
-def check_members(folders: Sequence[Path]) -> list[SegmentTask]:
-    """The tasks in `folders`, which are to be trained in one pack.
+def check_members(folders: Sequence[Path]) -> None:
+    """Raise `UserError` unless `folders` hold tasks, each named once, that can train in one pack.
 
     Raises:
-        ValueError: there is none, one is named twice, one is no task, or they are on different devices.
+        UserError: If there is no folder, one is named twice, one holds no task, or the tasks are on several devices.
     """
     if not folders:
-        raise UserError("a pack needs at least one task, there is none")
+        raise UserError("A pack needs at least one task, and none was given")
     for number, folder in enumerate(folders):
         if folder in folders[:number]:
-            raise UserError(f"{folder} is named twice; a task can be in a pack once")
-    tasks = [SegmentTask.read(folder) for folder in folders]
-    devices = {task.device: folder for task, folder in zip(tasks, folders, strict=True)}
-    if len(devices) > 1:
-        (one, first), (other, second), *_ = devices.items()
-        raise UserError(f"{first} is on {one}, {second} on {other}: a pack is on one device; make a pack for each")
-    return tasks
+            raise UserError(f"{folder} is named twice; name each task of a pack once")
+    folder_by_device = {SegmentTask.read(folder).device: folder for folder in folders}
+    if len(folder_by_device) > 1:
+        (one, first), (other, second), *_ = folder_by_device.items()
+        raise UserError(
+            f"{first} is on {one}, {second} on {other}: a pack trains on one device; make a pack for each device"
+        )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackTask, check_members
+from partrain.packs.task import PackMember, PackTask, check_members
 
 
 def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
@@ -25,10 +25,7 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
     check_members(folders)
     count = len(folders)
     task = PackTask(
-        members=[os.path.relpath(each, folder) for each in folders],
-        pauses=[None] * count,
-        stack_sizes=[count] * count,
-        room=[1] * count,
+        members=[PackMember(folder=os.path.relpath(path, folder), stack_size=count) for path in folders],
         capacity=count,
     )
     task.check_folder(folder)

@@ -14,7 +14,7 @@ from partrain.data import Dataset
 from partrain.launch.group import launch_group
 from partrain.launch.job import Job
 from partrain.launch.placement import place_whole
-from partrain.packs.planner import Work
+from partrain.packs.planner import PendingTraining
 from partrain.partition.plan import Plan
 from partrain.report.console_tables import print_plan, print_results
 from partrain.runs.jobs import train_work
@@ -127,8 +127,7 @@ def recover(settings: RunSettings, task: SegmentTask, folder: Path, show: bool) 
     """Train the stitched network end to end for a few epochs: the same loop, without a cut; returns the seconds."""
     with timed(folder / RECOVERY) as seconds:
         if not is_finished(folder / RECOVERY):
-            work = Work()
-            work.add(folder / RECOVERY, task, "recovery", cost=1.0)
+            work = [PendingTraining(folder=folder / RECOVERY, task=task, name="recovery", cost=1.0)]
             whole = replace(settings.launch, pack="never")
             train_work(work, whole, folder / whole.subfolder / RECOVERY, show, advise=False)
     return seconds()

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from partrain.launch.settings import LaunchSettings
-from partrain.packs.planner import Work
+from partrain.packs.planner import PendingTraining
 from partrain.runs.jobs import train_work
 from partrain.runs.prepare import PreparedRun
 from partrain.storage import checkpoint
@@ -24,17 +24,17 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs:
         train_work(work, settings, packs / str(number), show, advise=show)
 
 
-def stages(runs: Sequence[PreparedRun]) -> list[Work]:
+def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
     """What is to be trained at once, one stage after another; those that are done are empty."""
-    found: list[Work] = []
+    found: list[list[PendingTraining]] = []
     for run in runs:
         in_turn = run.settings.schedule.name == "sequential"
         for job in run.segments_left():
             task = run.tasks[segment_name(int(job.folder.name))]
             stage = task.index if in_turn else 0
-            found += [Work() for _ in range(stage + 1 - len(found))]
+            found += [[] for _ in range(stage + 1 - len(found))]
             name = f"{run.folder.name}, {job.name}" if len(runs) > 1 else job.name
-            found[stage].add(job.folder, task, name, job.cost)
+            found[stage].append(PendingTraining(folder=job.folder, task=task, name=name, cost=job.cost))
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partrain.device import synchronize
-from partrain.packs.capacity import LiveBytes
+from partrain.packs.capacity import LiveBytesMode
 from partrain.shards.device_model import DeviceModel
 from partrain.shards.layout import Layout, Place, aligned
 from partrain.shards.memory import copy_bytes
@@ -108,9 +108,9 @@ def profile_step(
         work = [0] * len(shards)
         for position in range(num_units(len(shards))):
             shard = unit_at(0, 0, position, len(shards)).shard
-            live = LiveBytes()
+            live = LiveBytesMode()
             rehearsal.unit(position, around=lambda live=live: live)  # type: ignore[misc]
-            work[shard] = max(work[shard], live.peak)
+            work[shard] = max(work[shard], live.peak_bytes)
     outputs = tuple(_place(rehearsal.outputs[number]) for number in range(len(shards) - 1))
     gradients = tuple(
         _place(rehearsal.gradients[number], begin=aligned(output.num_bytes)) for number, output in enumerate(outputs)

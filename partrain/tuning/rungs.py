@@ -13,7 +13,7 @@ from partrain.data import Dataset
 from partrain.data.batches import shared_training_images
 from partrain.errors import JobFailed
 from partrain.launch.placement import place_whole
-from partrain.packs.planner import Known, Work
+from partrain.packs.planner import PendingTraining, TimingCache
 from partrain.runs.jobs import train_work
 from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
 from partrain.runs.run import complete
@@ -40,7 +40,7 @@ class RungTrainer:
         count = len(dataset.train)
         self.num_images = count - settings.held_out(count)
         self._prepared: dict[int, PreparedRun] = {}
-        self._known: Known = {}  # what was tried in one wave is not tried again in the next
+        self._timings: TimingCache = {}  # what was tried in one wave is not tried again in the next
 
     def prepared(self, trial: Trial) -> PreparedRun:
         if trial.index not in self._prepared:
@@ -50,20 +50,25 @@ class RungTrainer:
         return self._prepared[trial.index]
 
     def train(self, trials: Sequence[Trial]) -> dict[int, str]:
-        work = Work()
+        work: list[PendingTraining] = []
         for trial in trials:
             run = self.prepared(trial)
             for job in run.segments_left():
                 if not _is_there(job.folder, trial.epochs):
                     name = f"configuration {trial.index}, {job.name}"
                     task = run.tasks[segment_name(int(job.folder.name))]
-                    work.add(job.folder, task, name, job.cost, trial.epochs)
+                    pending = PendingTraining(
+                        folder=job.folder, task=task, name=name, cost=job.cost, pause_after=trial.epochs
+                    )
+                    work.append(pending)
         folder = trials[0].folder.parents[1] / self.launch.subfolder / _name(trials)
         try:
-            train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, known=self._known)
+            train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, timings=self._timings)
         except JobFailed:
-            for path, pause in work.pauses.items():
-                if not (path / ERROR_FILE).exists() and not _is_there(path, pause or 0):
+            for pending in work:
+                if not (pending.folder / ERROR_FILE).exists() and not _is_there(
+                    pending.folder, pending.pause_after or 0
+                ):
                     raise  # of a process, not of a configuration
         return {trial.index: reason for trial in trials if (reason := self.failure(trial))}
 

@@ -1,4 +1,4 @@
-"""Helpers: small trainings that can be packed, and packs of them."""
+"""Helpers that describe small trainings and make packs of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackTask
+from partrain.packs.task import PackMember, PackTask
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
 from partrain.training.optimization import TrainSettings
@@ -16,6 +16,7 @@ TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp64", early_
 
 
 def settings_of(**changed: Any) -> RunSettings:
+    """Return the settings of a small run, with `changed` in place of the defaults."""
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32),
         "train": TRAIN,
@@ -25,13 +26,18 @@ def settings_of(**changed: Any) -> RunSettings:
     return RunSettings(**{**defaults, **changed})
 
 
-def make_pack(folder: Path, members: Sequence[Path], stack_size: int = 99, **changed: Any) -> Pack:
+def make_pack(
+    folder: Path,
+    folders: Sequence[Path],
+    stack_size: int = 99,
+    pauses: Sequence[int | None] | None = None,
+    capacity: int | None = None,
+) -> Pack:
+    """Return a pack in `folder` of the trainings in `folders`, by default all at once until their end."""
     folder.mkdir(exist_ok=True)
-    count = len(members)
-    values: dict[str, Any] = {
-        "pauses": [None] * count,
-        "stack_sizes": [stack_size] * count,
-        "room": [1] * count,
-        "capacity": count,
-    }
-    return Pack(folder, PackTask(members=[str(member) for member in members], **values | changed))
+    pauses = pauses or [None] * len(folders)
+    members = [
+        PackMember(folder=str(path), pause_after=pause_after, stack_size=stack_size)
+        for path, pause_after in zip(folders, pauses, strict=True)
+    ]
+    return Pack(folder, PackTask(members=members, capacity=capacity or len(folders)))

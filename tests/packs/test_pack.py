@@ -158,15 +158,15 @@ def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
     for folder in alone:
         train(folder)
-    tried, observe = [], Stack.observe
+    tried, update_metrics = [], Stack.update_metrics
 
     def short_of_memory(stack: Stack, *arguments: object) -> None:
         tried.append(len(stack.trainings))
         if tried[-1] > 2 and len(tried) > 3:  # not in the first steps: what was done before must stay
             raise torch.OutOfMemoryError("out of memory")
-        observe(stack, *arguments)  # type: ignore[arg-type]
+        update_metrics(stack, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Stack, "observe", short_of_memory)
+    monkeypatch.setattr(Stack, "update_metrics", short_of_memory)
     assert make_pack(tmp_path / "pack", packed).run()
     assert tried[:6] == [5, 5, 5, 5, 3, 2]
     assert max(tried[6:]) == 2
@@ -192,19 +192,21 @@ def test_models_are_ordinary_modules_and_checkpoints(small: Dataset, tmp_path: P
 
 def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [settings_of()])
-    with pytest.raises(ValueError, match=r"^a pack needs at least one task, there is none$"):
+    with pytest.raises(ValueError, match=r"^A pack needs at least one task, and none was given$"):
         partrain.unify([], tmp_path / "unified")
-    with pytest.raises(ValueError, match=r"is named twice; a task can be in a pack once$"):
+    with pytest.raises(ValueError, match=r"is named twice; name each task of a pack once$"):
         partrain.unify([folders[0], folders[0]], tmp_path / "unified")
     with pytest.raises(ValueError, match=r"is no segment's folder: it has no task.json$"):
         partrain.unify([folders[0], tmp_path], tmp_path / "unified")
     task = checkpoint.read_json(folders[0] / "task.json")
     checkpoint.write_json(tmp_path / "gpu/task.json", task | {"device": "cuda:0"})
-    with pytest.raises(ValueError, match=r"is on cpu, .*gpu on cuda:0: a pack is on one device; make a pack for each$"):
+    with pytest.raises(
+        ValueError, match=r"is on cpu, .*gpu on cuda:0: a pack trains on one device; make a pack for each device$"
+    ):
         partrain.unify([folders[0], tmp_path / "gpu"], tmp_path / "unified")
     assert not (tmp_path / "unified").exists()
     partrain.unify(folders, tmp_path / "unified")
     other = write_tasks(tmp_path / "other", small, [settings_of()])
-    refused = r"/unified/pack\.json is of a pack of other tasks; give the same ones, or take a new folder$"
+    refused = r"/unified/pack\.json belongs to a pack of other tasks; give the same tasks, or choose a new folder$"
     with pytest.raises(ValueError, match=refused):
         partrain.unify(other, tmp_path / "unified")

@@ -15,7 +15,7 @@ from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.networks import MLPSettings
-from partrain.packs.capacity import LiveBytes
+from partrain.packs.capacity import LiveBytesMode
 from partrain.shards.device_model import DeviceModel
 from partrain.shards.device_worker import Worker
 from partrain.shards.host import HostMemory
@@ -106,12 +106,12 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
     wire.inbox += [AddModel(number, host_model.spec) for number, host_model in enumerate(host_models)]
     do_step(worker, wire, host_models)
     worker.memory.residents.clear()  # so that all that is there is seen to come
-    with LiveBytes(ignored=in_host_memory(worker)) as live:  # is not the device's
+    with LiveBytesMode(ignored=in_host_memory(worker)) as live:  # is not the device's
         do_step(worker, wire, host_models)
     kept = (
         sum(len(host_model.versions) - 1 for host_model in host_models) * torch.get_rng_state().nbytes
     )  # in the scheduler's process
-    assert ROOM / 2 < live.peak <= ROOM + kept
+    assert ROOM / 2 < live.peak_bytes <= ROOM + kept
     assert worker.memory.peak <= ROOM
 
 
@@ -179,9 +179,9 @@ def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, 
     wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
     worker.run()
     wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
-    with LiveBytes() as live:
+    with LiveBytesMode() as live:
         worker.run()
-    assert live.peak == 0
+    assert live.peak_bytes == 0
 
 
 def test_a_unit_that_fails_is_said_and_other_models_go_on(

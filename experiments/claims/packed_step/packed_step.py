@@ -35,7 +35,7 @@ from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.launch import job
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.packs import planner
-from partrain.packs.autotune import copies, stepping
+from partrain.packs.autotune import make_step, make_throwaway_copies
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.runs.prepare import prepare_run
@@ -134,11 +134,11 @@ def measure(
             tasks = tasks_of(case, precision, count, dataset, own_order)
             own = Path(folder) / str(count)
             sides = {
-                "packed": stepping(copies(tasks, own / "packed")),
-                "alone": stepping(copies([tasks[turn % count]], own / "alone")),
+                "packed": make_step(make_throwaway_copies(tasks, own / "packed")),
+                "alone": make_step(make_throwaway_copies([tasks[turn % count]], own / "alone")),
             }
             if (name, precision) not in NO_VMAP:
-                sides["vmap"] = as_vmap(copies(tasks, own / "vmap"))
+                sides["vmap"] = as_vmap(make_throwaway_copies(tasks, own / "vmap"))
             order = reversed(sides) if turn % 2 else iter(sides)
             found[count] = {side: (count if side == "alone" else 1) * _seconds(sides[side], seconds) for side in order}
     return found

@@ -32,7 +32,7 @@ from partrain.data.batches import DeviceImages
 from partrain.device import num_cores
 from partrain.launch.job import Job
 from partrain.networks import MLPSettings
-from partrain.packs.planner import Group, pack_job, write_pack
+from partrain.packs.planner import PendingTraining, ShapeGroup, pack_job, write_pack
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.runs.prepare import prepare_run
@@ -82,8 +82,11 @@ def jobs_of(way: str, folder: Path, tasks: dict[Path, SegmentTask]) -> list[Job]
             job.give_threads(max(1, num_cores() // len(jobs)))
         return jobs
     size = len(tasks) if way == "unified" else 1
-    write_pack(folder / "pack", [Group(tasks, size)], {})
-    job = pack_job(folder / "pack", {path: path.parents[1].name for path in tasks}, "cpu", 1.0)
+    trainings = [
+        PendingTraining(folder=path, task=task, name=path.parents[1].name, cost=1.0) for path, task in tasks.items()
+    ]
+    write_pack(folder / "pack", [ShapeGroup(trainings, size)])
+    job = pack_job(folder / "pack", trainings)
     job.give_threads(num_cores())
     return [job]
 
