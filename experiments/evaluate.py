@@ -9,7 +9,7 @@ import partrain
 from partrain.cli.config import clear_errors, clear_job_errors, evaluation_data, register
 from partrain.errors import UserError
 from partrain.launch.placement import place
-from partrain.report.evaluation import show_evaluation, write_evaluation
+from partrain.report.evaluation import print_evaluation, write_evaluation
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
         name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)
         folder = run / "evaluation" / name
         write_evaluation(result, run, folder)
-        show_evaluation(result, folder)
+        print_evaluation(result, folder)
 
 
 if __name__ == "__main__":

@@ -8,34 +8,36 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from partrain.comparison.table import Run
+from partrain.comparison.table import CellRun
 from partrain.console import console
 from partrain.data import Dataset
 from partrain.launch.machine import described, machine
-from partrain.report.console_tables import data_label
+from partrain.report.console_tables import dataset_label
 from partrain.report.style import COLOURS
-from partrain.report.tables import markdown, write_csv
+from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
 
 
-def write(folder: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], notes: Sequence[str] = ()) -> None:
+def write_run_table(
+    folder: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[CellRun], notes: Sequence[str] = ()
+) -> None:
     """Write table.csv and table.md, with what was measured on what, and print the latter."""
     results = runs[0].results
     data, versions = results["data"], results["versions"]
-    about = f"{data_label(data)}: {data['train_images']:,} training images, {data['test_images']:,} test images."
+    about = f"{dataset_label(data)}: {data['train_images']:,} training images, {data['test_images']:,} test images."
     about += f" {data['note']}." if data["note"] else ""
     on = f"{described(machine())}; torch {versions['torch']}, Python {versions['python']}; precision {precision(runs)}."
     write_csv(folder / "table.csv", rows)
-    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about, on]) + "\n")
+    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown_table(rows).rstrip(), *notes, about, on]) + "\n")
     console.print((folder / "table.md").read_text(), markup=False)
 
 
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], dataset: Dataset) -> None:
     """Write table.csv and table.md, with `notes` and what was measured on what, of claims that do not compare runs."""
-    about = f"{data_label(dataset.provenance())}, {len(dataset.train):,} training images; {described(machine())}; "
+    about = f"{dataset_label(dataset.provenance())}, {len(dataset.train):,} training images; {described(machine())}; "
     about += f"torch {torch.__version__}."
     write_csv(folder / "table.csv", rows)
-    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown(rows).rstrip(), *notes, about]) + "\n")
+    checkpoint.write_text(folder / "table.md", "\n\n".join([markdown_table(rows).rstrip(), *notes, about]) + "\n")
 
 
 def ratio_columns(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
@@ -45,11 +47,11 @@ def ratio_columns(name: str, above: Sequence[float], below: Sequence[float]) -> 
     return {column: float(f"{value:.3g}") for column, value in values.items()}
 
 
-def precision(runs: Sequence[Run]) -> str:
+def precision(runs: Sequence[CellRun]) -> str:
     return ", ".join(sorted({run.results["train"]["precision"] for run in runs}))
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     checkpoint.write_atomic(path, lambda beside: figure.savefig(beside, format="png", dpi=120, bbox_inches="tight"))
 
@@ -68,4 +70,4 @@ def plot_bars(found: Mapping[str, Sequence[float]], ours: Sequence[str], axis: s
     axes.invert_yaxis()
     axes.set_xlim(right=1.15 * max(max(values) for values in found.values()))
     axes.set_xlabel(f"{axis} (dot: a run, bar: median)")
-    save(figure, path)
+    save_figure(figure, path)

@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from claims.output import write
+from claims.output import write_run_table
 from partrain.cli.config import clear_errors, composed, grid_settings, run_settings
 from partrain.comparison.compare import compare
-from partrain.comparison.table import Run
+from partrain.comparison.table import CellRun
 from partrain.data import DataSettings
 
 
-def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
+def make_parser(description: str | None, here: Path) -> argparse.ArgumentParser:
     """A parser with the options that these claims take."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
@@ -26,14 +26,14 @@ def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
     return made
 
 
-def claim_data(given: argparse.Namespace) -> DataSettings:
+def claim_data_settings(given: argparse.Namespace) -> DataSettings:
     """EMNIST ByMerge in `--root`, or the built-in data without one."""
     if given.root:
         return DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
     return DataSettings()
 
 
-def runs_of(here: Path, given: argparse.Namespace, folder: str = "", overrides: Sequence[str] = ()) -> list[Run]:
+def run_grid(here: Path, given: argparse.Namespace, folder: str = "", overrides: Sequence[str] = ()) -> list[CellRun]:
     """The runs of the comparison that `here`/grid.yaml and `overrides` describe, done now as far as they are not."""
     listed = [f"{name}={_written(value)}" for name, value in yaml.safe_load((here / "grid.yaml").read_text()).items()]
     if given.root:
@@ -50,16 +50,16 @@ def _written(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def main_of(
+def run_claim(
     description: str | None,
     here: Path,
-    table: Callable[[list[Run]], list[dict[str, Any]]],
+    table: Callable[[list[CellRun]], list[dict[str, Any]]],
     plot: Callable[[list[dict[str, Any]], Path], None],
 ) -> None:
     """A claim's script whose runs are those of grid.yaml and no others: their `table`, and the `plot` of it."""
-    given = parser(description, here).parse_args()
+    given = make_parser(description, here).parse_args()
     with clear_errors():
-        runs = runs_of(here, given)
+        runs = run_grid(here, given)
         rows = table(runs)
-        write(given.out, rows, runs)
+        write_run_table(given.out, rows, runs)
         plot(rows, given.out / "plot.png")

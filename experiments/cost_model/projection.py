@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from cost_model.cost_model import CostModel
 from cost_model.step import Constants
 from cost_model.work import Setting, Stage, System, Work, joined, make_stages, traffic_bytes
-from partrain.comparison.grid import COMPARED, SEQUENTIAL
+from partrain.comparison.grid import COMPARED_STRATEGIES, SEQUENTIAL
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
-from partrain.report.canvas import Plot, line_style, make_figure
+from partrain.report.plotly_figures import Plot, line_style, make_figure
 from partrain.report.style import COLOURS
 from partrain.storage.checkpoint import write_atomic
 from partrain.strategies.settings import PIPELINES, REPLICAS
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 TITLE = "Projections of the cost model, not measurements"
 HERE = "cores and links like this machine's"
-STRATEGIES = tuple(name for name in COMPARED if name not in (SEQUENTIAL, "end_to_end"))
+STRATEGIES = tuple(name for name in COMPARED_STRATEGIES if name not in (SEQUENTIAL, "end_to_end"))
 DEVICES = (2, 4, 8, 10, 20, 40, 100, 200, 500, 1000)
 
 

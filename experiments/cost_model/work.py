@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from partrain import checks
-from partrain.comparison.grid import COMPARED, SEQUENTIAL, Cell
+from partrain.comparison.grid import COMPARED_STRATEGIES, SEQUENTIAL, Cell
 from partrain.device import num_cores
 from partrain.networks import Chain, NetworkSettings
 from partrain.partition.cost import measure_costs
@@ -96,7 +96,7 @@ class Setting:
         Raises:
             ValueError: its strategy is none that the model knows, or its network cannot be cut so.
         """
-        checks.one_of("strategy", cell.strategy, [name for name in COMPARED if name != SEQUENTIAL])
+        checks.one_of("strategy", cell.strategy, [name for name in COMPARED_STRATEGIES if name != SEQUENTIAL])
         whole = cell.strategy in ("end_to_end", *REPLICAS)
         cut = replace(cell, strategy="end_to_end" if whole else "synthetic", segments=1 if whole else cell.segments)
         return Work(

@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from partrain.console import console
-from partrain.report.tables import markdown, write_csv
+from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE, RESULTS
 
@@ -66,21 +66,22 @@ def row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
 def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write `rows` to table.csv and table.md in `folder`."""
     write_csv(folder / "table.csv", rows)
-    checkpoint.write_text(folder / "table.md", markdown(rows))
+    checkpoint.write_text(folder / "table.md", markdown_table(rows))
 
 
 def write_report(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write report.html into `folder`: the table, with links to the runs' own pages, and figures over all runs."""
-    from partrain.report.page import write_runs_page  # plotly, which training need not wait for
+    from partrain.report.multirun_figures import multirun_plots
+    from partrain.report.page import Link, RunsPage, write_runs_page  # plotly, which training need not wait for
     from partrain.report.record import RunRecord
-    from partrain.report.runs_figures import runs_figures
 
     names = _names(rows)
     records = {name: RunRecord.read(folder / row["run"]) for name, row in zip(names, rows, strict=True)}
-    links = [f"{row['run']}/{PAGE}" if (folder / row["run"] / PAGE).exists() else None for row in rows]
+    hrefs = [f"{row['run']}/{PAGE}" if (folder / row["run"] / PAGE).exists() else None for row in rows]
+    linked = [row | {"run": Link(row["run"], href)} for row, href in zip(rows, hrefs, strict=True)]
     done = sum(row["outcome"] == "done" for row in rows)
     lead = f"{done} of {len(rows)} runs done"
-    write_runs_page(folder, "Multirun", rows, runs_figures(records), links, lead)
+    write_runs_page(folder, RunsPage(title="Multirun", rows=linked, plots=multirun_plots(records), lead=lead))
 
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from partrain.comparison.grid import Cell, GridSettings, cells_of, check_shared, left_out
+from partrain.comparison.grid import Cell, GridSettings, check_shared_settings, grid_cells, skipped_cell_notes
 from partrain.comparison.output import write_tables
-from partrain.comparison.table import Run, run_folder
-from partrain.comparison.view import View
+from partrain.comparison.table import CellRun, run_folder
+from partrain.comparison.view import ComparisonView
 from partrain.console import console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import JobFailed, UserError
@@ -37,7 +37,7 @@ def compare(
     *,
     arguments: Sequence[str] = (),
     runner: Runner = run,
-) -> list[Run]:
+) -> list[CellRun]:
     """Do the runs of `grid`, which have `shared` in common, in `folder`, or go on with them; returns all, failed ones too.
 
     With `partition.dry_run` the cells are checked and listed, no more. `dataset`: instead of the one that `shared.data`
@@ -47,28 +47,28 @@ def compare(
         ValueError: a setting is wrong, a cell cannot be run, or the folder holds another comparison; nothing has begun.
     """
     folder = Path(folder).absolute()
-    check_shared(shared, grid)
+    check_shared_settings(shared, grid)
     if grid.accuracies:
         shared = replace(shared, train=replace(shared.train, accuracy_curve=True))
-    cells = cells_of(grid)
+    cells = grid_cells(grid)
     dataset = dataset or prepare_data(shared.data)
     check_cells(cells, shared, dataset, runner)
-    for note in left_out(grid):
+    for note in skipped_cell_notes(grid):
         console.print(note)
     console.print(f"{len(cells)} cells, {grid.repeats} times each: {len(cells) * grid.repeats} runs in {folder}")
     if shared.partition.dry_run:
         console.print("\n".join(cell.name for cell in cells))
         return []
-    about = describe(shared, grid)
+    about = comparison_manifest(shared, grid)
     write_manifest(folder / GRID_MANIFEST, about, "comparison", may_grow=("grid.repeats",))
-    about |= {"command": command(arguments), "data": dataset.provenance()}
-    order = list(in_order(cells, grid.repeats))
-    runs = held_runs(order, shared, folder)
+    about |= {"command": portable_command(arguments), "data": dataset.provenance()}
+    order = list(alternating_order(cells, grid.repeats))
+    runs = finished_runs(order, shared, folder)
     held = {(run.cell, run.repeat) for run in runs}
-    with resumable(folder, "compare", arguments), View(len(order), len(runs)) as view:
+    with resumable(folder, "compare", arguments), ComparisonView(len(order), len(runs)) as view:
         for cell, repeat in (each for each in order if each not in held):
             view.begin(cell, repeat)
-            runs.append(do_run(cell, repeat, shared, folder, dataset, runner))
+            runs.append(run_cell(cell, repeat, shared, folder, dataset, runner))
             view.end(runs[-1])
             write_tables(folder, runs, cells, about)
     write_tables(folder, runs, cells, about)
@@ -93,39 +93,39 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, ru
                 raise UserError(f"{cell.name}: {error}") from None
 
 
-def describe(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
+def comparison_manifest(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
     """All that numbers of a comparison depend on, by setting; where files lie is not part of it."""
     return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine()}
 
 
-def in_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
+def alternating_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
     """Repeat by repeat, every second one backwards, so that no cell is always behind another."""
     for repeat in range(repeats):
         for cell in reversed(cells) if repeat % 2 else cells:
             yield cell, repeat
 
 
-def held_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Path) -> list[Run]:
+def finished_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Path) -> list[CellRun]:
     """Those that were done before."""
     return [
-        Run(cell=cell, repeat=repeat, seed=shared.seed + repeat, results=checkpoint.read_json(path))
+        CellRun(cell=cell, repeat=repeat, seed=shared.seed + repeat, results=checkpoint.read_json(path))
         for cell, repeat in order
         if (path := folder / run_folder(cell, repeat) / RESULTS).exists()
     ]
 
 
-def do_run(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset, runner: Runner) -> Run:
+def run_cell(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset, runner: Runner) -> CellRun:
     """Do one run, or go on with it; one whose training fails for good says so in its `outcome`."""
     settings = cell.settings(shared, repeat)
     try:
         results = runner(settings, folder / run_folder(cell, repeat), dataset, show=False)
-        return Run(cell=cell, repeat=repeat, seed=settings.seed, results=results)
+        return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results=results)
     except JobFailed as error:
         message = str(error).splitlines()[0].replace(f"{folder}/", "")
-        return Run(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
+        return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
 
 
-def command(arguments: Sequence[str]) -> str:
+def portable_command(arguments: Sequence[str]) -> str:
     """The command of the comparison, without where its files lie."""
     away = ("data.root=", "data.cache=")
     words = [f"{word.partition('=')[0]}=<folder>" if word.startswith(away) else word for word in arguments]

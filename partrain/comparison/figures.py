@@ -7,16 +7,16 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from partrain.comparison.grid import Cell
-from partrain.comparison.summary import largest_process, median
-from partrain.comparison.table import Run
-from partrain.report.canvas import Plot, line_style, make_figure, name_rows, rows_height
+from partrain.comparison.summary import largest_process_bytes, median_or_none
+from partrain.comparison.table import CellRun
 from partrain.report.formatting import byte_unit
+from partrain.report.plotly_figures import Plot, height_for_rows, line_style, make_figure, set_row_axis
 from partrain.report.style import COLOURS
 
-Rows = dict[Cell, list[Run]]
+Rows = dict[Cell, list[CellRun]]
 
 
-def figures(runs: Sequence[Run], cells: Sequence[Cell]) -> list[Plot]:
+def comparison_plots(runs: Sequence[CellRun], cells: Sequence[Cell]) -> list[Plot]:
     """The figures that can be drawn of the runs so far."""
     plots = []
     for panel, members in groupby(cells, key=_panel):
@@ -35,7 +35,7 @@ def speed(panel: str, rows: Rows) -> Plot:
     _dots(figure, rows, lambda run: run.results["samples_per_second"], "%{x:,.0f} samples/s")
     figure.update_xaxes(rangemode="tozero")
     return Plot(
-        f"Samples per second · {panel}", "Bar: median of the repeats; dot: a run.", figure, rows_height(len(rows))
+        f"Samples per second · {panel}", "Bar: median of the repeats; dot: a run.", figure, height_for_rows(len(rows))
     )
 
 
@@ -43,17 +43,19 @@ def accuracy(panel: str, rows: Rows) -> Plot:
     """Test accuracy: every run as a dot."""
     figure = _make_rows("test accuracy, %")
     _dots(figure, rows, lambda run: 100 * run.results["test_accuracy"], "%{x:.2f} %")
-    return Plot(f"Test accuracy · {panel}", "A dot per run; repeats differ in seed.", figure, rows_height(len(rows)))
+    return Plot(
+        f"Test accuracy · {panel}", "A dot per run; repeats differ in seed.", figure, height_for_rows(len(rows))
+    )
 
 
 def memory(panel: str, rows: Rows) -> Plot:
     """Peak memory of the largest process."""
-    unit, one = byte_unit(max(largest_process(run) for found in rows.values() for run in found))
+    unit, one = byte_unit(max(largest_process_bytes(run) for found in rows.values() for run in found))
     figure = _make_rows(f"peak memory of the largest process, {unit}")
-    _bars(figure, rows, lambda run: largest_process(run) / one, f"%{{x:,.1f}} {unit}")
-    _dots(figure, rows, lambda run: largest_process(run) / one, f"%{{x:,.1f}} {unit}")
+    _bars(figure, rows, lambda run: largest_process_bytes(run) / one, f"%{{x:,.1f}} {unit}")
+    _dots(figure, rows, lambda run: largest_process_bytes(run) / one, f"%{{x:,.1f}} {unit}")
     figure.update_xaxes(rangemode="tozero")
-    return Plot(f"Peak memory · {panel}", "Bar: median of the repeats; dot: a run.", figure, rows_height(len(rows)))
+    return Plot(f"Peak memory · {panel}", "Bar: median of the repeats; dot: a run.", figure, height_for_rows(len(rows)))
 
 
 def traffic(panel: str, rows: Rows) -> list[Plot]:
@@ -72,7 +74,7 @@ def traffic(panel: str, rows: Rows) -> list[Plot]:
     caption = "Sent between processes and stored for others, logarithmic; median of the repeats."
     caption += f" Nothing: {', '.join(silent)}." if silent else ""
     caption += f" Not counted, between GPUs: {', '.join(unknown)}." if unknown else ""
-    return [Plot(f"Traffic per step · {panel}", caption, figure, rows_height(len(rows)))]
+    return [Plot(f"Traffic per step · {panel}", caption, figure, height_for_rows(len(rows)))]
 
 
 def against_time(panel: str, rows: Rows) -> list[Plot]:
@@ -117,21 +119,21 @@ def _colour(cell: Cell) -> str:
 
 def _make_rows(x: str) -> go.Figure:
     figure = make_figure(x, "", bargap=0.35, showlegend=False)
-    name_rows(figure)
+    set_row_axis(figure)
     return figure
 
 
-def _bars(figure: go.Figure, rows: Rows, value: Callable[[Run], float], text: str) -> None:
+def _bars(figure: go.Figure, rows: Rows, value: Callable[[CellRun], float], text: str) -> None:
     figure.add_bar(
         orientation="h",
         y=[_label(cell) for cell in rows],
-        x=[median([value(run) for run in found]) for found in rows.values()],
+        x=[median_or_none([value(run) for run in found]) for found in rows.values()],
         marker_color=[_colour(cell) for cell in rows],
         hovertemplate=f"%{{y}}: median {text}<extra></extra>",
     )
 
 
-def _dots(figure: go.Figure, rows: Rows, value: Callable[[Run], float], text: str) -> None:
+def _dots(figure: go.Figure, rows: Rows, value: Callable[[CellRun], float], text: str) -> None:
     runs = [run for found in rows.values() for run in found]
     figure.add_scatter(
         y=[_label(run.cell) for run in runs],

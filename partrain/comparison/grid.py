@@ -12,7 +12,7 @@ from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import PIPELINES, STRATEGIES, StrategySettings
 
 SEQUENTIAL = "sequential"  # strategy=synthetic with schedule=sequential
-COMPARED = (
+COMPARED_STRATEGIES = (
     "end_to_end",
     *(name for name in STRATEGIES if name not in ("end_to_end", "synthetic")),
     "synthetic",
@@ -36,7 +36,7 @@ _DECIDED = {
 class GridSettings:
     """The settings of a comparison: every combination of its lists is a cell, which is trained several times."""
 
-    strategies: list[str] = field(default_factory=lambda: list(COMPARED))
+    strategies: list[str] = field(default_factory=lambda: list(COMPARED_STRATEGIES))
     """Strategies to compare: those of the group strategy, and sequential, which is synthetic with schedule=sequential.
     By default all."""
     networks: list[str] = field(default_factory=lambda: ["mlp"])
@@ -65,7 +65,7 @@ class GridSettings:
             if len(set(values)) < len(values):
                 raise UserError(f"grid.{part.name}=[{_listed(values)}]: a value is repeated; give each once")
         for strategy in self.strategies:
-            checks.one_of("grid.strategies", strategy, COMPARED)
+            checks.one_of("grid.strategies", strategy, COMPARED_STRATEGIES)
         for network in self.networks:
             checks.one_of("grid.networks", network, NETWORKS)
         for name in ("widths", "segments", "batch_sizes", "microbatches"):
@@ -115,7 +115,7 @@ class Cell:
         )
 
 
-def cells_of(grid: GridSettings) -> list[Cell]:
+def grid_cells(grid: GridSettings) -> list[Cell]:
     """Each once, those that are compared with one another in a row."""
     found = [
         Cell(
@@ -135,7 +135,7 @@ def cells_of(grid: GridSettings) -> list[Cell]:
     return list(dict.fromkeys(found))
 
 
-def left_out(grid: GridSettings) -> list[str]:
+def skipped_cell_notes(grid: GridSettings) -> list[str]:
     """A sentence for every count of microbatches that some cells cannot have."""
     return [
         f"1f1b with K = {segments} is left out for {_listed(few)} microbatches: it needs as many as stages"
@@ -152,7 +152,7 @@ def _microbatches(grid: GridSettings, strategy: str, segments: int) -> Sequence[
     return enough or grid.microbatches
 
 
-def check_shared(shared: RunSettings, grid: GridSettings) -> None:
+def check_shared_settings(shared: RunSettings, grid: GridSettings) -> None:
     """Raise `ValueError` where `shared` sets what would be of no effect: what the grid decides, or another network."""
     for setting, instead in _DECIDED.items():
         part, _, key = setting.partition(".")

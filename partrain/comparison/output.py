@@ -5,28 +5,28 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from partrain.comparison.figures import figures
+from partrain.comparison.figures import comparison_plots
 from partrain.comparison.grid import Cell
-from partrain.comparison.summary import NOTES, readable, summarise
-from partrain.comparison.table import Run, json_row, row
+from partrain.comparison.summary import SUMMARY_NOTES, format_summary_row, summarise
+from partrain.comparison.table import CellRun, run_json_row, run_row
 from partrain.launch.machine import described
-from partrain.report.console_tables import data_label
-from partrain.report.page import write_runs_page
-from partrain.report.tables import markdown, write_csv
+from partrain.report.console_tables import dataset_label
+from partrain.report.page import Link, RunsPage, write_runs_page
+from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 
 
-def write_tables(folder: Path, runs: Sequence[Run], cells: Sequence[Cell], about: dict[str, Any]) -> None:
+def write_tables(folder: Path, runs: Sequence[CellRun], cells: Sequence[Cell], about: dict[str, Any]) -> None:
     """Write all of it, over the `runs` so far. `about`: the grid, the shared settings, machine, command and data."""
     accuracies = about["grid"]["accuracies"]
     places = {cell: place for place, cell in enumerate(cells)}
     runs = sorted(runs, key=lambda run: (places[run.cell], run.repeat))
-    rows = [row(run, accuracies) for run in runs]
+    rows = [run_row(run, accuracies) for run in runs]
     write_csv(folder / "table.csv", rows)
-    checkpoint.write_text(folder / "table.md", markdown(rows))
+    checkpoint.write_text(folder / "table.md", markdown_table(rows))
     versions = _versions(runs)
-    detailed = [json_row(run, accuracies) for run in runs]
+    detailed = [run_json_row(run, accuracies) for run in runs]
     checkpoint.write_json(folder / "table.json", about | {"versions": versions, "rows": detailed})
     summary = summarise(runs, cells, accuracies)
     write_csv(folder / "summary.csv", summary)
@@ -34,7 +34,7 @@ def write_tables(folder: Path, runs: Sequence[Run], cells: Sequence[Cell], about
     write_page(folder, runs, cells, rows, summary, about)
 
 
-def _versions(runs: Sequence[Run]) -> dict[str, str]:
+def _versions(runs: Sequence[CellRun]) -> dict[str, str]:
     """Of what the runs were done with; several where they differ."""
     found: dict[str, list[str]] = {}
     for run in runs:
@@ -46,16 +46,16 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
 
 def summary_page(summary: Sequence[dict[str, Any]], about: dict[str, Any], versions: dict[str, str]) -> str:
     """summary.md: the table, how to read it, and what it was measured on."""
-    notes = "\n".join(f"- {note}" for note in NOTES)
+    notes = "\n".join(f"- {note}" for note in SUMMARY_NOTES)
     data = about["data"]
     images = f"{data['train_images']:,} training and {data['test_images']:,} test images"
     note = f" {data['note']}." if data["note"] else ""
     return "\n".join(
         [
             f"# {_title(about)}\n",
-            markdown([readable(each) for each in summary]),
+            markdown_table([format_summary_row(each) for each in summary]),
             f"{notes}\n",
-            f"{data_label(data)}: {images}.{note}\n",
+            f"{dataset_label(data)}: {images}.{note}\n",
             f"{described(about['machine'])}; {', '.join(' '.join(each) for each in versions.items())}\n",
             f"`{about['command']}`\n",
         ]
@@ -64,19 +64,24 @@ def summary_page(summary: Sequence[dict[str, Any]], about: dict[str, Any], versi
 
 def write_page(
     folder: Path,
-    runs: Sequence[Run],
+    runs: Sequence[CellRun],
     cells: Sequence[Cell],
     rows: Sequence[dict[str, Any]],
     summary: Sequence[dict[str, Any]],
     about: dict[str, Any],
 ) -> None:
     """report.html: the cells' medians, the figures, and the runs' table, which leads to their own pages."""
-    pages = [f"{run.folder}/{PAGE}" for run in runs]
-    links = [page if (folder / page).exists() else None for page in pages]
-    named = [{"run": f"{run.cell.name}/{run.repeat}"} | _measured(each) for run, each in zip(runs, rows, strict=True)]
+    named = [{"run": _link(folder, run)} | _measured(each) for run, each in zip(runs, rows, strict=True)]
     lead = f"{len(runs)} of {len(cells) * about['grid']['repeats']} runs. {described(about['machine'])}. {about['command']}"
     medians = [_medians(cell, each) for cell, each in zip(cells, summary, strict=True)]
-    write_runs_page(folder, _title(about), named, figures(runs, cells), links, lead, medians)
+    page = RunsPage(title=_title(about), rows=named, plots=comparison_plots(runs, cells), lead=lead, summary=medians)
+    write_runs_page(folder, page)
+
+
+def _link(folder: Path, run: CellRun) -> Link:
+    """Return the run's name, with a link to the run's own page if it has one."""
+    page = f"{run.folder}/{PAGE}"
+    return Link(f"{run.cell.name}/{run.repeat}", page if (folder / page).exists() else None)
 
 
 def _medians(cell: Cell, row: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def _medians(cell: Cell, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _title(about: dict[str, Any]) -> str:
-    return f"Strategies compared on {data_label(about['data'])}"
+    return f"Strategies compared on {dataset_label(about['data'])}"
 
 
 def _measured(row: dict[str, Any]) -> dict[str, Any]:

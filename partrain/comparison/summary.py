@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from partrain.comparison.grid import Cell
-from partrain.comparison.table import Run, seconds_to
-from partrain.report.formatting import size
+from partrain.comparison.table import CellRun, seconds_to_accuracy
+from partrain.report.formatting import format_bytes
 from partrain.strategies.settings import PIPELINES
 
-NOTES = (
+SUMMARY_NOTES = (
     "samples/s: images visited, each once an epoch however many processes saw it, over the seconds of the slowest "
     "process's steps, the first one included; median (least – most) of the repeats.",
     "synthetic is × faster: the median, over repeats, of synthetic's samples/s over this cell's in the same repeat, at "
@@ -25,9 +25,9 @@ NOTES = (
 )
 
 
-def summarise(runs: Sequence[Run], cells: Sequence[Cell], accuracies: Sequence[float]) -> list[dict[str, Any]]:
+def summarise(runs: Sequence[CellRun], cells: Sequence[Cell], accuracies: Sequence[float]) -> list[dict[str, Any]]:
     """A row of numbers per cell, in units of the table's; None where there is nothing to tell."""
-    done: dict[Cell, list[Run]] = {cell: [] for cell in cells}
+    done: dict[Cell, list[CellRun]] = {cell: [] for cell in cells}
     failed: dict[Cell, int] = defaultdict(int)
     for run in runs:
         if run.results:
@@ -47,24 +47,24 @@ def summarise(runs: Sequence[Run], cells: Sequence[Cell], accuracies: Sequence[f
     ]
 
 
-def _values(runs: Sequence[Run], name: str) -> list[float]:
+def _values(runs: Sequence[CellRun], name: str) -> list[float]:
     return [run.results[name] for run in runs if run.results[name] is not None]
 
 
-def largest_process(run: Run) -> int:
+def largest_process_bytes(run: CellRun) -> int:
     """Its peak memory, bytes."""
     return max(process["peak_memory_bytes"] for process in run.results["segments"])
 
 
-def median(values: Sequence[float]) -> float | None:
+def median_or_none(values: Sequence[float]) -> float | None:
     """None of no values."""
     return statistics.median(values) if values else None
 
 
-def _speed(runs: Sequence[Run]) -> dict[str, Any]:
+def _speed(runs: Sequence[CellRun]) -> dict[str, Any]:
     values = _values(runs, "samples_per_second")
     return {
-        "samples_per_second": median(values),
+        "samples_per_second": median_or_none(values),
         "samples_per_second_min": min(values, default=None),
         "samples_per_second_max": max(values, default=None),
     }
@@ -74,39 +74,39 @@ def _synthetic_segments(cells: Sequence[Cell]) -> list[int]:
     return sorted({cell.segments for cell in cells if cell.strategy == "synthetic"})
 
 
-def _speedup(cell: Cell, segments: int, done: dict[Cell, list[Run]]) -> float | None:
+def _speedup(cell: Cell, segments: int, done: dict[Cell, list[CellRun]]) -> float | None:
     """Synthetic's samples/s with so many segments over this cell's, repeat by repeat; no cut is compared with all."""
     if cell.strategy != "end_to_end" and cell.segments != segments:
         return None
     rival = asdict(cell) | {"strategy": "synthetic", "segments": segments, "microbatches": None}
     theirs = {run.repeat: run.results["samples_per_second"] for run in done.get(Cell(**rival), [])}
-    return median(
+    return median_or_none(
         [theirs[run.repeat] / run.results["samples_per_second"] for run in done[cell] if run.repeat in theirs]
     )
 
 
-def _accuracy(runs: Sequence[Run], accuracies: Sequence[float]) -> dict[str, Any]:
+def _accuracy(runs: Sequence[CellRun], accuracies: Sequence[float]) -> dict[str, Any]:
     values = _values(runs, "test_accuracy")
     found: dict[str, Any] = {
         "test_accuracy_mean": statistics.mean(values) if values else None,
         "test_accuracy_sd": statistics.stdev(values) if len(values) > 1 else None,
     }
     for accuracy in accuracies:
-        times = [seconds_to(accuracy, run.results) for run in runs]
-        middle = median([math.inf if time is None else time for time in times])
+        times = [seconds_to_accuracy(accuracy, run.results) for run in runs]
+        middle = median_or_none([math.inf if time is None else time for time in times])
         found[f"seconds_to_{accuracy:g}"] = None if middle == math.inf else middle
     return found
 
 
-def _resources(runs: Sequence[Run]) -> dict[str, Any]:
+def _resources(runs: Sequence[CellRun]) -> dict[str, Any]:
     return {
-        "peak_memory_bytes": max(map(largest_process, runs), default=None),
-        "traffic_bytes_per_step": median(_values(runs, "traffic_bytes_per_step")),
-        "utilization": median(_values(runs, "utilization")),
+        "peak_memory_bytes": max(map(largest_process_bytes, runs), default=None),
+        "traffic_bytes_per_step": median_or_none(_values(runs, "traffic_bytes_per_step")),
+        "utilization": median_or_none(_values(runs, "utilization")),
     }
 
 
-def _best_pipelines(done: dict[Cell, list[Run]]) -> set[Cell]:
+def _best_pipelines(done: dict[Cell, list[CellRun]]) -> set[Cell]:
     """Of cells that differ in microbatches alone, the fastest."""
     rivals: dict[str, dict[Cell, float]] = defaultdict(dict)
     for cell, runs in done.items():
@@ -116,7 +116,7 @@ def _best_pipelines(done: dict[Cell, list[Run]]) -> set[Cell]:
     return {max(group, key=group.__getitem__) for group in rivals.values()}
 
 
-def readable(row: dict[str, Any]) -> dict[str, str]:
+def format_summary_row(row: dict[str, Any]) -> dict[str, str]:
     """A row of the summary as it stands in summary.md."""
     pipeline = f"{row['microbatches']}{', best' if row['best_microbatches'] else ''}" if row["microbatches"] else ""
     shown = {
@@ -140,7 +140,7 @@ def readable(row: dict[str, Any]) -> dict[str, str]:
     shown["test accuracy, %"] += "" if deviation is None else f" ± {100 * deviation:.2f}"
     for name in ("peak_memory_bytes", "traffic_bytes_per_step"):
         key = "peak memory, largest process" if name == "peak_memory_bytes" else "traffic per step"
-        shown[key] = "" if row[name] is None else size(row[name])
+        shown[key] = "" if row[name] is None else format_bytes(row[name])
     shown["utilisation, %"] = "" if row["utilization"] is None else f"{100 * row['utilization']:.0f}"
     for name, value in row.items():
         if name.startswith("seconds_to_"):

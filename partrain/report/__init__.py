@@ -1,1 +1,1 @@
-"""What people look at: tables and plots."""
+"""Reports: the tables on the console, the plots, and the HTML pages of runs."""

@@ -1,12 +1,12 @@
-"""What all pages share: the templates, tables, headline numbers, and the page of several runs side by side.
+"""The parts that all HTML pages share: templates, tables, headline numbers; and the page of several runs side by side.
 
-Each page is one file that needs nothing else. plotly's JavaScript is in the page itself, compressed; the browser
-unpacks it.
+A page is a single file. plotly's JavaScript is included in compressed form, and the browser unpacks it.
 """
 
 import base64
 import gzip
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,22 +15,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from partrain.report.canvas import Plot
+from partrain.report.plotly_figures import Plot
 from partrain.report.style import COLOURS
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE, SHARDS
 
+Row = dict[str, Any]
+
 
 class Stat(NamedTuple):
-    """A number of the headline."""
+    """A headline number at the top of a page, with a label and a note in small print."""
 
     label: str
     value: str
     note: str = ""
 
 
-class Cell(NamedTuple):
-    """Of a table. `value` is what it is sorted by, where that is not the text."""
+class Link(NamedTuple):
+    """A value in a row of a table that links to a page. `href` is relative to the table's page, or None for no link."""
+
+    value: Any
+    href: str | None
+
+
+class TableCell(NamedTuple):
+    """A cell of a table: its text, the value that it is sorted by if that is not the text, and its link if it has one."""
 
     text: str
     value: float | str | None = None
@@ -38,98 +47,103 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Sortable by every column; those named in `numeric` stand to the right."""
+    """A table that a click on a column's heading sorts. The columns in `numeric` are aligned to the right."""
 
     columns: list[str]
     numeric: set[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
 
 
-def write_runs_page(
-    folder: Path,
-    title: str,
-    rows: Sequence[dict[str, Any]],
-    plots: Sequence[Plot],
-    links: Sequence[str | None] = (),
-    lead: str = "",
-    summary: Sequence[dict[str, Any]] = (),
-) -> Path:
-    """Write report.html into `folder`: a sentence (`lead`), `plots`, and a sortable table of `rows` of equal keys.
+@dataclass(frozen=True, kw_only=True)
+class RunsPage:
+    """The contents of a page that shows several runs side by side: figures, and a table with a row per run.
 
-    `summary`: rows of a shorter table, which comes first.
+    Columns without a single value are left out of both tables.
 
-    Columns that no row has a value for are left out. `links`: where the first cell of each row leads to, relative to
-    `folder`; None: nowhere.
+    Attributes:
+        title: The page's heading.
+        rows: The rows of the table "Runs", all with the same columns. A `Link` leads to the run's own page.
+        plots: The figures.
+        lead: The sentence below the heading.
+        summary: The rows of a shorter table above the figures, all with the same columns.
     """
-    text = (
-        environment()
-        .get_template("report/templates/runs.html.j2")
-        .render(
-            title=title,
-            lead=lead,
-            summary=make_table(summary) if summary else None,
-            table=make_table(rows, links),
-            plots=plots,
-            refresh=None,
-        )
+
+    title: str
+    rows: Sequence[Row]
+    plots: Sequence[Plot]
+    lead: str = ""
+    summary: Sequence[Row] = ()
+
+
+def write_runs_page(folder: Path, page: RunsPage) -> Path:
+    """Write `page` to report.html in `folder`, and return the file's path."""
+    template = template_environment().get_template("report/templates/runs.html.j2")
+    text = template.render(
+        title=page.title,
+        lead=page.lead,
+        summary=make_table(page.summary) if page.summary else None,
+        table=make_table(page.rows),
+        plots=page.plots,
+        refresh=None,
     )
     checkpoint.write_text(folder / PAGE, text)
     return folder / PAGE
 
 
-def sharded_pages(folder: Path) -> list[str]:
-    """Where, relative to `folder`, the pages are of what was trained there in shards."""
-    return [str(page.relative_to(folder)) for page in sorted(folder.glob(f"{SHARDS}/*/{PAGE}"))]
+def make_table(rows: Sequence[Row]) -> Table:
+    """Return a sortable table of `rows`, which have the same columns, without the columns that are empty in all rows.
 
-
-def make_table(rows: Sequence[dict[str, Any]], links: Sequence[str | None] = ()) -> Table:
-    """A sortable table of `rows` of equal keys, without the columns that no row has a value for.
-
-    `links`: where the first cell of each row leads to; None: nowhere.
+    A column is numeric if it is not the first and all its values are numbers or empty.
     """
     columns = [column for column in (rows[0] if rows else []) if any(row[column] not in ("", None) for row in rows)]
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    for row, link in zip(cells, links, strict=False):
-        row[0] = row[0]._replace(href=link)
+    cells = [[_table_cell(row[column]) for column in columns] for row in rows]
     numeric = {
         column
-        for number, column in enumerate(columns)
-        if number > 0 and all(isinstance(row[number].value, float) or not row[number].text for row in cells)
+        for position, column in enumerate(columns)
+        if position > 0 and all(isinstance(row[position].value, float) or not row[position].text for row in cells)
     }
     return Table(columns, numeric, cells)
 
 
-def _cell(value: Any) -> Cell:
+def _table_cell(value: Any) -> TableCell:
+    """Return the cell that shows `value`. Text that is a number is sorted as a number."""
+    if isinstance(value, Link):
+        return _table_cell(value.value)._replace(href=value.href)
     if value is None:
-        return Cell("")
+        return TableCell("")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{value:,}", float(value))
+        return TableCell(f"{value:,}", float(value))
     try:
-        return Cell(str(value), float(value))
+        return TableCell(str(value), float(value))
     except ValueError:
-        return Cell(str(value))
+        return TableCell(str(value))
+
+
+def sharded_training_pages(folder: Path) -> list[str]:
+    """Return the paths, relative to `folder`, of the pages of the sharded trainings below it."""
+    return [str(page.relative_to(folder)) for page in sorted(folder.glob(f"{SHARDS}/*/{PAGE}"))]
 
 
 @cache
-def environment() -> Environment:
-    """The pages' templates, with what they all use."""
+def template_environment() -> Environment:
+    """Return the jinja2 environment that loads the templates of all pages and holds the globals that they use."""
     templates = Environment(
-        loader=PackageLoader("partrain", ""),  # pages lie with the parts that they are of
+        loader=PackageLoader("partrain", ""),  # Templates are in the packages whose pages they describe.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals.update(colours=COLOURS, plotly=_plotly, figure_json=_figure_json)
+    templates.globals.update(colours=COLOURS, plotly=_compressed_plotly, figure_json=_figure_json)
     return templates
 
 
 @cache
-def _plotly() -> str:
-    """plotly's JavaScript, gzip in base64: 2 MB instead of 5."""
+def _compressed_plotly() -> str:
+    """Return plotly's JavaScript, compressed by gzip and written in base64: 2 MB instead of 5 MB."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _figure_json(plot: Plot) -> Markup:
-    """For a script element, which "</" would end."""
+    """Return the figure as JSON for a script element, without the "</" that would end the element."""
     return Markup(plot.figure.to_json().replace("<", "\\u003c"))

@@ -1,78 +1,105 @@
-"""Figures of a run's processes: when each trained, and what it took."""
+"""Plotly figures of a run's processes: when each trained, and how much memory, traffic and CPU time it took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from partrain.report.canvas import Plot, add_rows, line_style, make_figure, name_rows, rows_height
+import plotly.graph_objects as go
+
 from partrain.report.formatting import byte_unit
-from partrain.report.record import Process
+from partrain.report.plotly_figures import (
+    BarSeries,
+    Plot,
+    add_horizontal_bars,
+    height_for_rows,
+    line_style,
+    make_figure,
+    set_row_axis,
+)
+from partrain.report.record import ProcessRecord
 from partrain.report.style import COLOURS
 
 
-def time_line(processes: Sequence[Process]) -> list[Plot]:
-    """Who trained when: a row per process, a bar per epoch."""
-    shown = [process for process in processes if process.timeline]
-    if not shown:
+def timeline_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of when each process trained, a row per process and a bar per epoch."""
+    starts = [process.timeline[0][0] for process in processes if process.timeline]
+    if not starts:
         return []
-    start = min(process.timeline[0][0] for process in shown)
     figure = make_figure("seconds since the first epoch began", "", barmode="overlay", bargap=0.35, showlegend=False)
     for index, process in enumerate(processes):
-        epochs = process.timeline
-        figure.add_bar(
-            orientation="h",
-            y=[process.label] * len(epochs),
-            base=[first - start for first, _ in epochs],
-            x=[last - first for first, last in epochs],
-            marker={"color": line_style(index)["color"], "line": {"color": "#ffffff", "width": 1.5}},
-            customdata=[[number, last - start] for number, (_, last) in enumerate(epochs, start=1)],
-            hovertemplate="epoch %{customdata[0]}: %{base:.1f} s to %{customdata[1]:.1f} s, %{x:.1f} s long<extra>"
-            + process.label
-            + "</extra>",
-        )
-    name_rows(figure)
+        _add_epochs(figure, process, line_style(index)["color"], min(starts))
+    set_row_axis(figure)
     figure.update_xaxes(rangemode="tozero")
-    return [Plot("Time line", "A bar per epoch of each process.", figure, rows_height(len(shown)))]
+    caption = "When each process trained, a bar per epoch."
+    return [Plot("Time line", caption, figure, height_for_rows(len(starts)))]
 
 
-def memory(processes: Sequence[Process]) -> list[Plot]:
-    """Peak memory by process: its parameters, its optimiser's state, and all the rest."""
-    results = {process.label: process.result for process in processes if process.result}
-    if not results:
+def _add_epochs(figure: go.Figure, process: ProcessRecord, colour: str, start: float) -> None:
+    """Add a bar per epoch of `process`, in seconds after `start`."""
+    epochs = process.timeline
+    figure.add_bar(
+        orientation="h",
+        y=[process.label] * len(epochs),
+        base=[first - start for first, _ in epochs],
+        x=[last - first for first, last in epochs],
+        marker={"color": colour, "line": {"color": "#ffffff", "width": 1.5}},
+        customdata=[[number, last - start] for number, (_, last) in enumerate(epochs, start=1)],
+        hovertemplate="epoch %{customdata[0]}: %{base:.1f} s to %{customdata[1]:.1f} s, %{x:.1f} s long<extra>"
+        + process.label
+        + "</extra>",
+    )
+
+
+def memory_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of each finished process's peak memory: parameters, optimiser state, and the rest."""
+    peaks = _result_bytes(processes, "peak_memory_bytes")
+    if not peaks:
         return []
-    peaks = {label: int(result["peak_memory_bytes"]) for label, result in results.items()}
-    parameters = {label: int(result.get("parameter_bytes") or 0) for label, result in results.items()}
-    state = {label: int(result.get("optimizer_state_bytes") or 0) for label, result in results.items()}
-    rest = {label: max(0, peaks[label] - parameters[label] - state[label]) for label in results}
-    unit, one = byte_unit(max(peaks.values()))
+    parameters = _result_bytes(processes, "parameter_bytes")
+    state = _result_bytes(processes, "optimizer_state_bytes")
+    rest = {label: max(0, peak - parameters[label] - state[label]) for label, peak in peaks.items()}
+    unit, unit_bytes = byte_unit(max(peaks.values()))
     figure = make_figure(f"peak memory, {unit}", "", barmode="stack", bargap=0.35)
-    for name, parts, colour in (
-        ("parameters", parameters, COLOURS[0]),
-        ("optimiser state", state, COLOURS[4]),
-        ("all else", rest, COLOURS[5]),
+    for series in (
+        BarSeries("parameters", COLOURS[0], parameters),
+        BarSeries("optimiser state", COLOURS[4], state),
+        BarSeries("everything else", COLOURS[5], rest),
     ):
-        rows = {label: number / one for label, number in parts.items()}
-        add_rows(figure, rows, name, colour, f"%{{x:.1f}} {unit}")
-    caption = "What each process took at its peak; all else: gradients, activations, libraries."
-    return [Plot("Memory", caption, figure, rows_height(len(results)))]
+        add_horizontal_bars(figure, _in_units(series, unit_bytes), f"%{{x:.1f}} {unit}")
+    caption = "Each process's memory at its peak. Everything else: gradients, activations and libraries."
+    return [Plot("Memory", caption, figure, height_for_rows(len(peaks)))]
 
 
-def traffic(processes: Sequence[Process]) -> list[Plot]:
-    """Bytes over each process's connections, where there were any, and how busy its threads were."""
-    plots = []
-    sent = {process.label: process.result.get("sent_bytes") or 0 for process in processes if process.result}
-    received = {process.label: process.result.get("received_bytes") or 0 for process in processes if process.result}
-    if any(sent.values()):
-        unit, one = byte_unit(max(*sent.values(), *received.values()))
-        figure = make_figure(f"over its connections, {unit}", "", barmode="group", bargap=0.35)
-        for name, numbers, colour in (("sent", sent, COLOURS[1]), ("received", received, COLOURS[2])):
-            rows = {label: number / one for label, number in numbers.items()}
-            add_rows(figure, rows, name, colour, f"%{{x:,.2f}} {unit}")
-        plots.append(Plot("Traffic", "Bytes that each process sent and received.", figure, rows_height(len(sent))))
-    shares = {process.label: process.result.get("utilization") for process in processes}
-    busy = {label: 100 * share for label, share in shares.items() if share is not None}
-    if busy:
-        figure = make_figure("utilisation, %", "", bargap=0.35, showlegend=False)
-        add_rows(figure, busy, "utilisation", COLOURS[2], "%{x:.0f} %")
-        figure.update_xaxes(range=[0, max(100, *busy.values())])
-        caption = "CPU time over the time that the process's threads had."
-        plots.append(Plot("Utilisation", caption, figure, rows_height(len(busy))))
-    return plots
+def traffic_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of the bytes that each finished process sent and received, if any sent one."""
+    sent, received = _result_bytes(processes, "sent_bytes"), _result_bytes(processes, "received_bytes")
+    if not any(sent.values()):
+        return []
+    unit, unit_bytes = byte_unit(max(*sent.values(), *received.values()))
+    figure = make_figure(f"traffic, {unit}", "", barmode="group", bargap=0.35)
+    for series in (BarSeries("sent", COLOURS[1], sent), BarSeries("received", COLOURS[2], received)):
+        add_horizontal_bars(figure, _in_units(series, unit_bytes), f"%{{x:,.2f}} {unit}")
+    caption = "Bytes that each process sent to and received from the others, over the whole training."
+    return [Plot("Traffic", caption, figure, height_for_rows(len(sent)))]
+
+
+def utilisation_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of how much of its threads' time each finished process computed, if that is known."""
+    fractions = {process.label: process.result.get("utilization") for process in processes}
+    percentages = {label: 100 * fraction for label, fraction in fractions.items() if fraction is not None}
+    if not percentages:
+        return []
+    figure = make_figure("utilisation, %", "", bargap=0.35, showlegend=False)
+    add_horizontal_bars(figure, BarSeries("utilisation", COLOURS[2], percentages), "%{x:.0f} %")
+    figure.update_xaxes(range=[0, max(100, *percentages.values())])
+    caption = "CPU time that the process used, as a percentage of the time that its threads had."
+    return [Plot("Utilisation", caption, figure, height_for_rows(len(percentages)))]
+
+
+def _result_bytes(processes: Sequence[ProcessRecord], key: str) -> dict[str, int]:
+    """Return a number of bytes in each finished process's result, by the process's label. A missing one is 0."""
+    return {process.label: int(process.result.get(key) or 0) for process in processes if process.result}
+
+
+def _in_units(series: BarSeries, unit_bytes: int) -> BarSeries:
+    """Return a series of bytes in units of `unit_bytes`."""
+    values: Mapping[str, float] = {label: number / unit_bytes for label, number in series.values.items()}
+    return series._replace(values=values)

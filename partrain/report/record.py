@@ -1,6 +1,10 @@
-"""What a run's folder holds, whether the run is done or under way: whatever is not there yet is empty."""
+"""A run as its pages show it, read from the files in the run's folder.
+
+A run that is still training has a record too: what its files do not hold yet is empty.
+"""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ import yaml
 
 from partrain.data import Dataset
 from partrain.partition.plan import Plan, SegmentPlan
-from partrain.report.formatting import data_name
+from partrain.report.formatting import dataset_name, format_shape
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
     CHECKPOINT,
@@ -30,36 +34,41 @@ _STRATEGIES = {"synthetic": "synthetic labels"} | _PIPELINES
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where a process was after `epoch` epochs. `loss` and `accuracy` are None where it never sees them."""
+class CurvePoint:
+    """A point of a process's training curves. Values that the process never sees are None."""
 
     epoch: float
+    """The number of epochs done. It has a fraction during an epoch."""
     loss: float | None
     accuracy: float | None
+    """The decode accuracy, from 0 to 1."""
     learning_rate: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Process:
-    """One process of the run: a segment, a rank of a conventional strategy, or the recovery.
-
-    `result`: its entry in results.json. `timeline`: start and end of every epoch, in seconds since 1970.
-    """
+class ProcessRecord:
+    """One process of a run: a segment, a rank of a conventional strategy, or the recovery."""
 
     name: str
     task: dict[str, Any]
-    rows: list[dict[str, str]]
+    """The contents of task.json."""
+    metrics: list[dict[str, str]]
+    """The rows of metrics.csv, one per epoch that has ended."""
     progress: dict[str, Any]
+    """The contents of progress.json."""
     result: dict[str, Any]
+    """The process's entry in results.json, or empty before the run has finished."""
     timeline: list[tuple[float, float]]
+    """The start and end of every epoch, in seconds since 1970."""
 
     @classmethod
-    def read(cls, folder: Path, name: str, result: dict[str, Any]) -> "Process":
-        timeline = result.get("timeline") or _checkpoint(folder).get("timeline", [])
+    def read(cls, folder: Path, name: str, result: dict[str, Any]) -> "ProcessRecord":
+        """Read the record of the process called `name` from its `folder`. `result` is its entry in results.json."""
+        timeline = result.get("timeline") or _checkpoint_metadata(folder).get("timeline", [])
         return cls(
             name=name,
             task=checkpoint.read_found(folder / TASK_FILE),
-            rows=_rows(folder / METRICS),
+            metrics=_read_rows(folder / METRICS),
             progress=checkpoint.read_found(folder / PROGRESS),
             result=result,
             timeline=[(start, end) for start, end in timeline],
@@ -67,42 +76,64 @@ class Process:
 
     @property
     def device(self) -> str:
+        """Return the device that the process trains on, e.g. "cuda:0", or an empty text if no file names it."""
         return str(self.result.get("device") or self.task.get("device") or "")
 
     @property
     def label(self) -> str:
+        """Return the process's name and device, as figures show it."""
         return f"{self.name} · {self.device}" if self.device else self.name
 
     @property
-    def done(self) -> float:
-        """The share of its steps that is done."""
+    def fraction_done(self) -> float:
+        """Return the fraction of the process's steps that are done, from 0 to 1."""
         if self.result:
             return 1.0
-        return self.progress["step"] / max(1, self.progress["end"]) if self.progress else 0.0
+        if not self.progress:
+            return 0.0
+        return self.progress["step"] / max(1, self.progress["end"])
 
-    def points(self) -> list[Point]:
-        """Every epoch's end, and where the process is now."""
+    @property
+    def is_within_epoch(self) -> bool:
+        """Return whether the process is training and has done more steps than its metrics cover."""
+        if self.result or not self.progress or not self.metrics:
+            return False
+        return self.progress["step"] > sum(int(row["steps"]) for row in self.metrics)
+
+    def curve(self) -> list[CurvePoint]:
+        """Return a point for every epoch that has ended, and one for the present epoch if it has begun."""
         points = [
-            Point(
+            CurvePoint(
                 float(row["epoch"]),
-                _number(row["loss"]),
-                _number(row["decode_accuracy"]),
-                _number(row["learning_rate"]),
+                _optional_float(row["loss"]),
+                _optional_float(row["decode_accuracy"]),
+                _optional_float(row["learning_rate"]),
             )
-            for row in self.rows
+            for row in self.metrics
         ]
-        now = self.progress
-        if now and self.rows and not self.result and now["step"] > sum(int(row["steps"]) for row in self.rows):
-            epoch = now["step"] / int(self.rows[0]["steps"])
-            points.append(Point(epoch, now["loss"], now["decode_accuracy"], None))
+        if self.is_within_epoch:
+            epoch = self.progress["step"] / int(self.metrics[0]["steps"])
+            points.append(CurvePoint(epoch, self.progress["loss"], self.progress["decode_accuracy"], None))
         return points
+
+    @property
+    def test_decode_accuracy(self) -> float | None:
+        """Return how often the process's boundary decodes rightly on the test images, from 0 to 1, if that is known."""
+        return self.result.get("decode_accuracy") if self.metrics else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A run, as its folder tells it. `results` and `evaluation` are empty until the run is done.
+    """A run, read from the files in its folder.
 
-    `provenance`: of its data, as `Dataset.provenance` gives it; empty where the data set is not at hand either.
+    Attributes:
+        folder: The run's folder.
+        provenance: The provenance of its data (`Dataset.provenance`), or empty if the data set is not at hand.
+        config: The contents of config.yaml.
+        plan: The contents of plan.json, or None before there is a plan.
+        results: The contents of results.json, or empty before the run has finished.
+        evaluation: The contents of evaluation.json, or empty before the run has finished.
+        processes: The processes that train the network, and after them its recovery if there is one.
     """
 
     folder: Path
@@ -111,124 +142,135 @@ class RunRecord:
     plan: Plan | None
     results: dict[str, Any]
     evaluation: dict[str, Any]
-    processes: list[Process]
+    processes: list[ProcessRecord]
 
     @classmethod
     def read(cls, folder: Path, dataset: Dataset | None = None) -> "RunRecord":
+        """Read the record of the run in `folder`. `dataset` gives the provenance until results.json does."""
         config = folder / CONFIG
         results = checkpoint.read_found(folder / RESULTS)
         return cls(
             folder=folder,
             provenance=results.get("data") or (dataset.provenance() if dataset else {}),
             config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {},
-            plan=_plan(checkpoint.read_found(folder / PLAN)),
+            plan=_read_plan(folder / PLAN),
             results=results,
             evaluation=checkpoint.read_found(folder / EVALUATION),
-            processes=_processes(folder, results.get("segments", [])),
+            processes=list(_read_processes(folder, results.get("segments", []))),
         )
 
     @property
     def segments(self) -> list[SegmentPlan]:
+        """Return the plans of the segments, or an empty list before there is a plan."""
         return self.plan.segments if self.plan else []
 
     @property
-    def parts(self) -> list[Process]:
-        """The processes that trained the network, without its recovery."""
+    def training_processes(self) -> list[ProcessRecord]:
+        """Return the processes that train the network, without its recovery."""
         return [process for process in self.processes if process.name != RECOVERY]
 
     @property
     def network(self) -> str:
+        """Return the name of the network, e.g. "mlp" or "resnet18"."""
         network = self.plan.network if self.plan else {}
         return str(network.get("name") or network.get("builder") or network.get("kind") or "network")
 
     @property
     def data(self) -> str:
-        """The data set's name and split."""
-        data = self.provenance or self.config.get("data", {})
-        return data_name(data)
+        """Return the name and split of the data set, e.g. "emnist bymerge"."""
+        return dataset_name(self.provenance or self.config.get("data", {}))
 
     @property
     def strategy(self) -> dict[str, Any]:
-        """How the network is trained, as results.json or else config.yaml says; an uncut one end to end."""
-        given = self.results.get("strategy") or self.config.get("strategy") or {"name": "synthetic"}
-        return given | {"name": "end_to_end"} if len(self.segments) == 1 and given["name"] == "synthetic" else given
+        """Return the strategy's settings, with the name "end_to_end" for an uncut network."""
+        strategy = self.results.get("strategy") or self.config.get("strategy") or {"name": "synthetic"}
+        is_uncut = len(self.segments) == 1 and strategy["name"] == "synthetic"
+        return strategy | {"name": "end_to_end"} if is_uncut else strategy
 
     @property
     def uses_codes(self) -> bool:
-        """Whether boundaries carry codes; else activations and gradients cross them."""
+        """Return whether boundaries carry synthetic codes. Otherwise activations and gradients cross them."""
         return bool(self.strategy["name"] == "synthetic")
 
     @property
     def strategy_label(self) -> str:
+        """Return the strategy in words, e.g. "synthetic labels (simplex), parallel"."""
         name = str(self.strategy["name"])
         label = _STRATEGIES.get(name, name.replace("_", " "))
-        if self.uses_codes:
-            family = self.config.get("labels", {}).get("family")
-            schedule = self.config.get("schedule", {}).get("name")
-            return ", ".join(part for part in (f"{label} ({family})" if family else label, schedule) if part)
-        return f"{label}, {self.strategy['microbatches']} microbatches" if name in _PIPELINES else label
+        if name in _PIPELINES:
+            return f"{label}, {self.strategy['microbatches']} microbatches"
+        if not self.uses_codes:
+            return label
+        family = self.config.get("labels", {}).get("family")
+        schedule = self.config.get("schedule", {}).get("name")
+        return ", ".join(part for part in (f"{label} ({family})" if family else label, schedule) if part)
 
-    def boundaries(self) -> list[str]:
-        """What boundary 1 … K carries: "codes, 512 (relu2)", …, "47 classes"."""
-        kind = "codes" if self.uses_codes else "activations"
-        between = [f"{kind}, {shape(segment.output_shape)} ({segment.stop})" for segment in self.segments[:-1]]
-        return [*between, f"{self.plan.num_classes} classes"] if self.plan else []
+    def boundary_labels(self) -> list[str]:
+        """Return what boundaries 1 to K carry: "codes, 512 (relu2)", …, "47 classes"; or nothing before the plan."""
+        if not self.plan:
+            return []
+        content = "codes" if self.uses_codes else "activations"
+        inner = [f"{content}, {format_shape(segment.output_shape)} ({segment.stop})" for segment in self.segments[:-1]]
+        return [*inner, f"{self.plan.num_classes} classes"]
 
-    def devices(self, segment: SegmentPlan) -> str:
-        """Where `segment` is trained: one device, or those of every process that holds a copy."""
+    def device_label(self, segment: SegmentPlan) -> str:
+        """Return the devices of the processes that train `segment`, e.g. "cuda:0" or "cpu ×2"."""
         ends = (segment.start, segment.stop)
-        devices = [p.device for p in self.parts if (p.task.get("start"), p.task.get("stop")) == ends]
-        return ", ".join(f"{d} ×{devices.count(d)}" if devices.count(d) > 1 else d for d in dict.fromkeys(devices))
+        devices = [
+            process.device
+            for process in self.training_processes
+            if (process.task.get("start"), process.task.get("stop")) == ends
+        ]
+        counts = {device: devices.count(device) for device in devices}
+        return ", ".join(f"{device} ×{count}" if count > 1 else device for device, count in counts.items())
 
     def warnings(self) -> list[str]:
-        """What about the cuts makes a good accuracy unlikely, and what went wrong in epochs."""
-        cuts = self.plan.warnings() if self.plan and self.uses_codes else []
+        """Return the warnings about the cuts, and those of the training so far."""
+        about_cuts = self.plan.warnings() if self.plan and self.uses_codes else []
         if self.results:
-            return cuts + list(self.results["warnings"])
-        return cuts + [
+            return about_cuts + list(self.results["warnings"])
+        return about_cuts + [
             f"{process.name}: epoch {row['epoch']}: {row['warning']}"
             for process in self.processes
-            for row in process.rows
+            for row in process.metrics
             if row.get("warning")
         ]
 
 
-def shape(sizes: list[int]) -> str:
-    """[1, 28, 28] -> "1×28×28"."""
-    return "×".join(map(str, sizes))
+def _read_plan(path: Path) -> Plan | None:
+    values = checkpoint.read_found(path)
+    if not values:
+        return None
+    return Plan(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})
 
 
-def _plan(values: dict[str, Any]) -> Plan | None:
-    return Plan(**values | {"segments": [SegmentPlan(**each) for each in values["segments"]]}) if values else None
-
-
-def _processes(folder: Path, results: list[dict[str, Any]]) -> list[Process]:
-    processes = []
+def _read_processes(folder: Path, results: list[dict[str, Any]]) -> Iterator[ProcessRecord]:
+    """Yield the processes of the run in `folder`, in order. `results` are their entries in results.json, if any."""
     for kind, name in ((SEGMENTS, "segment"), (RANKS, "process")):
-        folders = sorted(
-            (path.parent for path in (folder / kind).glob(f"*/{TASK_FILE}")), key=lambda path: int(path.name)
-        )
-        for position, each in enumerate(folders):
+        tasks = (folder / kind).glob(f"*/{TASK_FILE}")
+        process_folders = sorted((task.parent for task in tasks), key=lambda path: int(path.name))
+        for position, process_folder in enumerate(process_folders):
             result = results[position] if position < len(results) else {}
-            processes.append(Process.read(each, f"{name} {each.name}", result))
+            yield ProcessRecord.read(process_folder, f"{name} {process_folder.name}", result)
     if (folder / RECOVERY / TASK_FILE).exists():
-        processes.append(Process.read(folder / RECOVERY, RECOVERY, {}))
-    return processes
+        yield ProcessRecord.read(folder / RECOVERY, RECOVERY, {})
 
 
-def _checkpoint(folder: Path) -> dict[str, Any]:
+def _checkpoint_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata of the checkpoint in `folder`, or nothing if it is missing or damaged."""
     try:
         return dict(checkpoint.load_metadata(folder / CHECKPOINT))
     except (FileNotFoundError, checkpoint.DamagedFile):
         return {}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, or nothing if it does not exist."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as text:
         return list(csv.DictReader(text))
 
 
-def _number(text: str) -> float | None:
+def _optional_float(text: str) -> float | None:
     return float(text) if text else None

@@ -1,17 +1,16 @@
-"""Figures of a run: how it learnt, and what it takes for what."""
+"""Plotly figures of one run: how it learned, what its boundaries decode to, and which classes it confuses."""
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from partrain.report.canvas import Plot, epoch_axis, line_style, make_figure, name_rows
-from partrain.report.process_figures import memory, time_line, traffic
-from partrain.report.record import Process, RunRecord
+from partrain.report.plotly_figures import Plot, line_style, make_figure, set_epoch_axis, set_row_axis
+from partrain.report.process_figures import memory_plots, timeline_plots, traffic_plots, utilisation_plots
+from partrain.report.record import CurvePoint, ProcessRecord, RunRecord
 from partrain.report.style import COLOURS
 
-# cividis, with more of its steps where shares are small, so that confusions show beside the diagonal
 _CIVIDIS = (
     "#00224e",
     "#123570",
@@ -24,84 +23,127 @@ _CIVIDIS = (
     "#e1cc55",
     "#fee838",
 )
-_SHARES = [[(step / 9) ** 2, colour] for step, colour in enumerate(_CIVIDIS)]
+# Small fractions get most of the colours, so that confusions are visible beside the diagonal.
+_FRACTION_COLOURS = [[(step / 9) ** 2, colour] for step, colour in enumerate(_CIVIDIS)]
+_FRACTION_BAR = {
+    "orientation": "h",
+    "y": 1,
+    "yanchor": "bottom",
+    "thickness": 10,
+    "ticklabelposition": "outside top",
+    "tickformat": ".0%",
+    "tickvals": [0, 0.2, 0.5, 1],
+    "tickangle": 0,
+    "outlinewidth": 0,
+}
 
 
-def figures(record: RunRecord) -> dict[str, list[Plot]]:
-    """The figures that can be drawn of the run so far, by the section of the page they are in."""
+def run_plots(record: RunRecord) -> dict[str, list[Plot]]:
+    """Return the figures that the run's files so far suffice for, by the section of the page that shows them."""
+    processes = record.processes
     return {
-        "training": [*loss_and_accuracy(record), *accuracy_against_time(record)],
-        "boundaries": decoded(record),
-        "confusions": confusion(record.evaluation),
-        "processes": [*time_line(record.processes), *memory(record.processes), *traffic(record.processes)],
+        "training": [*loss_plots(processes), *decode_accuracy_plots(processes), *accuracy_over_time_plots(record)],
+        "boundaries": boundary_plots(record),
+        "confusions": confusion_plots(record.evaluation),
+        "processes": [
+            *timeline_plots(processes),
+            *memory_plots(processes),
+            *traffic_plots(processes),
+            *utilisation_plots(processes),
+        ],
     }
 
 
-def loss_and_accuracy(record: RunRecord) -> list[Plot]:
-    """Loss and decode accuracy against epoch, a line per process that sees them."""
-    loss, accuracy = make_figure("epoch", "training loss"), make_figure("epoch", "decode accuracy, %")
-    positive, last = True, 1.0
-    for index, process in enumerate(record.processes):
-        points = process.points()
-        for figure, values, text in (
-            (loss, [point.loss for point in points], "%{y:.4f}"),
-            (accuracy, [None if p.accuracy is None else 100 * p.accuracy for p in points], "%{y:.2f} %"),
-        ):
-            if all(value is None for value in values):
-                continue
-            figure.add_scatter(
-                x=[point.epoch for point in points],
-                y=values,
-                name=process.name,
-                mode="lines+markers",
-                line=line_style(index),
-                marker_size=6,
-                customdata=["" if p.learning_rate is None else f"{p.learning_rate:.2g}" for p in points],
-                hovertemplate=f"epoch %{{x:.3~g}}: {text}<br>learning rate %{{customdata}}<extra>{process.name}</extra>",
-            )
-            last = max(last, points[-1].epoch)
-        positive &= all(point.loss is None or point.loss > 0 for point in points)
-    tested = _add_test_accuracy(accuracy, record.processes)
-    if positive:
-        loss.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
-    for figure in (loss, accuracy):
-        epoch_axis(figure, last)
-        figure.update_layout(showlegend=True)
-    note = "; diamonds: on the test images, once the segments are put together" if tested else ""
-    plots = [
-        Plot("Training loss", "Mean over each epoch, every process against its own target.", loss),
-        Plot("Decode accuracy", f"On what the process was fed while it trained{note}.", accuracy),
-    ]
-    return [plot for plot in plots if plot.figure.data]
+# ---- Curves by epoch.
 
 
-def _add_test_accuracy(figure: go.Figure, processes: Sequence[Process]) -> bool:
-    """Mark at the end of each line what the segment's boundary decodes to on the test images."""
-    ends = [
-        (index, process.points()[-1].epoch, process.result["decode_accuracy"])
-        for index, process in enumerate(processes)
-        if process.rows and process.result.get("decode_accuracy") is not None
-    ]
-    if ends:
+def loss_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of training loss by epoch, a line per process that computes a loss."""
+    curves = [process.curve() for process in processes]
+    figure = make_figure("epoch", "training loss", showlegend=True)
+    for index, (process, curve) in enumerate(zip(processes, curves, strict=True)):
+        _add_curve(figure, index, process.name, curve, [point.loss for point in curve], "%{y:.4f}")
+
+    losses = [point.loss for curve in curves for point in curve if point.loss is not None]
+    if all(loss > 0 for loss in losses):
+        figure.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
+    set_epoch_axis(figure, _last_epoch(curves))
+    caption = "Mean over each epoch. Every process trains towards a target of its own."
+    return [Plot("Training loss", caption, figure)] if figure.data else []
+
+
+def decode_accuracy_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+    """Return the figure of decode accuracy by epoch, a line per process that measures it."""
+    curves = [process.curve() for process in processes]
+    figure = make_figure("epoch", "decode accuracy, %", showlegend=True)
+    for index, (process, curve) in enumerate(zip(processes, curves, strict=True)):
+        values = [None if point.accuracy is None else 100 * point.accuracy for point in curve]
+        _add_curve(figure, index, process.name, curve, values, "%{y:.2f} %")
+
+    tested = _add_test_accuracies(figure, processes)
+    set_epoch_axis(figure, _last_epoch(curves))
+    caption = "How often a process's output decodes to the right class, on the inputs that it trained on."
+    if tested:
+        caption += " Diamonds: on the test images, with the trained segments put together."
+    return [Plot("Decode accuracy", caption, figure)] if figure.data else []
+
+
+def _add_curve(
+    figure: go.Figure,
+    index: int,
+    name: str,
+    curve: Sequence[CurvePoint],
+    values: Sequence[float | None],
+    value_template: str,
+) -> None:
+    """Add line number `index` with a value per point of `curve`, unless there is no value at all."""
+    if all(value is None for value in values):
+        return
+    rates = ["" if point.learning_rate is None else f"{point.learning_rate:.2g}" for point in curve]
+    figure.add_scatter(
+        x=[point.epoch for point in curve],
+        y=values,
+        name=name,
+        mode="lines+markers",
+        line=line_style(index),
+        marker_size=6,
+        customdata=rates,
+        hovertemplate=f"epoch %{{x:.3~g}}: {value_template}<br>learning rate %{{customdata}}<extra>{name}</extra>",
+    )
+
+
+def _last_epoch(curves: Sequence[Sequence[CurvePoint]]) -> float:
+    """Return the epoch at which the longest curve with a loss or an accuracy ends, and 1 if there is none."""
+    drawn = [curve for curve in curves if any((point.loss, point.accuracy) != (None, None) for point in curve)]
+    return max([1.0, *(curve[-1].epoch for curve in drawn)])
+
+
+def _add_test_accuracies(figure: go.Figure, processes: Sequence[ProcessRecord]) -> bool:
+    """Mark how often each boundary decodes rightly on the test images. Return whether there was anything to mark."""
+    tested = [(index, process) for index, process in enumerate(processes) if process.test_decode_accuracy is not None]
+    if tested:
         figure.add_scatter(
-            x=[epoch for _, epoch, _ in ends],
-            y=[100 * value for _, _, value in ends],
+            x=[process.curve()[-1].epoch for _, process in tested],
+            y=[100 * process.result["decode_accuracy"] for _, process in tested],
             mode="markers",
             marker={
                 "symbol": "diamond",
                 "size": 12,
-                "color": [COLOURS[index % len(COLOURS)] for index, _, _ in ends],
+                "color": [COLOURS[index % len(COLOURS)] for index, _ in tested],
                 "line": {"color": "#000000", "width": 1.5},
             },
-            text=[processes[index].name for index, _, _ in ends],
+            text=[process.name for _, process in tested],
             hovertemplate="%{text}, on test images: %{y:.2f} %<extra></extra>",
             showlegend=False,
         )
-    return bool(ends)
+    return bool(tested)
 
 
-def accuracy_against_time(record: RunRecord) -> list[Plot]:
-    """The whole network's test accuracy while it trains, where the run has kept it."""
+# ---- Accuracy of the whole network and of every boundary.
+
+
+def accuracy_over_time_plots(record: RunRecord) -> list[Plot]:
+    """Return the figure of the whole network's test accuracy against time, if the run recorded it."""
     curve = record.results.get("accuracy_curve") or []
     if not curve:
         return []
@@ -114,76 +156,111 @@ def accuracy_against_time(record: RunRecord) -> list[Plot]:
         hovertemplate="after %{x:.1f} s: %{y:.2f} %<extra></extra>",
     )
     figure.update_xaxes(rangemode="tozero")
-    return [Plot("Test accuracy against time", "Of the whole network, put together as it was at that time.", figure)]
+    caption = "Accuracy of the whole network, put together from the segments as they were at that time."
+    return [Plot("Test accuracy against time", caption, figure)]
 
 
-def decoded(record: RunRecord) -> list[Plot]:
-    """What every boundary decodes to: what its segment reached in training, and on the test images."""
-    rows = [
-        (boundary, process.points()[-1].accuracy, process.result["decode_accuracy"])
-        for boundary, process in zip(record.boundaries(), record.processes, strict=False)
-        if process.rows and process.result.get("decode_accuracy") is not None
-    ]
-    if len(rows) < 2:
+class _BoundaryAccuracy(NamedTuple):
+    """How often a boundary decodes rightly, in per cent."""
+
+    label: str
+    in_training: float | None
+    on_test_images: float
+
+
+def boundary_plots(record: RunRecord) -> list[Plot]:
+    """Return the figure of every boundary's decode accuracy, in training and on the test images."""
+    boundaries = _boundary_accuracies(record)
+    if len(boundaries) < 2:
         return []
-    names = [f"{number}: {escape(row[0])}" for number, row in enumerate(rows, start=1)]
     figure = make_figure("decode accuracy, %", "", barmode="group", bargap=0.3)
-    for name, values, colour in (
-        ("in training, on what its segment was fed", [row[1] for row in rows], COLOURS[5]),
-        ("on the test images", [row[2] for row in rows], COLOURS[0]),
-    ):
-        figure.add_bar(
-            orientation="h",
-            y=names,
-            x=[None if value is None else 100 * value for value in values],
-            name=name,
-            marker_color=colour,
-            texttemplate="%{x:.1f}",
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="%{y}: %{x:.2f} %<extra>" + name + "</extra>",
-        )
+    labels = [boundary.label for boundary in boundaries]
+    in_training = [boundary.in_training for boundary in boundaries]
+    _add_percent_bars(figure, labels, in_training, "in training, on the segment's own inputs", COLOURS[5])
+    _add_percent_bars(figure, labels, [b.on_test_images for b in boundaries], "on the test images", COLOURS[0])
     figure.update_xaxes(range=[0, 105])
-    name_rows(figure)
+    set_row_axis(figure)
     caption = (
-        "How many images a boundary's nearest code names rightly; the last boundary is the network's own accuracy."
+        "How often a boundary's activations decode to the right class, which is that of the nearest code. "
+        "The last boundary's is the accuracy of the network."
     )
     if record.results.get("test_accuracy_before_recovery") is not None:
-        caption += " Before the recovery."
-    return [Plot("Decode accuracy at every boundary", caption, figure, 110 + 48 * len(rows))]
+        caption += " All are measured before the recovery."
+    return [Plot("Decode accuracy at every boundary", caption, figure, 110 + 48 * len(boundaries))]
 
 
-def confusion(evaluation: dict[str, Any]) -> list[Plot]:
-    """The confusion matrix, each row as shares of its class's images."""
+def _boundary_accuracies(record: RunRecord) -> list[_BoundaryAccuracy]:
+    """Return the accuracies of the boundaries that were evaluated, with labels such as "1: codes, 512 (relu2)"."""
+    evaluated = [
+        (label, process)
+        for label, process in zip(record.boundary_labels(), record.processes, strict=False)
+        if process.test_decode_accuracy is not None
+    ]
+    accuracies = []
+    for number, (label, process) in enumerate(evaluated, start=1):
+        in_training = process.curve()[-1].accuracy
+        accuracies.append(
+            _BoundaryAccuracy(
+                label=f"{number}: {escape(label)}",
+                in_training=None if in_training is None else 100 * in_training,
+                on_test_images=100 * process.result["decode_accuracy"],
+            )
+        )
+    return accuracies
+
+
+def _add_percent_bars(
+    figure: go.Figure, labels: Sequence[str], percentages: Sequence[float | None], name: str, colour: str
+) -> None:
+    """Add a horizontal bar per label, with its percentage written beside it."""
+    figure.add_bar(
+        orientation="h",
+        y=labels,
+        x=percentages,
+        name=name,
+        marker_color=colour,
+        texttemplate="%{x:.1f}",
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:.2f} %<extra>" + name + "</extra>",
+    )
+
+
+# ---- Confusions.
+
+
+def confusion_plots(evaluation: dict[str, Any]) -> list[Plot]:
+    """Return the figure of the confusion matrix, in which each row adds up to 1, if there is an evaluation."""
     if not evaluation:
         return []
-    classes, counts = [escape(name) for name in evaluation["classes"]], evaluation["confusion"]
-    totals = [max(1, sum(row)) for row in counts]
-    figure = make_figure("taken for", "class")
-    figure.add_heatmap(
-        x=classes,
-        y=classes,
-        z=[[number / total for number in row] for row, total in zip(counts, totals, strict=True)],
-        customdata=[[[number, total] for number in row] for row, total in zip(counts, totals, strict=True)],
-        zmin=0,
-        zmax=1,
-        colorscale=_SHARES,
-        colorbar={
-            "orientation": "h",
-            "y": 1,
-            "yanchor": "bottom",
-            "thickness": 10,
-            "ticklabelposition": "outside top",
-            "tickformat": ".0%",
-            "tickvals": [0, 0.2, 0.5, 1],
-            "tickangle": 0,
-            "outlinewidth": 0,
-        },
-        hovertemplate="%{y} taken for %{x}:<br>%{customdata[0]:,} of %{customdata[1]:,} images, %{z:.2%}<extra></extra>",
-    )
+    figure = make_figure("predicted class", "true class")
+    _add_confusion_matrix(figure, [escape(name) for name in evaluation["classes"]], evaluation["confusion"])
     figure.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont_size=9, title_standoff=16)
     figure.update_yaxes(type="category", showgrid=False, tickfont_size=9, autorange="reversed")
     hardest = sorted(evaluation["per_class"].items(), key=lambda item: item[1])[:5]
-    named = ", ".join(f"{name} ({accuracy:.0%})" for name, accuracy in hardest)
-    caption = f"Shares of each class's test images, on a scale that spreads small ones. Hardest: {named}."
-    return [Plot("Confusion matrix", caption, figure, height=800, square=True)]
+    listed = ", ".join(f"{name} ({accuracy:.0%})" for name, accuracy in hardest)
+    caption = (
+        "Fraction of each class's test images that got a prediction. The colour scale spreads small fractions. "
+        f"Classes with the lowest accuracy: {listed}."
+    )
+    return [Plot("Confusion matrix", caption, figure, height=800, is_square=True)]
+
+
+def _add_confusion_matrix(figure: go.Figure, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Add a heat map of `counts` [true class, predicted class], each row divided by its sum."""
+    fractions, hover_counts = [], []
+    for row in counts:
+        total = max(1, sum(row))
+        fractions.append([number / total for number in row])
+        hover_counts.append([[number, total] for number in row])
+    figure.add_heatmap(
+        x=classes,
+        y=classes,
+        z=fractions,
+        customdata=hover_counts,
+        zmin=0,
+        zmax=1,
+        colorscale=_FRACTION_COLOURS,
+        colorbar=_FRACTION_BAR,
+        hovertemplate="%{y} taken for %{x}:<br>%{customdata[0]:,} of %{customdata[1]:,} images, %{z:.2%}<extra></extra>",
+    )

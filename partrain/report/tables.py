@@ -1,4 +1,4 @@
-"""Rows of equal keys as CSV and as Markdown."""
+"""Tables of rows with the same keys, written as CSV and as Markdown."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from partrain.storage import checkpoint
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `rows`, which have the same keys; None is left empty."""
+    """Write `rows`, which have the same keys, to a CSV file with a heading. None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -18,16 +18,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     checkpoint.write_text(path, text.getvalue())
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`rows`, which have the same keys, as a Markdown table."""
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of `rows`, which have the same keys. Floats have four significant digits."""
     columns = list(rows[0]) if rows else []
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_shown(each[column]) for column in columns) + " |" for each in rows]
+    lines += ["| " + " | ".join(_format_value(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: Any) -> str:
-    """Four digits of a float; whole numbers and text as they are."""
+def _format_value(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

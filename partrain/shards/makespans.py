@@ -10,7 +10,7 @@ from rich.table import Table
 from partrain import checks
 from partrain.console import console
 from partrain.errors import UserError
-from partrain.report.formatting import duration
+from partrain.report.formatting import format_duration
 from partrain.report.tables import write_csv
 from partrain.shards.policies import POLICIES
 from partrain.shards.simulator import Load, critical_path, equal_share, read_loads, simulate
@@ -127,7 +127,7 @@ def show_makespans(settings: SimulateSettings) -> None:
         table.add_column(column, justify="left" if column == "policy" else "right")
     for row in rows:
         bound = max(row.critical_path, row.equal_share)
-        times = [duration(seconds) for seconds in (row.makespan, row.critical_path, row.equal_share)]
+        times = [format_duration(seconds) for seconds in (row.makespan, row.critical_path, row.equal_share)]
         ratios = [f"{row.makespan / bound:.3f}", f"{row.busy:.1%}", f"{row.speedup:.2f}"]
         table.add_row(str(row.devices), row.policy, *times, *ratios)
     console.print(table)

@@ -7,9 +7,9 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from partrain.report.canvas import Plot, line_style, make_figure, name_rows, rows_height
-from partrain.report.formatting import duration
-from partrain.report.page import Stat, environment, make_table
+from partrain.report.formatting import format_duration
+from partrain.report.page import Stat, make_table, template_environment
+from partrain.report.plotly_figures import Plot, height_for_rows, line_style, make_figure, set_row_axis
 from partrain.report.style import COLOURS
 from partrain.shards.timeline import TimelineRow, read_timeline
 from partrain.storage import checkpoint
@@ -28,7 +28,7 @@ def write_shards_page(folder: Path, units_per_device: int = 60) -> Path:
     names = list(_by_model(rows))
     seconds = max((row.end for row in rows), default=0.0)
     text = (
-        environment()
+        template_environment()
         .get_template("shards/templates/shards.html.j2")
         .render(
             title=f"{len(names)} model{'s' * (len(names) != 1)} in shards",
@@ -50,12 +50,13 @@ def _stats(rows: Sequence[TimelineRow], devices: Sequence[str], names: Sequence[
     shards = len({(row.model, row.shard) for row in rows})
     path = max((sum(row.end - row.begin for row in own) for own in _by_model(rows).values()), default=0.0)
     share = computed / len(devices) if devices else 0.0
-    bound = f"{duration(path)} (the longest model's units) and {duration(share)} (an equal share of all computation)"
+    longest, equal = format_duration(path), format_duration(share)
+    bound = f"{longest} (the longest model's units) and {equal} (an equal share of all computation)"
     sessions = 1 + max((row.session for row in rows), default=0)
     return [
         Stat("devices" if len(devices) != 1 else "device", f"{len(devices)}", f"busy {busy:.1%} of the time"),
         Stat("models", f"{len(names)}", f"{len(rows):,} units of {shards} shards"),
-        Stat("time" if sessions == 1 else f"time, {sessions} sessions", duration(seconds), f"at least {bound}"),
+        Stat("time" if sessions == 1 else f"time, {sessions} sessions", format_duration(seconds), f"at least {bound}"),
     ]
 
 
@@ -80,12 +81,12 @@ def _timeline(rows: Sequence[TimelineRow], devices: Sequence[str], names: Sequen
             hovertemplate="%{text}<br>%{x:.3f} s<extra></extra>",
         )
     _draw_sessions(figure, shown)
-    name_rows(figure)
+    set_row_axis(figure)
     rows_shown = {"categoryarray": list(devices), "range": [len(devices) - 0.5, -0.5], "autorange": False}
     figure.update_yaxes(categoryorder="array", **rows_shown)
     part = "" if len(shown) == len(rows) else f", {len(shown):,} units from the middle of {len(rows):,}"
     caption = f"What each device computed when, a colour for each model{part}; between two bars it waited."
-    return Plot("Devices over time", caption, figure, rows_height(len(devices)))
+    return Plot("Devices over time", caption, figure, height_for_rows(len(devices)))
 
 
 def _busy(rows: Sequence[TimelineRow], devices: Sequence[str], seconds: float) -> Plot:

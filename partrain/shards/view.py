@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from partrain.launch.display import Display
-from partrain.report.formatting import duration
+from partrain.report.formatting import format_duration
 from partrain.shards.host_model import HostModel
 
 _LOOK, _TOLD_EVERY = 0.5, 10.0  # seconds
@@ -38,7 +38,9 @@ class TrainingView(Display):
             self.update(host_model.folder)
         if self.show and now - self._told > _TOLD_EVERY:
             self._told = now
-            self.print(f"{len(host_models)} model{'s' * (len(host_models) != 1)} left, for about {duration(left)}")
+            self.print(
+                f"{len(host_models)} model{'s' * (len(host_models) != 1)} left, for about {format_duration(left)}"
+            )
 
     def failed(self, name: str, error: Exception) -> None:
         if self.show:

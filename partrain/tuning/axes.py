@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from partrain.report.formatting import setting
+from partrain.report.formatting import format_setting
 from partrain.tuning.record import SearchRecord, Standing
 
 _ROUND = (1, 5, 2, 3, 7, 1.5, 4, 2.5)  # digits that ticks begin with, in the order in which they take their places
@@ -59,9 +59,9 @@ def setting_axis(name: str, form: str, values: Sequence[Any]) -> dict[str, Any]:
     group, dot, own = name.rpartition(".")
     axis: dict[str, Any] = {"label": f"{escape(group + dot)}<br>{escape(own)}"}
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        names = sorted({setting(value) for value in values})
+        names = sorted({format_setting(value) for value in values})
         axis["tickvals"], axis["ticktext"] = list(range(len(names))), [escape(_short(each)) for each in names]
-        return axis | {"values": [names.index(setting(value)) for value in values]}
+        return axis | {"values": [names.index(format_setting(value)) for value in values]}
     if form.startswith("log") and min(values) > 0:
         ticks = log_ticks(min(values), max(values))
         axis["tickvals"], axis["ticktext"] = [math.log10(tick) for tick in ticks], [f"{tick:.4g}" for tick in ticks]
@@ -77,4 +77,6 @@ def _short(name: str) -> str:
 
 def describe(configuration: Standing) -> str:
     """Its settings, a line each, as plotly's texts have lines."""
-    return "<br>".join(f"{escape(name)} {escape(setting(value))}" for name, value in configuration.values.items())
+    return "<br>".join(
+        f"{escape(name)} {escape(format_setting(value))}" for name, value in configuration.values.items()
+    )

@@ -6,7 +6,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from partrain.report.canvas import Plot, add_rows, epoch_axis, line_style, make_figure, rows_height
+from partrain.report.plotly_figures import (
+    BarSeries,
+    Plot,
+    add_horizontal_bars,
+    height_for_rows,
+    line_style,
+    make_figure,
+    set_epoch_axis,
+)
 from partrain.report.style import COLOURS
 from partrain.tuning.axes import describe, height, score_ticks, setting_axis
 from partrain.tuning.record import SearchRecord
@@ -48,7 +56,7 @@ def parallel_coordinates(record: SearchRecord) -> list[Plot]:
         f"A line per configuration, the better the warmer its colour; {record.metric_label} after the "
         "epochs that it was trained for. Drag along an axis to choose a range, drag an axis's name to move it."
     )
-    return [Plot("Settings and scores", caption, figure, 460, width=105 * len(axes))]
+    return [Plot("Settings and scores", caption, figure, 460, min_width=105 * len(axes))]
 
 
 def _epochs_axis(values: Sequence[int]) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def best_curves(record: SearchRecord) -> list[Plot]:
                 hovertemplate=f"epoch %{{x:.3~g}}: %{{y:.2f}} %<extra>{name}<br>{describe(configuration)}</extra>",
             )
             last = max(last, points[-1].epoch)
-    epoch_axis(figure, last)
+    set_epoch_axis(figure, last)
     bold = "the winner" if record.results else "the best so far"
     caption = f"Of the segment that ends in the classes, on what it was fed while it trained; bold: {bold}."
     return [Plot("Decode accuracy in training", caption, figure, 400)] if figure.data else []
@@ -131,7 +139,8 @@ def epochs_spent(record: SearchRecord) -> list[Plot]:
             for bracket, rungs in record.brackets.items()
             if number < len(rungs) and rungs[number].done
         }
-        add_rows(figure, rows, f"rung {number}", COLOURS[(0, 5, 2, 4, 3, 1)[number % 6]], "%{x:,} epochs")
+        colour = COLOURS[(0, 5, 2, 4, 3, 1)[number % 6]]
+        add_horizontal_bars(figure, BarSeries(f"rung {number}", colour, rows), "%{x:,} epochs")
     in_full = sum(rungs[0].size for rungs in record.brackets.values()) * record.last_epoch
     caption = f"All configurations trained in full would have taken {in_full:,} epochs; these took {record.epochs:,}."
-    return [Plot("How epochs were spent", caption, figure, rows_height(len(record.brackets)))]
+    return [Plot("How epochs were spent", caption, figure, height_for_rows(len(record.brackets)))]

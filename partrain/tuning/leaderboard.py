@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from partrain.console import console
-from partrain.report.formatting import share
-from partrain.report.tables import markdown, write_csv
+from partrain.report.formatting import format_percent
+from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 from partrain.tuning.record import SearchRecord
@@ -41,7 +41,7 @@ def write_leaderboard(folder: Path) -> None:
     """Write leaderboard.csv and leaderboard.md into the search's `folder`, from what is there so far."""
     found = leaderboard_rows(SearchRecord.read(folder))
     write_csv(folder / "leaderboard.csv", found)
-    checkpoint.write_text(folder / "leaderboard.md", markdown(found))
+    checkpoint.write_text(folder / "leaderboard.md", markdown_table(found))
 
 
 def print_results(folder: Path) -> None:
@@ -52,7 +52,7 @@ def print_results(folder: Path) -> None:
     best = results["best"]
     console.print(
         f"Best: configuration {best['index']} ({described(best['values'])}): {record.metric.replace('_', ' ')} "
-        f"{record.shown(best['score'])}, test accuracy {share(best['test_accuracy'])}",
+        f"{record.shown(best['score'])}, test accuracy {format_percent(best['test_accuracy'])}",
         markup=False,
     )
     if best["command"]:

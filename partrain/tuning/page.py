@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from partrain.launch.machine import described
-from partrain.report.formatting import duration, setting, share
-from partrain.report.page import Stat, environment, make_table, sharded_pages
+from partrain.report.formatting import format_duration, format_percent, format_setting
+from partrain.report.page import Link, Stat, make_table, sharded_training_pages, template_environment
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 from partrain.tuning.figures import figures
@@ -27,7 +27,7 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
     """
     record = SearchRecord.read(folder)
     text = (
-        environment()
+        template_environment()
         .get_template("tuning/templates/search.html.j2")
         .render(
             title=f"{record.method} on {record.data}" if record.data else record.method,
@@ -39,8 +39,8 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
             command=record.best.get("command"),
             advances=[advance(number, rungs) for number, rungs in record.brackets.items()],
             plots=figures(record),
-            leaderboard=make_table(*leaderboard(record)),
-            sharded=sharded_pages(folder),
+            leaderboard=make_table(leaderboard(record)),
+            sharded=sharded_training_pages(folder),
             machine=described(record.machine) if record.machine else "",
             config=yaml.safe_dump(record.settings, sort_keys=False) if record.settings else "",
         )
@@ -64,7 +64,7 @@ def headline(record: SearchRecord) -> list[Stat]:
         ),
         Stat("configurations" if drawn != 1 else "configuration", f"{drawn:,}", _counted(brackets, "bracket") + lost),
         Stat("epochs trained", f"{record.epochs:,}", so_far + "all configurations together"),
-        Stat("search time", duration(record.seconds), _PACKED[record.packed]),
+        Stat("search time", format_duration(record.seconds), _PACKED[record.packed]),
     ]
 
 
@@ -73,11 +73,11 @@ def winner_facts(record: SearchRecord) -> list[tuple[str, str]]:
     winner = record.winner
     if winner is None:
         return []
-    facts = [(name, setting(value)) for name, value in winner.values.items()]
+    facts = [(name, format_setting(value)) for name, value in winner.values.items()]
     facts.append((record.metric_label, f"{record.shown(winner.score)} after {_counted(winner.epochs, 'epoch')}"))
     accuracy, images = record.best.get("test_accuracy"), record.provenance.get("test_images")
     if accuracy is not None:
-        facts.append(("test accuracy", share(accuracy) + (f" on {images:,} images" if images else "")))
+        facts.append(("test accuracy", format_percent(accuracy) + (f" on {images:,} images" if images else "")))
     return facts
 
 
@@ -101,17 +101,17 @@ def advance(bracket: int, rungs: Sequence[RungState]) -> Advance:
     return Advance(f"bracket {bracket}", fraction, state)
 
 
-def leaderboard(record: SearchRecord) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """The rows of the leaderboard in the page's units, and where each configuration's own page is, if it has one."""
-    rows, links = [], []
+def leaderboard(record: SearchRecord) -> list[dict[str, Any]]:
+    """Return the rows of the leaderboard in the page's units, with links to the configurations' own pages."""
+    rows = []
     for each in leaderboard_rows(record):
-        row = {name: each[name] for name in ("configuration", "rank")}
+        page = SearchFolder(record.folder).run_folder(each["configuration"]) / PAGE
+        href = str(page.relative_to(record.folder)) if page.exists() else None
+        row = {"configuration": Link(each["configuration"], href), "rank": each["rank"]}
         row["score, %" if record.higher_is_better else "score"] = _scaled(record, each["score"])
         row |= {name: each[name] for name in ("epochs", "bracket", "outcome")}
         rows.append(row | {name: _rounded(each.get(name)) for name in record.forms})
-        page = SearchFolder(record.folder).run_folder(each["configuration"]) / PAGE
-        links.append(str(page.relative_to(record.folder)) if page.exists() else None)
-    return rows, links
+    return rows
 
 
 def _scaled(record: SearchRecord, score: float | None) -> float | None:
@@ -120,7 +120,7 @@ def _scaled(record: SearchRecord, score: float | None) -> float | None:
 
 def _rounded(value: Any) -> Any:
     """A number stays one, which a table sorts by."""
-    return float(f"{value:.4g}") if isinstance(value, float) else setting(value)
+    return float(f"{value:.4g}") if isinstance(value, float) else format_setting(value)
 
 
 def _counted(number: int, name: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.report.formatting import data_name
-from partrain.report.record import Point, Process
+from partrain.report.formatting import dataset_name
+from partrain.report.record import CurvePoint, ProcessRecord
 from partrain.storage.run_folder import SEGMENTS
 from partrain.tuning.brackets import Bracket, Rung
 from partrain.tuning.configurations import Configuration
@@ -191,7 +191,7 @@ class SearchRecord:
     def data(self) -> str:
         """The data set's name and split."""
         data = self.provenance or self.settings.get("data", {})
-        return data_name(data)
+        return dataset_name(data)
 
     @property
     def forms(self) -> dict[str, str]:
@@ -258,12 +258,12 @@ class SearchRecord:
             return best if standing == self.winner else "trained in full"
         return "goes on" if standing.index in reached[-1].promoted else "dropped"
 
-    def curve(self, standing: Standing) -> list[Point]:
+    def curve(self, standing: Standing) -> list[CurvePoint]:
         """The epochs of the segment that ends in the classes."""
         for folder in sorted(SearchFolder(self.folder).run_folder(standing.index).glob(f"{SEGMENTS}/*")):
-            process = Process.read(folder, folder.name, {})
+            process = ProcessRecord.read(folder, folder.name, {})
             if process.task and process.task["stop"] is None:
-                return process.points()
+                return process.curve()
         return []
 
 

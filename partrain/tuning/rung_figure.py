@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from partrain.report.canvas import Plot, make_figure
+from partrain.report.plotly_figures import Plot, make_figure
 from partrain.report.style import COLOURS
 from partrain.tuning.axes import describe, height, score_ticks
 from partrain.tuning.record import RungState, SearchRecord, Standing
@@ -58,7 +58,7 @@ def rungs(record: SearchRecord) -> list[Plot]:
         "rung stand side by side, best first; lines lead to the same configuration in the next rung. Kept: promoted, or "
         "trained in full. The axis spreads out the best scores, which stand highest."
     )
-    return [Plot("Scores by rung", caption, figure, 480, width=60 * sum(map(len, brackets)))]
+    return [Plot("Scores by rung", caption, figure, 480, min_width=60 * sum(map(len, brackets)))]
 
 
 def _step(brackets: list[list[RungState]]) -> float:

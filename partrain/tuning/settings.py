@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.report.formatting import share
+from partrain.report.formatting import format_percent
 
 METHODS = ("hyperband", "successive_halving", "random", "grid")
 
@@ -15,7 +15,7 @@ _COUNTED = ("random", "successive_halving")  # methods that are told how many co
 
 def shown(metric: str, score: float) -> str:
     """A score as people read it."""
-    return share(score) if metric.endswith("accuracy") else f"{score:.4f}"
+    return format_percent(score) if metric.endswith("accuracy") else f"{score:.4f}"
 
 
 @dataclass(kw_only=True)

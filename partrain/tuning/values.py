@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks import NETWORKS
-from partrain.report.formatting import setting
+from partrain.report.formatting import format_setting
 from partrain.settings import GROUPS, RunSettings
 
 # settings that are the same in all configurations, by name or group
@@ -51,7 +51,7 @@ def check_names(settings: RunSettings, names: Iterable[str]) -> None:
 
 def described(values: Mapping[str, Any]) -> str:
     """{"train.lr": 0.0031623, "partition.at": [2, 4]} -> "train.lr=0.00316, partition.at=[2,4]"."""
-    return ", ".join(f"{name}={setting(value, digits=3)}" for name, value in values.items())
+    return ", ".join(f"{name}={format_setting(value, digits=3)}" for name, value in values.items())
 
 
 def _place(name: str) -> tuple[str, str]:

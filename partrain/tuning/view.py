@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 
 from partrain.console import ProgressDisplay, ProgressView
-from partrain.report.formatting import duration
+from partrain.report.formatting import format_duration
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PROGRESS, SEGMENTS
 from partrain.tuning.brackets import Bracket, promoted, waves
@@ -102,7 +102,7 @@ class View(ProgressView):
         """How long what is left will take, if an epoch takes as long as those so far."""
         seconds = self._spent + time.monotonic() - self._started
         left = (sum(self._waves) - done) * seconds / done
-        return f"about {duration(left)} left" if left else "all done"
+        return f"about {format_duration(left)} left" if left else "all done"
 
     def _watch(self) -> None:
         """Move the bar while configurations train."""

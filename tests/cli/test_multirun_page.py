@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from browser import open_page
-from pages import figures, table
+from pages import read_figures, read_table
 
 from partrain.cli.multirun import row, write_report
 from partrain.runs.page import write_run_page
@@ -27,10 +27,10 @@ def test_the_page_of_a_multirun_with_a_run_that_failed(run: Path, tmp_path: Path
     write_report(rows, tmp_path)
     page = tmp_path / "report.html"
     assert "2 of 3 runs done" in page.read_text()
-    cells = table(page, "Runs")
+    cells = read_table(page, "Runs")
     assert [line[0] for line in cells] == ["run", "0", "1", "2"]
     assert [line[-1] for line in cells] == ["outcome", "done", "it failed", "done"]
-    drawn = figures(page)
+    drawn = read_figures(page)
     accuracy = drawn["Test accuracy"]["data"][0]
     assert accuracy["y"] == ["0 seed=0", "2 seed=2"]
     assert accuracy["x"] == [100 * results["test_accuracy"], 50]
@@ -38,7 +38,7 @@ def test_the_page_of_a_multirun_with_a_run_that_failed(run: Path, tmp_path: Path
     peaks = [segment["peak_memory_bytes"] / 2**20 for segment in results["segments"]]
     assert [bars["x"][0] for bars in drawn["Memory"]["data"]] == [max(peaks), sum(peaks)]
     for which, index in (("First", 0), ("Last", 1)):
-        curves = figures(tmp_path / "0" / "report.html")["Training loss"]["data"][index]["y"]
+        curves = read_figures(tmp_path / "0" / "report.html")["Training loss"]["data"][index]["y"]
         assert [line["y"] for line in drawn[f"{which} segment: loss"]["data"]] == [curves, curves]
     script = "answers.links = [...document.querySelectorAll('tbody a')].map((a) => a.getAttribute('href'));"
     answers, console = open_page(page, script, tmp_path / "browser")

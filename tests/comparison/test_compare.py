@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from scripting import DATA, run_script, wait_until
 
-from partrain.comparison.compare import check_cells, command, compare, in_order
-from partrain.comparison.grid import GridSettings, cells_of
-from partrain.comparison.table import Run
-from partrain.comparison.view import View
+from partrain.comparison.compare import alternating_order, check_cells, compare, portable_command
+from partrain.comparison.grid import GridSettings, grid_cells
+from partrain.comparison.table import CellRun
+from partrain.comparison.view import ComparisonView
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.settings import LaunchSettings
@@ -50,7 +50,7 @@ class FakeRuns:
         self.done: list[str] = []
         self.failing: set[str] = set()
 
-    def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[Run]:
+    def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[CellRun]:
         return compare(shared, grid, folder, self.dataset, runner=self)
 
     def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_every_second_repeat_is_done_backwards(runs: FakeRuns, tmp_path: Path) -
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     names = ["end_to_end-mlp32-b32", "gpipe-mlp32-k2-b32-m2", "gpipe-mlp32-k2-b32-m4"]
     assert runs.done == [*(f"{name}/0" for name in names), *(f"{name}/1" for name in reversed(names))]
-    assert len(list(in_order(cells_of(GridSettings(**GRID)), 5))) == 15
+    assert len(list(alternating_order(grid_cells(GridSettings(**GRID)), 5))) == 15
 
 
 def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRuns, tmp_path: Path) -> None:
@@ -123,14 +123,14 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
 
 def test_on_a_terminal_a_bar_says_how_long_is_left() -> None:
     out = io.StringIO()
-    one, two = cells_of(GridSettings(**GRID | {"microbatches": [2]}))
-    with View(3, 1, to=Console(file=out, force_terminal=True, color_system=None, width=120)) as view:
+    one, two = grid_cells(GridSettings(**GRID | {"microbatches": [2]}))
+    with ComparisonView(3, 1, to=Console(file=out, force_terminal=True, color_system=None, width=120)) as view:
         view.begin(one, 0)
         wait_until(lambda: f"{one.name}, repeat 0" in out.getvalue())
-        view.end(Run(cell=one, repeat=0, seed=0, results=RESULTS))
+        view.end(CellRun(cell=one, repeat=0, seed=0, results=RESULTS))
         view.begin(two, 0)
         wait_until(lambda: bool(re.search(rf"{two.name}, repeat 0 .* 2/3  about [\d.]+ s left", out.getvalue())))
-        view.end(Run(cell=two, repeat=0, seed=0, results={}, outcome="process 0 was killed"))
+        view.end(CellRun(cell=two, repeat=0, seed=0, results={}, outcome="process 0 was killed"))
     assert "3/3  all done" in out.getvalue()
     assert f"{one.name}, repeat 0: 50.00%" not in out.getvalue()  # lines are for where there is no bar
     assert f"{two.name}, repeat 0: FAILED: process 0 was killed" in out.getvalue()
@@ -152,7 +152,9 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(
 
 
 def test_the_command_without_host_paths() -> None:
-    assert command(["data.root=/files", "seed=1"]) == "python experiments/compare.py 'data.root=<folder>' seed=1"
+    assert (
+        portable_command(["data.root=/files", "seed=1"]) == "python experiments/compare.py 'data.root=<folder>' seed=1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_the_command_without_host_paths() -> None:
 )
 def test_a_cell_that_cannot_be_is_said_before_anything_runs(grid: dict[str, Any], message: str, small: Dataset) -> None:
     with pytest.raises(ValueError) as caught:
-        check_cells(cells_of(GridSettings(**grid)), SHARED, small)
+        check_cells(grid_cells(GridSettings(**grid)), SHARED, small)
     assert str(caught.value).startswith(message)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from partrain.comparison.grid import Cell, GridSettings, cells_of, check_shared, left_out
+from partrain.comparison.grid import Cell, GridSettings, check_shared_settings, grid_cells, skipped_cell_notes
 from partrain.networks import CNNSettings, MLPSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
@@ -13,7 +13,7 @@ from partrain.training.optimization import TrainSettings
 
 
 def names(**grid: Any) -> list[str]:
-    return [cell.name for cell in cells_of(GridSettings(**grid))]
+    return [cell.name for cell in grid_cells(GridSettings(**grid))]
 
 
 def test_the_cells_of_a_grid() -> None:
@@ -45,13 +45,13 @@ def test_a_network_without_a_width_appears_once() -> None:
 
 def test_microbatches_that_are_too_few_for_1f1b_are_left_out_if_others_remain() -> None:
     grid = GridSettings(strategies=["gpipe", "1f1b"], segments=[2, 3, 5], microbatches=[1, 2, 4])
-    assert left_out(grid) == [
+    assert skipped_cell_notes(grid) == [
         "1f1b with K = 2 is left out for 1 microbatches: it needs as many as stages",
         "1f1b with K = 3 is left out for 1, 2 microbatches: it needs as many as stages",
     ]
-    counts = [(cell.segments, cell.microbatches) for cell in cells_of(grid) if cell.strategy == "1f1b"]
+    counts = [(cell.segments, cell.microbatches) for cell in grid_cells(grid) if cell.strategy == "1f1b"]
     assert counts == [(2, 2), (2, 4), (3, 4), (5, 1), (5, 2), (5, 4)]
-    assert left_out(GridSettings(strategies=["gpipe"], segments=[8])) == []
+    assert skipped_cell_notes(GridSettings(strategies=["gpipe"], segments=[8])) == []
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
     ],
 )
 def test_what_the_grid_decides_is_not_set_elsewhere(shared: dict[str, Any], message: str) -> None:
-    check_shared(RunSettings(), GridSettings())
+    check_shared_settings(RunSettings(), GridSettings())
     with pytest.raises(ValueError) as caught:
-        check_shared(RunSettings(**shared), GridSettings())
+        check_shared_settings(RunSettings(**shared), GridSettings())
     assert str(caught.value).startswith(message)
 
 

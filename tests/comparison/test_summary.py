@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 
-from partrain.comparison.figures import figures
+from partrain.comparison.figures import comparison_plots
 from partrain.comparison.grid import Cell
-from partrain.comparison.summary import readable, summarise
-from partrain.comparison.table import Run, json_row, row
-from partrain.report.tables import markdown
+from partrain.comparison.summary import format_summary_row, summarise
+from partrain.comparison.table import CellRun, run_json_row, run_row
+from partrain.report.tables import markdown_table
 
 
 def cell(strategy: str, segments: int = 2, microbatches: int | None = None) -> Cell:
     return Cell(strategy=strategy, network="mlp", width=32, segments=segments, batch_size=50, microbatches=microbatches)
 
 
-def run(cell: Cell, repeat: int, speed: float, **results: Any) -> Run:
+def run(cell: Cell, repeat: int, speed: float, **results: Any) -> CellRun:
     """Two processes with peaks of 300 and 200 bytes."""
     process = {
         "device": "cpu",
@@ -39,7 +39,7 @@ def run(cell: Cell, repeat: int, speed: float, **results: Any) -> Run:
         "utilization": 0.75,
         "accuracy_curve": [],
     }
-    return Run(cell=cell, repeat=repeat, seed=repeat, results=facts | results)
+    return CellRun(cell=cell, repeat=repeat, seed=repeat, results=facts | results)
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
@@ -60,7 +60,7 @@ RUNS = [
     run(FEW, 0, 50.0, traffic_bytes_per_step=4.0),
     run(FEW, 1, 100.0, traffic_bytes_per_step=8.0),
     run(MANY, 0, 120.0),
-    Run(cell=MANY, repeat=1, seed=1, results={}, outcome="process 0 was killed by SIGKILL"),
+    CellRun(cell=MANY, repeat=1, seed=1, results={}, outcome="process 0 was killed by SIGKILL"),
 ]
 
 
@@ -84,7 +84,7 @@ def test_the_summary_of_made_runs() -> None:
 
 
 def test_the_summary_as_people_read_it() -> None:
-    shown = [readable(each) for each in summarise(RUNS, CELLS, accuracies=[0.7])]
+    shown = [format_summary_row(each) for each in summarise(RUNS, CELLS, accuracies=[0.7])]
     assert shown[0] == {
         "strategy": "end_to_end",
         "network": "mlp 32",
@@ -105,29 +105,29 @@ def test_the_summary_as_people_read_it() -> None:
 
 
 def test_the_row_of_a_run() -> None:
-    found = row(RUNS[0], accuracies=[0.7, 0.9])
+    found = run_row(RUNS[0], accuracies=[0.7, 0.9])
     assert (found["strategy"], found["width"], found["microbatches"], found["seed"]) == ("end_to_end", 32, None, 0)
     assert (found["seconds_to_0.7"], found["seconds_to_0.9"]) == (2, None)
     assert (found["peak_memory_bytes"], found["peak_memory_bytes_total"], found["parameter_bytes"]) == (300, 500, 100)
     assert (found["steps"], found["outcome"]) == (10, "done")
-    assert json_row(RUNS[0], [])["processes"]["peak_memory_bytes"] == [300, 200]
+    assert run_json_row(RUNS[0], [])["processes"]["peak_memory_bytes"] == [300, 200]
 
 
 def test_the_row_of_a_run_that_failed() -> None:
-    found = row(RUNS[-1], accuracies=[0.7])
-    assert list(found) == list(row(RUNS[0], accuracies=[0.7]))
+    found = run_row(RUNS[-1], accuracies=[0.7])
+    assert list(found) == list(run_row(RUNS[0], accuracies=[0.7]))
     assert found["outcome"] == "process 0 was killed by SIGKILL"
     assert found["test_accuracy"] is found["seconds_to_0.7"] is found["peak_memory_bytes"] is None
 
 
 def test_markdown() -> None:
-    assert markdown([{"a": 1234567, "b": 0.123456, "c": None, "d": "x|y"}]) == (
+    assert markdown_table([{"a": 1234567, "b": 0.123456, "c": None, "d": "x|y"}]) == (
         "| a | b | c | d |\n| --- | --- | --- | --- |\n| 1234567 | 0.1235 |  | x\\|y |\n"
     )
 
 
 def test_figures_of_a_panel() -> None:
-    plots = {plot.title.partition(" · ")[0]: plot.figure for plot in figures(RUNS, CELLS)}
+    plots = {plot.title.partition(" · ")[0]: plot.figure for plot in comparison_plots(RUNS, CELLS)}
     assert list(plots) == [
         "Samples per second",
         "Test accuracy",

@@ -11,8 +11,8 @@ import yaml
 from claims.output import plot_bars
 from scripting import ROOT
 
-from partrain.comparison.grid import Cell, GridSettings, cells_of
-from partrain.comparison.table import Run
+from partrain.comparison.grid import Cell, GridSettings, grid_cells
+from partrain.comparison.table import CellRun
 from partrain.networks import MLPSettings
 
 CLAIMS = ROOT / "experiments/claims"
@@ -35,7 +35,7 @@ def grid_of(name: str, **changed: Any) -> GridSettings:
     return GridSettings(**own | changed)
 
 
-def made_run(cell: Cell, repeat: int = 0, **results: Any) -> Run:
+def made_run(cell: Cell, repeat: int = 0, **results: Any) -> CellRun:
     """A run in which every process takes 100 MB over its share of the weights, and end to end 100 images a second."""
     processes = cell.segments
     speed = 200.0 if cell.strategy == "synthetic" else 100.0
@@ -60,12 +60,12 @@ def made_run(cell: Cell, repeat: int = 0, **results: Any) -> Run:
         "data": {"train_images": 5120},
         "train": {"epochs": 2, "precision": "bf16"},
     }
-    return Run(cell=cell, repeat=repeat, seed=repeat, results=facts | results)
+    return CellRun(cell=cell, repeat=repeat, seed=repeat, results=facts | results)
 
 
 def test_memory_against_end_to_ends(tmp_path: Path) -> None:
     claim = script("sil_memory")
-    rows = claim.table([made_run(cell) for cell in cells_of(grid_of("sil_memory"))])
+    rows = claim.table([made_run(cell) for cell in grid_cells(grid_of("sil_memory"))])
     assert {(row["K"], row["of end to end"], row["1 / K"]) for row in rows} == {
         (1, 1.0, 1.0),
         (2, 0.5, 0.5),
@@ -79,7 +79,7 @@ def test_memory_against_end_to_ends(tmp_path: Path) -> None:
 
 def test_traffic_of_a_whole_training(tmp_path: Path) -> None:
     claim = script("sil_traffic")
-    rows = claim.table([made_run(cell) for cell in cells_of(grid_of("sil_traffic"))])
+    rows = claim.table([made_run(cell) for cell in grid_cells(grid_of("sil_traffic"))])
     total = next(name for name in rows[0] if name.startswith("GB in"))
     found = {(row["strategy"], row["K"], row["batch"]): row for row in rows}
     assert found["synthetic", 2, 64][total] == 0
@@ -97,7 +97,7 @@ def test_speed_against_targets(tmp_path: Path) -> None:
     runs = {
         (width, batch): [
             made_run(cell, repeat)
-            for cell in cells_of(grid_of("sil_speed", widths=[width], batch_sizes=[batch]))
+            for cell in grid_cells(grid_of("sil_speed", widths=[width], batch_sizes=[batch]))
             for repeat in range(5)
         ]
         for width, batch in claim.PANELS

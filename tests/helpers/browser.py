@@ -30,14 +30,14 @@ addEventListener("load", async () => {
 """
 
 
-class Opened(NamedTuple):
+class OpenedPage(NamedTuple):
     """What a script in the page found, and what the browser's console said."""
 
     answers: dict[str, Any]
     console: list[str]
 
 
-def open_page(page: Path, script: str, folder: Path, dark: bool = False, width: int = 1280) -> Opened:
+def open_page(page: Path, script: str, folder: Path, *, dark: bool = False, width: int = 1280) -> OpenedPage:
     """Open a copy of `page` whose `script` fills an object `answers`, once the figures are drawn."""
     program = shutil.which("chromium")
     if program is None:
@@ -62,4 +62,4 @@ def open_page(page: Path, script: str, folder: Path, dark: bool = False, width: 
     copy.unlink()
     found = re.search(r'<output id="answers">(.*?)</output>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
-    return Opened(json.loads(unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line])
+    return OpenedPage(json.loads(unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line])

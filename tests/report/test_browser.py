@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from browser import open_page
-from pages import figures, table
+from pages import read_figures, read_table
 
-from partrain.report.canvas import Plot, make_figure
-from partrain.report.page import write_runs_page
+from partrain.report.page import Link, RunsPage, write_runs_page
+from partrain.report.plotly_figures import Plot, make_figure
 from partrain.runs.page import write_run_page
 
 DRAWN = """
@@ -23,10 +23,10 @@ DRAWN = """
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_runs_page_is_drawn(run: Path, tmp_path: Path, dark: bool, width: int) -> None:
     page = write_run_page(run)
-    answers, console = open_page(page, DRAWN, tmp_path, dark, width)
+    answers, console = open_page(page, DRAWN, tmp_path, dark=dark, width=width)
     assert console == []
     assert answers["requests"] == []
-    assert answers["drawn"] == [True] * len(figures(page))
+    assert answers["drawn"] == [True] * len(read_figures(page))
     assert not answers["wider"]
     assert answers["background"] == ("rgb(15, 20, 26)" if dark else "rgb(246, 247, 249)")
     assert answers["ink"] == ("rgb(230, 235, 240)" if dark else "rgb(22, 32, 43)")
@@ -67,14 +67,14 @@ def test_a_live_page_reloads_and_keeps_its_place(run: Path, tmp_path: Path) -> N
 
 def test_tables_are_sorted_by_a_click(tmp_path: Path) -> None:
     rows = [
-        {"run": "b", "overrides": "seed=10", "accuracy": 9.5, "seconds": None, "note": ""},
+        {"run": Link("b", "b/report.html"), "overrides": "seed=10", "accuracy": 9.5, "seconds": None, "note": ""},
         {"run": "a", "overrides": "seed=9", "accuracy": 10.25, "seconds": 3, "note": ""},
         {"run": "c", "overrides": "seed=1", "accuracy": -1.0, "seconds": 1200, "note": ""},
     ]
     figure = make_figure("x", "y")
     figure.add_scatter(x=[1, 2], y=[1, 2])
-    page = write_runs_page(tmp_path, "Some runs", rows, [Plot("One", "A caption.", figure)], ["b/report.html", None])
-    assert table(page, "Runs") == [
+    page = write_runs_page(tmp_path, RunsPage(title="Some runs", rows=rows, plots=[Plot("One", "A caption.", figure)]))
+    assert read_table(page, "Runs") == [
         ["run", "overrides", "accuracy", "seconds"],
         ["b", "seed=10", "9.5", ""],
         ["a", "seed=9", "10.25", "3"],

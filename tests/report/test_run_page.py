@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pages import figures, plain, table
+from pages import read_figures, read_table, visible_text
 from PIL import Image
 from scripting import small_settings
 
@@ -33,7 +33,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def test_curves_are_those_of_the_metrics(run: Path, page: Path) -> None:
-    drawn = figures(page)
+    drawn = read_figures(page)
     results = checkpoint.read_json(run / "results.json")
     for index in range(2):
         rows = metrics(run / f"segments/{index}")
@@ -49,7 +49,7 @@ def test_curves_are_those_of_the_metrics(run: Path, page: Path) -> None:
 
 def test_the_confusion_matrix_is_the_evaluations(run: Path, page: Path) -> None:
     found = checkpoint.read_json(run / "evaluation.json")
-    heatmap = figures(page)["Confusion matrix"]["data"][0]
+    heatmap = read_figures(page)["Confusion matrix"]["data"][0]
     counts = np.array(found["confusion"])
     assert heatmap["x"] == heatmap["y"] == ["0", "1", "2", "3", "4"]
     assert np.allclose(heatmap["z"], counts / counts.sum(axis=1, keepdims=True))
@@ -59,14 +59,14 @@ def test_the_confusion_matrix_is_the_evaluations(run: Path, page: Path) -> None:
 def test_the_headline_and_the_tables(run: Path, page: Path) -> None:
     results, text = checkpoint.read_json(run / "results.json"), page.read_text()
     assert "<h1>mlp on arrays</h1>" in text
-    assert f"{100 * results['test_accuracy']:.2f} %" in plain(text)
-    assert "0 bytes" in plain(text)
-    plan = table(page, "Plan")
+    assert f"{100 * results['test_accuracy']:.2f} %" in visible_text(text)
+    assert "0 bytes" in visible_text(text)
+    plan = read_table(page, "Plan")
     assert [row[:4] for row in plan[1:]] == [
         ["0", "linear0, linear1", "1×8×8", "32 (dropout1)"],
         ["1", "linear2, linear3", "32", "5 (classes)"],
     ]
-    assert [row[0] for row in table(page, "Processes")[1:]] == ["segment 0", "segment 1"]
+    assert [row[0] for row in read_table(page, "Processes")[1:]] == ["segment 0", "segment 1"]
     assert "codes, 32" in text
     assert "http-equiv" not in text
 
@@ -111,7 +111,7 @@ def test_a_run_under_way(run: Path, small: Dataset, tmp_path: Path) -> None:
     assert re.search(r"training, updated \d\d:\d\d:\d\d", text)
     assert 'aria-valuenow="42"' in text  # 25 of 60 steps
     assert "mlp on arrays" in text
-    (loss,) = figures(tmp_path / "report.html")["Training loss"]["data"]
+    (loss,) = read_figures(tmp_path / "report.html")["Training loss"]["data"]
     assert loss["x"] == [1, 1.25]
     assert loss["y"] == [float(rows[0]["loss"]), 0.5]
     assert "Confusion matrix" not in text
@@ -122,8 +122,8 @@ def test_a_plan_alone_and_an_empty_folder(small: Dataset, tmp_path: Path) -> Non
     settings = small_settings(partition=PartitionSettings(segments=2, dry_run=True))
     partrain.run(settings, tmp_path / "dry", dataset=small, show=False)
     page = write_run_page(tmp_path / "dry")
-    assert len(table(page, "Plan")) == 3
-    assert figures(page) == {}
+    assert len(read_table(page, "Plan")) == 3
+    assert read_figures(page) == {}
     assert "not finished" in page.read_text()
 
 
@@ -144,7 +144,7 @@ def test_processes_that_see_no_loss_and_share_their_connections(run: Path, tmp_p
         segment["timeline"] = [[100.0, 101.0], [101.5, 103.0]]
     checkpoint.write_json(tmp_path / "results.json", results)
     page = write_run_page(tmp_path)
-    drawn = figures(page)
+    drawn = read_figures(page)
     assert [line["name"] for line in drawn["Training loss"]["data"]] == ["process 1"]
     assert drawn["Test accuracy against time"]["data"][0]["y"] == [50, 75]
     first = drawn["Time line"]["data"][0]
@@ -165,7 +165,7 @@ def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:
     )
     partrain.run(settings, tmp_path / "run", dataset=odd, show=False)
     page = write_run_page(tmp_path / "run", odd)
-    assert figures(page)["Confusion matrix"]["data"][0]["x"][:2] == ["&lt;b&gt;", "&lt;/script&gt;"]
+    assert read_figures(page)["Confusion matrix"]["data"][0]["x"][:2] == ["&lt;b&gt;", "&lt;/script&gt;"]
     assert not re.search(r"<strong>[^<]*<(?!/strong)", page.read_text())
 
 

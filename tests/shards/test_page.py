@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pages import figures, plain, table
+from pages import read_figures, read_table, visible_text
 
 from partrain.runs.page import write_run_page
 from partrain.shards.page import write_shards_page
@@ -34,7 +34,7 @@ UNITS: list[Unit] = [
 def test_a_row_for_each_device_and_a_colour_for_each_model(tmp_path: Path) -> None:
     write_timeline(tmp_path, UNITS)
     page = write_shards_page(tmp_path)
-    drawn = figures(page)
+    drawn = read_figures(page)
     one, two = drawn["Devices over time"]["data"]
     assert (one["name"], two["name"]) == ("one", "two")
     assert one["x"] == [0.0, 1.0, None, 1.0, 3.0, None, 3.0, 4.0, None]
@@ -44,11 +44,11 @@ def test_a_row_for_each_device_and_a_colour_for_each_model(tmp_path: Path) -> No
     busy = {line["name"]: line["y"] for line in drawn["Busy"]["data"]}
     assert sum(busy["device 0"]) / len(busy["device 0"]) == pytest.approx(50)
     assert sum(busy["device 1"]) / len(busy["device 1"]) == pytest.approx(75)
-    text = plain(page.read_text())
+    text = visible_text(page.read_text())
     assert "busy 62.5% of the time" in text
     assert "4 units of 3 shards" in text
     assert "at least 4.0 s (the longest model's units) and 2.5 s (an equal share of all computation)" in text
-    assert table(page, "Models")[1:] == [
+    assert read_table(page, "Models")[1:] == [
         ["one", "2", "1", "4.0", "4,000.0", "4.0"],
         ["two", "1", "1", "1.0", "1,000.0", "1.0"],
     ]
@@ -58,25 +58,25 @@ def test_of_many_units_those_in_the_middle_are_drawn(tmp_path: Path) -> None:
     write_timeline(tmp_path, [(0, "one", n, 0, "both", n, n + 1.0) for n in range(9)])
     assert [row.step for row in read_timeline(tmp_path / TIMELINE)] == list(range(9))
     page = write_shards_page(tmp_path, units_per_device=3)
-    (line,) = figures(page)["Devices over time"]["data"]
+    (line,) = read_figures(page)["Devices over time"]["data"]
     assert line["x"] == [3.0, 4.0, None, 4.0, 5.0, None, 5.0, 6.0, None]
     assert "3 units from the middle of 9" in page.read_text()
 
 
 def test_nothing_was_done(tmp_path: Path) -> None:
     write_timeline(tmp_path)
-    assert figures(write_shards_page(tmp_path)) == {}
+    assert read_figures(write_shards_page(tmp_path)) == {}
 
 
 def test_the_time_between_two_sessions_is_left_out(tmp_path: Path) -> None:
     write_timeline(tmp_path, UNITS, [(0, "two", 1, 0, "both", 0.0, 2.0)])
     assert [(row.session, row.begin, row.end) for row in read_timeline(tmp_path / TIMELINE)][-1] == (1, 4.0, 6.0)
     page = write_shards_page(tmp_path)
-    text = plain(page.read_text())
+    text = visible_text(page.read_text())
     assert "time, 2 sessions" in text
     assert "busy 58.3% of the time" in text
     for name in ("Devices over time", "Busy"):
-        (line,) = figures(page)[name]["layout"]["shapes"]
+        (line,) = read_figures(page)[name]["layout"]["shapes"]
         assert line["x0"] == 4.0
 
 

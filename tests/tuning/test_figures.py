@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from made_search import NAN, accuracy, of_bracket, plan, rung
-from pages import figures
+from pages import read_figures
 
 from partrain.storage import checkpoint
 from partrain.tuning.axes import log_ticks, setting_axis
@@ -17,7 +17,7 @@ from partrain.tuning.record import SearchRecord
 
 
 def test_rungs_have_a_dot_for_every_score(search: Path, searched: Path) -> None:
-    figure = figures(searched)["Scores by rung"]
+    figure = read_figures(searched)["Scores by rung"]
     for column, bracket in enumerate(plan(27)):
         name, kinds = bracket["number"], {"kept": [], "dropped": [], "failed": []}
         for number in range(len(bracket["rungs"])):
@@ -37,7 +37,7 @@ def test_rungs_have_a_dot_for_every_score(search: Path, searched: Path) -> None:
 
 
 def test_dots_of_a_rung_stand_side_by_side_best_first(search: Path, searched: Path) -> None:
-    figure = figures(searched)["Scores by rung"]
+    figure = read_figures(searched)["Scores by rung"]
     kept, dropped, failed = (of_bracket(figure, 0, name) for name in ("kept", "dropped", "failed"))
     dots = [dot for trace in (kept, dropped, failed) for dot in zip(trace["x"], trace["y"], strict=True)]
     first = sorted(dot for dot in dots if dot[0] < math.sqrt(3))
@@ -49,7 +49,7 @@ def test_dots_of_a_rung_stand_side_by_side_best_first(search: Path, searched: Pa
 
 
 def test_columns_do_not_overlap_and_have_one_scale(searched: Path) -> None:
-    layout = figures(searched)["Scores by rung"]["layout"]
+    layout = read_figures(searched)["Scores by rung"]["layout"]
     axes = [layout[name] for name in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
     ends = [end for axis in axes for end in axis["domain"]]
     assert ends == sorted(ends)
@@ -60,7 +60,7 @@ def test_columns_do_not_overlap_and_have_one_scale(searched: Path) -> None:
 
 def test_the_winner_is_drawn_through_its_rungs(search: Path, searched: Path) -> None:
     best = checkpoint.read_json(search / "results.json")["best"]
-    figure = figures(searched)["Scores by rung"]
+    figure = read_figures(searched)["Scores by rung"]
     (line,) = (each for each in figure["data"] if each["mode"] == "lines+markers" and "text" in each and each["x"])
     epochs = [int(re.search(r"epoch (\d+)", text)[1]) for text in line["text"]]
     assert epochs == [1, 3, 9, 27]
@@ -69,7 +69,7 @@ def test_the_winner_is_drawn_through_its_rungs(search: Path, searched: Path) -> 
 
 
 def test_parallel_coordinates_have_the_settings_own_units(search: Path, searched: Path) -> None:
-    (drawn,) = figures(searched)["Settings and scores"]["data"]
+    (drawn,) = read_figures(searched)["Settings and scores"]["data"]
     labels = [axis["label"].replace("<br>", "") for axis in drawn["dimensions"]]
     assert labels == [
         *("train.lr", "network.width", "train.optimizer", "network.dropout", "epochs", "validationaccuracy, %")
@@ -118,7 +118,7 @@ def test_ticks_are_round_and_apart() -> None:
 
 def test_the_best_curves_are_those_of_the_metrics(search: Path, searched: Path) -> None:
     best = SearchRecord.read(search).ranked()[:5]
-    lines = figures(searched)["Decode accuracy in training"]["data"]
+    lines = read_figures(searched)["Decode accuracy in training"]["data"]
     assert [re.sub("<.*?>", "", line["name"]) for line in lines] == [f"configuration {each.index}" for each in best]
     assert lines[0]["name"].startswith("<b>")
     for each, line in zip(best, lines, strict=True):
@@ -129,7 +129,7 @@ def test_the_best_curves_are_those_of_the_metrics(search: Path, searched: Path) 
 
 
 def test_the_best_so_far_and_the_epochs(search: Path, searched: Path) -> None:
-    drawn = figures(searched)
+    drawn = read_figures(searched)
     (line,) = drawn["Best score so far"]["data"]
     waves = [
         max(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from browser import open_page
 from made_search import COMMAND, NAN, make_search, of_bracket, rung
-from pages import figures, plain, table
+from pages import read_figures, read_table, visible_text
 
 from partrain.storage import checkpoint
 from partrain.tuning.page import write_search_page
@@ -16,7 +16,7 @@ from partrain.tuning.record import SearchRecord
 def test_the_headline_and_the_winner(search: Path, searched: Path) -> None:
     best = checkpoint.read_json(search / "results.json")["best"]
     text = searched.read_text()
-    said = " ".join(plain(text[text.index("<header>") : text.index('id="rungs"')].replace("<", " <")).split())
+    said = " ".join(visible_text(text[text.index("<header>") : text.index('id="rungs"')].replace("<", " <")).split())
     assert said.startswith(
         "Hyperband on glyphs letters Searched: train.lr, network.width, train.optimizer, network.dropout packed finished"
     )
@@ -35,7 +35,7 @@ def test_the_leaderboard_leads_to_the_runs_that_have_a_page(tmp_path: Path) -> N
     best = checkpoint.read_json(search / "results.json")["best"]
     (search / f"configurations/{best['index']}/report.html").touch()
     page = write_search_page(search)
-    head, *rows = table(page, "Leaderboard")
+    head, *rows = read_table(page, "Leaderboard")
     assert head[:6] == ["configuration", "rank", "score, %", "epochs", "bracket", "outcome"]
     assert head[6:] == ["train.lr", "network.width", "train.optimizer", "network.dropout"]
     assert rows[0][:6] == [str(best["index"]), "1", f"{100 * best['score']:.2f}".rstrip("0"), "27", "3", "best"]
@@ -56,11 +56,11 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     assert record.ranked()[0].index == best["index"]
     full = [each.score or 0 for each in record.ranked() if each.epochs == 27]
     assert full == sorted(full)
-    drawn = figures(write_search_page(search))
+    drawn = read_figures(write_search_page(search))
     assert drawn["Best score so far"]["data"][0]["y"][-1] == best["score"]
     dots = of_bracket(drawn["Scores by rung"], 3, "kept")
     assert dots["y"] == sorted(dots["y"], reverse=True)
-    assert f"{best['score']:.4f}" in plain((search / "report.html").read_text())
+    assert f"{best['score']:.4f}" in visible_text((search / "report.html").read_text())
 
 
 def test_equal_scores_are_ranked_by_index(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_search_under_way(tmp_path: Path) -> None:
     assert re.search(r"under way, updated \d\d:\d\d:\d\d", text)
     assert 'id="command"' not in text
     assert "of 356, all configurations together" in text
-    states = [plain(each) for each in re.findall(r'<span class="state muted">(.*?)</span>', text)]
+    states = [visible_text(each) for each in re.findall(r'<span class="state muted">(.*?)</span>', text)]
     assert states == [
         "rung 1: 9 configurations until epoch 3",
         "rung 1: 4 configurations until epoch 9",
@@ -88,7 +88,7 @@ def test_a_search_under_way(tmp_path: Path) -> None:
         "rung 0: 4 configurations until epoch 27",
     ]
     assert re.findall(r'aria-valuenow="(\d+)"', text) == ["32", "46", "0", "0"]  # 26 of 80 epochs, 36 of 78
-    rows = table(search / "report.html", "Leaderboard")[1:]
+    rows = read_table(search / "report.html", "Leaderboard")[1:]
     assert rows[0][5] == "goes on"  # the best so far
     assert [row[5] for row in rows].count("goes on") == 13
     ended = write_search_page(search).read_text()
@@ -101,8 +101,8 @@ def test_a_search_of_which_nothing_came(waves: int, tmp_path: Path) -> None:
     brackets = [{"number": 0, "rungs": [{"configurations": 3, "epochs": 2}]}]
     page = write_search_page(make_search(tmp_path, brackets, waves, failing=[(0, 0), (0, 1), (0, 2)]), refresh=5)
     outcome = f"failed: {NAN}" if waves else "waiting"
-    assert [row[3] for row in table(page, "Leaderboard")[1:]] == [outcome] * 3
-    assert list(figures(page)) == ["Scores by rung"] * waves
+    assert [row[3] for row in read_table(page, "Leaderboard")[1:]] == [outcome] * 3
+    assert list(read_figures(page)) == ["Scores by rung"] * waves
     assert "none yet" in page.read_text()
 
 
@@ -111,7 +111,7 @@ def test_a_folder_of_a_search_that_has_just_begun(search: Path, files: list[str]
     for name in files:
         (tmp_path / name).write_bytes((search / name).read_bytes())
     page = write_search_page(tmp_path)
-    assert figures(page) == {}
+    assert read_figures(page) == {}
     assert ("Not begun" in page.read_text()) == (not files)
 
 
@@ -122,7 +122,7 @@ def test_names_are_text(tmp_path: Path) -> None:
     checkpoint.write_json(search / "configurations.json", drawn)
     page = write_search_page(search)
     assert "<b>" not in re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL)
-    texts = of_bracket(figures(page)["Scores by rung"], 0, "kept")["text"]
+    texts = of_bracket(read_figures(page)["Scores by rung"], 0, "kept")["text"]
     assert sum("train.optimizer &lt;/script&gt;&lt;b&gt;" in text for text in texts) == 1
 
 
@@ -138,7 +138,7 @@ def test_the_page_is_drawn(search: Path, searched: Path, tmp_path: Path, dark: b
       all("#leaderboard th button")[0].click();
       answers.first = all("#leaderboard tbody tr").slice(0, 3).map((row) => row.cells[0].textContent);
     """
-    answers, console = open_page(searched, script, tmp_path, dark, width)
+    answers, console = open_page(searched, script, tmp_path, dark=dark, width=width)
     assert [line for line in console if "WebGL" not in line] == []  # slow without a GPU, it warns
     assert answers == {
         "drawn": [True] * 5,

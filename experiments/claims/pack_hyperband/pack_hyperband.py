@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
 from claims.output import plot_bars, ratio_columns, write_table
-from claims.runs import claim_data, parser
+from claims.runs import claim_data_settings, make_parser
 
 from partrain.cli.config import clear_errors
 from partrain.data import DataSettings, prepare_data
@@ -85,7 +85,7 @@ def same_promotions(folders: list[Path]) -> tuple[int, int]:
 
 
 def main() -> None:
-    options = parser(__doc__, HERE)
+    options = make_parser(__doc__, HERE)
     options.add_argument("--epochs", type=int, default=27)
     options.add_argument("--images", type=int, default=20_000)
     options.add_argument("--repetitions", type=int, default=2)
@@ -93,7 +93,7 @@ def main() -> None:
     with clear_errors():
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         folders = []
-        data = replace(claim_data(given), limit_train=given.images)
+        data = replace(claim_data_settings(given), limit_train=given.images)
         for repetition in range(given.repetitions):
             for side in reversed(SIDES) if repetition % 2 else SIDES:
                 folder = given.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"

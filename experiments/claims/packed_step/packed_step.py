@@ -27,8 +27,8 @@ from torch.func import functional_call, grad_and_value, vmap
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save, write_table
-from claims.runs import claim_data, parser
+from claims.output import save_figure, write_table
+from claims.runs import claim_data_settings, make_parser
 
 from partrain.cli.config import clear_errors
 from partrain.data import Dataset, DataSettings, prepare_data
@@ -221,11 +221,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncol=len(labels), fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def main() -> None:
-    options = parser(__doc__, HERE)
+    options = make_parser(__doc__, HERE)
     options.add_argument("--repetitions", type=int, default=5, help="a process each")
     options.add_argument("--seconds", type=float, default=0.4, help="of either side in every repetition")
     options.add_argument("--networks", nargs="+", default=list(CASES), choices=CASES)
@@ -235,7 +235,7 @@ def main() -> None:
     # of the processes below: packs have it, and an allocator decides a lot here
     os.environ.update(job.ALLOCATOR | planner.ALLOCATOR)
     with clear_errors():
-        data = claim_data(given)
+        data = claim_data_settings(given)
         cases = list(product(given.networks, given.precisions, (False, True)))
         found: dict[Any, list[dict[int, dict[str, float]]]] = {case: [] for case in cases}
         for turn, case in product(range(given.repetitions), cases):

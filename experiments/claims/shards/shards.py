@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
 from claims.output import plot_bars, ratio_columns, write_table
-from claims.runs import claim_data, parser
+from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
@@ -95,7 +95,7 @@ def table(found: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    options = parser(__doc__, HERE)
+    options = make_parser(__doc__, HERE)
     options.add_argument("--width", type=int, default=1024)
     options.add_argument("--batch", type=int, default=512)
     options.add_argument("--steps", type=int, default=40)
@@ -104,7 +104,7 @@ def main() -> None:
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     with clear_errors():
-        data = replace(claim_data(given), limit_train=given.batch * given.steps)
+        data = replace(claim_data_settings(given), limit_train=given.batch * given.steps)
         dataset = prepare_data(data)
         settings = replace(settings_of(given.width, given.batch, given.precision), data=data)
         found: dict[str, list[float]] = {side: [] for side in (SHARDS, *RIVALS)}

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save, write_table
-from claims.runs import claim_data, parser
+from claims.output import save_figure, write_table
+from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
@@ -119,14 +119,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("time over the lower bound")
     axes.legend(loc="upper right")
     axes.set_ylim(top=1.6)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def main() -> None:
-    given = parser(__doc__, HERE).parse_args()
+    given = make_parser(__doc__, HERE).parse_args()
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(1)
-        dataset = prepare_data(replace(claim_data(given), limit_train=2000))
+        dataset = prepare_data(replace(claim_data_settings(given), limit_train=2000))
         costs = {
             name: costs_of(*model, dataset, Path(folder) / str(number))
             for number, (name, model) in enumerate(MODELS.items())

@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
 from claims.output import plot_bars, ratio_columns, write_table
-from claims.runs import claim_data, parser
+from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
@@ -94,7 +94,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    options = parser(__doc__, HERE)
+    options = make_parser(__doc__, HERE)
     options.add_argument("--width", type=int, default=1024)
     options.add_argument("--depth", type=int, default=42)
     options.add_argument("--batch", type=int, default=1024)
@@ -104,7 +104,7 @@ def main() -> None:
     given = options.parse_args()
     os.environ.update(ALLOCATOR)  # that of workers, for the model that is whole too
     with clear_errors():
-        data = replace(claim_data(given), limit_train=given.batch * given.steps)
+        data = replace(claim_data_settings(given), limit_train=given.batch * given.steps)
         dataset = prepare_data(data)
         settings = RunSettings(
             data=data,

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import partrain
 from partrain.cli.config import clear_errors, composed, run_settings
 from partrain.console import console
-from partrain.report.tables import markdown, write_csv
+from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -143,7 +143,7 @@ def write(
         f"{data['name']} {data['split']}: {data['train_images']:,} training images, {data['test_images']:,} test images. "
         f"{'Verified files.' if data['verified'] else 'Unverified files: ' + data['note'] + '.'}"
     )
-    checkpoint.write_text(HERE / "table.md", f"{markdown(rows)}\n{provenance}\n")
+    checkpoint.write_text(HERE / "table.md", f"{markdown_table(rows)}\n{provenance}\n")
     plot(found, HERE / "plot.png")
     console.print((HERE / "table.md").read_text())
 

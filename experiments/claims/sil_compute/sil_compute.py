@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save, write
-from claims.runs import parser, runs_of
+from claims.output import save_figure, write_run_table
+from claims.runs import make_parser, run_grid
 
 from partrain.cli.config import clear_errors
-from partrain.comparison.table import Run
+from partrain.comparison.table import CellRun
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.cost import training_flops
 from partrain.report.style import COLOURS
@@ -48,10 +48,10 @@ REFERENCE = ("end_to_end", 1, 8)
 Case = tuple[str, int, int]
 
 
-def measured(given: argparse.Namespace) -> dict[Case, list[Run]]:
+def measured(given: argparse.Namespace) -> dict[Case, list[CellRun]]:
     """The runs of every case: strategy, K, epochs."""
     return {
-        (strategy, count, epochs): runs_of(
+        (strategy, count, epochs): run_grid(
             HERE,
             given,
             f"{strategy}-k{count}-e{epochs}",
@@ -62,7 +62,7 @@ def measured(given: argparse.Namespace) -> dict[Case, list[Run]]:
     }
 
 
-def flops(run: Run) -> float:
+def flops(run: CellRun) -> float:
     """Of all that the training computes in forward and backward passes, all processes together."""
     results = run.results
     classes, width = 47, run.cell.width or 0
@@ -84,7 +84,7 @@ def flops(run: Run) -> float:
     return float(total)
 
 
-def table(found: dict[Case, list[Run]]) -> tuple[list[dict[str, Any]], float]:
+def table(found: dict[Case, list[CellRun]]) -> tuple[list[dict[str, Any]], float]:
     """A row per case, and the accuracy to reach, per cent."""
     bar = _accuracy(found[REFERENCE]) - MARGIN
     reaching = {case: _accuracy(runs) >= bar for case, runs in found.items()}
@@ -115,11 +115,11 @@ def _reaches(yes: bool, cheapest: bool) -> str:
     return "cheapest" if cheapest else "yes" if yes else "no"
 
 
-def _accuracy(runs: Sequence[Run]) -> float:
+def _accuracy(runs: Sequence[CellRun]) -> float:
     return 100 * mean(run.results["test_accuracy"] for run in runs)
 
 
-def _seconds(runs: Sequence[Run]) -> float:
+def _seconds(runs: Sequence[CellRun]) -> float:
     return median(run.results["step_seconds"] for run in runs)
 
 
@@ -142,11 +142,11 @@ def plot(rows: list[dict[str, Any]], bar: float, path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("test accuracy, %")
     figure.axes[0].legend(fontsize=7)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def main() -> None:
-    given = parser(__doc__, HERE).parse_args()
+    given = make_parser(__doc__, HERE).parse_args()
     with clear_errors():
         found = measured(given)
         rows, bar = table(found)
@@ -156,7 +156,7 @@ def main() -> None:
             f"seconds are those of its {fair['epochs']} epochs, the fewest that reach it."
         )
         runs = [run for each in found.values() for run in each]
-        write(given.out, rows, runs, [note])
+        write_run_table(given.out, rows, runs, [note])
         plot(rows, bar, given.out / "plot.png")
 
 

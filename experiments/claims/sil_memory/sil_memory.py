@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save
-from claims.runs import main_of
+from claims.output import save_figure
+from claims.runs import run_claim
 
-from partrain.comparison.summary import largest_process
-from partrain.comparison.table import Run
+from partrain.comparison.summary import largest_process_bytes
+from partrain.comparison.table import CellRun
 from partrain.report.style import COLOURS
 
 HERE = Path(__file__).resolve().parent
 
 
-def table(runs: list[Run]) -> list[dict[str, Any]]:
+def table(runs: list[CellRun]) -> list[dict[str, Any]]:
     """A row per cell: the largest process's peak, in MiB and against end to end's, and what it is made of."""
     whole = {run.cell.width: run for run in runs if run.cell.strategy == "end_to_end"}
     return [
@@ -31,8 +31,8 @@ def table(runs: list[Run]) -> list[dict[str, Any]]:
             "strategy": run.cell.strategy,
             "width": run.cell.width,
             "K": run.cell.segments,
-            "largest process, MiB": round(largest_process(run) / 2**20),
-            "of end to end": float(f"{largest_process(run) / largest_process(whole[run.cell.width]):.2f}"),
+            "largest process, MiB": round(largest_process_bytes(run) / 2**20),
+            "of end to end": float(f"{largest_process_bytes(run) / largest_process_bytes(whole[run.cell.width]):.2f}"),
             "1 / K": float(f"{1 / run.cell.segments:.2f}"),
             "all processes, MiB": round(sum(_processes(run, "peak_memory_bytes")) / 2**20),
             "weights, MiB": float(f"{max(_processes(run, 'parameter_bytes')) / 2**20:.1f}"),
@@ -42,7 +42,7 @@ def table(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _processes(run: Run, name: str) -> list[int]:
+def _processes(run: CellRun, name: str) -> list[int]:
     return [process[name] for process in run.results["segments"]]
 
 
@@ -63,8 +63,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         if width == widths[0]:
             axes.set_ylabel("peak memory of the largest process,\nof end to end's")
     axes.legend(fontsize=7)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":
-    main_of(__doc__, HERE, table, plot)
+    run_claim(__doc__, HERE, table, plot)

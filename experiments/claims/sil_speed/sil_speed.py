@@ -17,19 +17,19 @@ from matplotlib.ticker import EngFormatter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save, write
-from claims.runs import parser, runs_of
+from claims.output import save_figure, write_run_table
+from claims.runs import make_parser, run_grid
 from cost_model.cost_model import CostModel, check, errors, fit
 from cost_model.projection import NOTES, TITLE, plot_projection, project, projection_plots
 from cost_model.work import Setting
 
 from partrain.cli.config import clear_errors
 from partrain.comparison.summary import summarise
-from partrain.comparison.table import Run, row
+from partrain.comparison.table import CellRun, run_row
 from partrain.partition.plan import PartitionSettings
-from partrain.report.page import write_runs_page
+from partrain.report.page import RunsPage, write_runs_page
 from partrain.report.style import COLOURS
-from partrain.report.tables import markdown, write_csv
+from partrain.report.tables import markdown_table, write_csv
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 
@@ -52,7 +52,7 @@ HELD_OUT = {
 TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
 
 
-def panel_rows(runs: list[Run]) -> list[dict[str, Any]]:
+def panel_rows(runs: list[CellRun]) -> list[dict[str, Any]]:
     """A row per strategy, a pipeline's with its best microbatch count: medians, and how much faster synthetic is."""
     cells = list(dict.fromkeys(run.cell for run in runs))
     rows = []
@@ -80,7 +80,7 @@ def panel_rows(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[Run]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[CellRun]], path: Path) -> None:
     """Samples/s of every run, a panel per width and batch size."""
     figure = Figure(figsize=(11, 7))
     for axes, (width, batch) in zip(figure.subplots(2, 2).flatten(), PANELS, strict=True):
@@ -98,27 +98,27 @@ def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[Run]], pat
         axes.set(title=f"width {width}, batch {batch}", xlabel="samples/s (dot: a run, bar: median)")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="x", alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['strategy']}, {row['microbatches']} microbatches" if row["microbatches"] else str(row["strategy"])
 
 
-def runs_once(given: argparse.Namespace, groups: dict[str, list[str]]) -> dict[str, list[Run]]:
+def runs_once(given: argparse.Namespace, groups: dict[str, list[str]]) -> dict[str, list[CellRun]]:
     """The runs of each of `groups`, which are named by what is particular to their overrides."""
     once = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
     folders = {name: name.replace(" ", "").replace(",", "-") for name in groups}
-    return {name: runs_of(HERE, given, folders[name], [*once, *extra]) for name, extra in groups.items()}
+    return {name: run_grid(HERE, given, folders[name], [*once, *extra]) for name, extra in groups.items()}
 
 
-def write_model(out: Path, fitted: dict[str, list[Run]], held_out: dict[str, list[Run]]) -> CostModel:
+def write_model(out: Path, fitted: dict[str, list[CellRun]], held_out: dict[str, list[CellRun]]) -> CostModel:
     """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
     first = next(iter(fitted.values()))[0]
     shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
     setting = Setting(precision=first.results["train"]["precision"], shared=shared)
-    model = fit([row(run, []) for runs in fitted.values() for run in runs], setting)
-    checked = {name: check(model, [row(run, []) for run in runs]) for name, runs in (fitted | held_out).items()}
+    model = fit([run_row(run, []) for runs in fitted.values() for run in runs], setting)
+    checked = {name: check(model, [run_row(run, []) for run in runs]) for name, runs in (fitted | held_out).items()}
     write_csv(out / "cost_model.csv", [{"cells": name} | each for name, found in checked.items() for each in found])
     summary = [
         {"cells": name, "": "fitted" if name in fitted else "held out"}
@@ -130,26 +130,27 @@ def write_model(out: Path, fitted: dict[str, list[Run]], held_out: dict[str, lis
         {"constant": name, "seconds": value, "standard error, factor": model.spread.get(name)}
         for name, value in asdict(model.constants).items()
     ]
-    text = ["# Model of cost\n", markdown(summary), markdown(constants)]
+    text = ["# Model of cost\n", markdown_table(summary), markdown_table(constants)]
     checkpoint.write_text(out / "cost_model.md", "\n".join(text))
     return model
 
 
 def main() -> None:
-    given = parser(__doc__, HERE).parse_args()
+    given = make_parser(__doc__, HERE).parse_args()
     runs = {}
     with clear_errors():
         for (width, batch), images in PANELS.items():
             sizes = [f"grid.widths=[{width}]", f"grid.batch_sizes=[{batch}]", f"data.limit_train={images}"]
-            runs[width, batch] = runs_of(HERE, given, f"w{width}b{batch}", sizes)
+            runs[width, batch] = run_grid(HERE, given, f"w{width}b{batch}", sizes)
         rows = [each for panel in runs.values() for each in panel_rows(panel)]
-        write(given.out, rows, runs[512, 64])
+        write_run_table(given.out, rows, runs[512, 64])
         plot(rows, runs, given.out / "plot.png")
         measured = {"K = 2": [run for panel in runs.values() for run in panel]} | runs_once(given, FITTED_TOO)
         model = write_model(given.out, measured, runs_once(given, HELD_OUT))
         projected = project(model)
         write_csv(given.out / "projection.csv", projected)
-        write_runs_page(given.runs, TITLE, projected, projection_plots(projected), lead=" ".join(NOTES))
+        page = RunsPage(title=TITLE, rows=projected, plots=projection_plots(projected), lead=" ".join(NOTES))
+        write_runs_page(given.runs, page)
         plot_projection(projected, given.out / "projection.png")
 
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save
-from claims.runs import main_of
+from claims.output import save_figure
+from claims.runs import run_claim
 from cost_model.work import Setting, traffic_bytes
 
-from partrain.comparison.table import Run
+from partrain.comparison.table import CellRun
 from partrain.report.style import COLOURS
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +26,7 @@ EPOCH = 96_993  # training images of the ByMerge files at hand, for a total that
 EPOCHS = 8
 
 
-def table(runs: list[Run]) -> list[dict[str, Any]]:
+def table(runs: list[CellRun]) -> list[dict[str, Any]]:
     """A row per cell: bytes per step, measured and from first principles, and in a whole training."""
     setting = Setting(precision=runs[0].results["train"]["precision"])
     return [
@@ -43,7 +43,7 @@ def table(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _expected(run: Run, setting: Setting) -> int | None:
+def _expected(run: CellRun, setting: Setting) -> int | None:
     """None for the sequential schedule: it stores outputs once, whatever the number of steps."""
     if run.cell.strategy == "sequential":
         return None
@@ -51,7 +51,7 @@ def _expected(run: Run, setting: Setting) -> int | None:
     return round(traffic_bytes(work, setting.system))
 
 
-def _whole_training(run: Run) -> float:
+def _whole_training(run: CellRun) -> float:
     """GB: per step for what is sent in every step; per image, once, for outputs that are stored."""
     results = run.results
     if run.cell.strategy == "sequential":
@@ -77,8 +77,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_ylim(0, 1e5)
         axes.set_xticks(range(len(strategies)), strategies, rotation=30, ha="right", fontsize=8)
     axes.legend()
-    save(figure, path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":
-    main_of(__doc__, HERE, table, plot)
+    run_claim(__doc__, HERE, table, plot)

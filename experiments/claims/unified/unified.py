@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
 
-from claims.output import save, write_table
-from claims.runs import claim_data, parser
+from claims.output import save_figure, write_table
+from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain.cli.config import clear_errors
@@ -186,16 +186,16 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.invert_yaxis()
         axes.set_xlim(right=1.15 * max(row[name] for row in rows))
         axes.set_xlabel("seconds, whole processes" if name == "seconds" else "memory of all processes, MiB (PSS)")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def main() -> None:
-    options = parser(__doc__, HERE)
+    options = make_parser(__doc__, HERE)
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     with clear_errors():
-        dataset = prepare_data(claim_data(given))
+        dataset = prepare_data(claim_data_settings(given))
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
         for repetition in range(given.repetitions):
             for way in reversed(WAYS) if repetition % 2 else WAYS:
