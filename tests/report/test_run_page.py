@@ -118,7 +118,7 @@ def test_a_run_under_way(run: Path, small: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_plan_alone_and_an_empty_folder(small: Dataset, tmp_path: Path) -> None:
-    assert "not begun" in write_run_page(tmp_path / "empty").read_text()
+    assert "not started" in write_run_page(tmp_path / "empty").read_text()
     settings = small_settings(partition=PartitionSettings(segments=2, dry_run=True))
     partrain.run(settings, tmp_path / "dry", dataset=small, show=False)
     page = write_run_page(tmp_path / "dry")
