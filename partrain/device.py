@@ -1,4 +1,4 @@
-"""Devices: what CPUs and GPUs answer differently is asked here, and nowhere else is `torch.cuda` called."""
+"""The differences between CPUs and GPUs. No other file calls `torch.cuda`."""
 
 import os
 from pathlib import Path
@@ -6,61 +6,62 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_SAFE = 0.8  # of what is free: allocators round up, and others want some
+_SAFE_FRACTION = 0.8
+"""The fraction of free memory to use: allocators round up, and other processes need some."""
 
 
 def num_cores() -> int:
-    """Cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_devices() -> list[str]:
-    """What `launch.device` may name here, the CPU first."""
+    """Return the devices of this machine as `launch.device` names them, the CPU first."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return ["cpu", *gpus]
 
 
 def gpu_names() -> list[str]:
-    """The product names of the GPUs that `available_devices` lists."""
+    """Return the product name of each GPU of this machine."""
     return [torch.cuda.get_device_name(device) for device in available_devices()[1:]]
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Whether `device` has a memory of its own and computes beside the host."""
+    """Return whether `device` has memory of its own and computes asynchronously to the host."""
     return device.type == "cuda"
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 in hardware."""
+    """Return whether `device` computes in bfloat16 in hardware."""
     if is_gpu(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        can = torch.cpu.get_capabilities()
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
     return False
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what is queued on it."""
+    """Wait until `device` has done all work queued on it."""
     if is_gpu(device):
         torch.cuda.synchronize(device)
 
 
 def release_unused_memory(device: torch.device) -> None:
-    """Give memory that torch's allocator holds on to, and nobody uses, back to other processes."""
+    """Return unused memory of PyTorch's caching allocator to the device, for other processes."""
     if is_gpu(device):
         torch.cuda.empty_cache()
 
 
 def default_generator(device: torch.device) -> torch.Generator:
-    """The generator that dropout and the like draw from on `device`."""
+    """Return the generator that dropout and other random layers draw from on `device`."""
     if not is_gpu(device):
         return torch.default_generator
     return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 def physical_free_bytes(device: torch.device) -> int:
-    """Bytes that nobody uses on `device`."""
+    """Return how many bytes of memory are free on `device`."""
     if is_gpu(device):
         return int(torch.cuda.mem_get_info(device)[0])
     memory = Path("/proc/meminfo")
@@ -72,28 +73,28 @@ def physical_free_bytes(device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that trainings may take on `device`, where no budget is set."""
-    return int(_SAFE * physical_free_bytes(device))
+    """Return how many bytes trainings may take on `device` where no budget is set."""
+    return int(_SAFE_FRACTION * physical_free_bytes(device))
 
 
 def peak_allocated_bytes(device: torch.device) -> int:
-    """The most bytes that this process's tensors have taken of a GPU at once."""
+    """Return the peak memory of this process's tensors on a GPU, in bytes."""
     return torch.cuda.max_memory_allocated(device)
 
 
 def make_current(device: torch.device) -> None:
-    """Let GPU work of this process that names no device be done on `device`."""
+    """Make `device` the one that this process uses where no device is named."""
     if is_gpu(device):
         torch.cuda.set_device(device)
 
 
 def communication_backend(device: torch.device) -> str:
-    """The backend of torch.distributed for processes on devices like `device`."""
+    """Return the backend of torch.distributed for processes on devices of this kind."""
     return "nccl" if is_gpu(device) else "gloo"
 
 
 def pin(host: Tensor) -> None:
-    """Let a GPU copy from and to the bytes of `host` without a detour."""
+    """Page-lock the host tensor's memory, so that a GPU copies to and from it directly."""
     torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(host.data_ptr(), len(host), 0))
 
 
@@ -102,8 +103,8 @@ def unpin(host: Tensor) -> None:
     torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(host.data_ptr()))
 
 
-def copy_aside(source: Tensor, target: Tensor) -> None:
-    """Copy between a GPU and the host on a stream of its own; return when it is done."""
+def copy_on_own_stream(source: Tensor, target: Tensor) -> None:
+    """Copy between a GPU and the host on a stream of its own, and wait for the copy."""
     stream = torch.cuda.Stream(source.device if source.is_cuda else target.device)
     with torch.cuda.stream(stream):
         target.copy_(source, non_blocking=True)

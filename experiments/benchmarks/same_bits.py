@@ -79,12 +79,16 @@ class Ternary:
 SEED_MODULES = ("partrain/seeds.py", "partrain/rng.py")  # before and after the package's move into folders
 PLANTED_CODE = '''
 
-_derive_unplanted = derive
+_derived = "derive_seed" if "derive_seed" in globals() else "derive"  # its name in older commits
+_derive_unplanted = globals()[_derived]
 
 
-def derive(seed: int, *names: str | int) -> int:
+def _derive_planted(seed: int, *names: str | int) -> int:
     """Return another seed for every stream."""
     return _derive_unplanted(seed, "planted", *names)
+
+
+globals()[_derived] = _derive_planted
 '''
 
 
@@ -266,7 +270,7 @@ def plant(worktree: Path) -> None:
     modules = [worktree / name for name in SEED_MODULES if (worktree / name).exists()]
     if not modules:
         sys.exit(
-            f"--plant: the commit has none of {', '.join(SEED_MODULES)}; name the module with derive() in SEED_MODULES"
+            f"--plant: the commit has none of {', '.join(SEED_MODULES)}; name the module that derives seeds in SEED_MODULES"
         )
     with modules[0].open("a", encoding="utf-8") as module:
         module.write(PLANTED_CODE)

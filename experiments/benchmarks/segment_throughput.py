@@ -88,7 +88,7 @@ class BareLoop:
         )
         boundary = training.output if first else training.input
         assert isinstance(boundary, SyntheticBoundary)
-        self.codes, self.inverse, self.spread = boundary.codes, boundary.inverse, 2 * boundary.noise
+        self.codes, self.inverse, self.spread = boundary.codes, boundary.pseudo_inverse, 2 * boundary.noise
         self.features = self.gather if first else self.mixtures
         self.loss: Callable[[Tensor, Tensor], Tensor] = self.similarity if first else F.cross_entropy
 

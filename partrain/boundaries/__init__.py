@@ -1,1 +1,1 @@
-"""Boundaries between segments: what the right side is fed, what the left side is held to, and the codes of classes."""
+"""Boundaries between segments, and the random codes that stand for the classes there."""

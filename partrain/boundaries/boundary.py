@@ -1,7 +1,7 @@
-"""Boundaries: what the segment to the right is fed, and what the segment to the left is held to.
+"""Boundaries: the samples that a segment is fed on its left, and the loss that it is held to on its right.
 
-An input side's `sample` gives features and targets, a batch each; an output side's `loss` compares a segment's output
-with the targets. Targets are class numbers [batch] or class probabilities [batch, classes].
+A boundary of the network is used from both sides. The segment to its left uses it as an `OutputBoundary`, the segment
+to its right as an `InputBoundary`. Targets are class numbers [batch] or class probabilities [batch, classes].
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,93 +11,89 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from partrain.boundaries.code_layout import code_size, spread
+from partrain.boundaries.code_layout import code_size, lay_out_codes
 from partrain.boundaries.labels import LabelSettings, make_codes
 from partrain.data.batches import Batch, DeviceImages
-from partrain.rng import derive, generator
+from partrain.rng import derive_seed, generator
 
 
-class Input(Protocol):
-    """Where a segment begins."""
+class InputBoundary(Protocol):
+    """The boundary at which a segment begins: it supplies features and targets."""
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features [batch, *shape] and targets."""
+        """Return the features [batch, *shape] and the targets of a batch."""
         ...
 
     def project_onto_codes(self, segment: fx.GraphModule) -> None:
-        """Adapt the trained `segment` to real inputs, where samples did not determine all of its weights."""
+        """Adapt a trained segment to real inputs, where its samples did not determine all of its weights."""
         ...
 
 
-class Output(Protocol):
-    """Where a segment ends."""
+class OutputBoundary(Protocol):
+    """The boundary at which a segment ends: it measures the segment's output."""
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """What training makes small: a scalar."""
+        """Return the loss of outputs [batch, *shape], a scalar."""
         ...
 
     def scores(self, output: Tensor) -> Tensor:
-        """Decodes: [batch, *shape] -> [batch, classes], the highest for the class the output stands for."""
+        """Decode outputs [batch, *shape] to class scores [batch, classes], highest for the class that is meant."""
         ...
 
 
 class DataBoundary:
-    """Boundary 0: the images and their labels."""
+    """Boundary 0: the training images and their labels."""
 
     def __init__(self, images: DeviceImages) -> None:
         self.images = images
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the batch's images [batch, channels, height, width] and labels [batch]."""
         return self.images.gather(batch.indices)
 
     def project_onto_codes(self, segment: fx.GraphModule) -> None:
-        pass
+        """Change nothing: images determine all weights of a segment."""
 
 
 class StoredBoundary:
-    """A synthetic boundary of the sequential schedule: the trained left segment's outputs, read from a file."""
+    """A boundary of the sequential schedule: the trained left segment's outputs [images, *shape], from a file."""
 
     def __init__(self, outputs: Tensor, labels: Tensor) -> None:
         self._outputs = outputs
         self._labels = labels
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the left segment's outputs for the batch's images, and their labels [batch]."""
         features = self._outputs.index_select(0, batch.indices.to(self._outputs.device))
-        return exact(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
+        return full_precision(features.to(batch.indices.device)), self._labels.index_select(0, batch.indices)
 
     def project_onto_codes(self, segment: fx.GraphModule) -> None:
-        pass
+        """Change nothing: the left segment's outputs are real inputs."""
 
 
 class ClassBoundary:
     """The last boundary: class scores under cross-entropy."""
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(exact(output), targets)
+        """Return the cross-entropy of class scores [batch, classes]."""
+        return F.cross_entropy(full_precision(output), targets)
 
     def scores(self, output: Tensor) -> Tensor:
+        """Return the output itself: it is class scores already."""
         return output
 
 
-def exact(output: Tensor) -> Tensor:
-    """`output` in fp32, or in fp64 if it is: a loss wants more digits than a layer."""
-    return output if output.dtype == torch.float64 else output.float()
-
-
-def make_codes_at(index: int, shape: Sequence[int], num_classes: int, labels: LabelSettings, seed: int) -> Tensor:
-    """The codes [classes, product of shape] at boundary `index`, not yet scaled.
-
-    Raises:
-        ValueError: `labels` make no usable codes there.
-    """
-    codes = make_codes(labels, num_classes, code_size(shape, num_classes), generator(seed, "codes", index))
-    return spread(codes, shape, num_classes)
-
-
 class SyntheticBoundary:
-    """Boundary `index`, 1 ... K-1: a code per class, the same on both sides from (seed, index, shape, settings) alone.
+    """Boundary number `index`, from 1 to K-1: a random code for each class, and mixtures of codes as samples.
 
-    `codes` [classes, size], where size is the product of `shape`.
+    Both sides make the same codes from (seed, index, shape, settings) alone, so that nothing is sent between them.
+
+    Attributes:
+        codes: The codes [classes, size], where size is the product of the boundary's shape.
+        pseudo_inverse: E = pinv(C) of the codes C, [size, classes]. E^T maps class scores to a sample that has them.
+        uses_similarity: Whether the loss is cross-entropy over products with the codes; otherwise it is the squared
+            distance to the code of the target.
+        noise: How much samples are blurred; `LabelSettings.noise` has its unit.
     """
 
     def __init__(
@@ -106,86 +102,94 @@ class SyntheticBoundary:
         self.index, self.seed = index, seed
         self.num_classes = num_classes
         self.shape = tuple(shape)
-        self.similarity = labels.loss == "similarity"
-        codes = make_codes_at(index, shape, num_classes, labels, seed)
-        if self.similarity:
-            codes = codes - codes.mean(dim=0)  # what all classes share changes no comparison
-            codes = codes / codes.square().sum(dim=1).mean().sqrt()
-        self.codes = (labels.scale_at(shape) * codes).to(device)
+        self.uses_similarity = labels.loss == "similarity"
         self.noise = labels.noise_level()
-        # the pseudo-inverse [size, classes], by way of a small matrix; centred codes are one short of full rank
-        exact = self.codes.double()
-        self.inverse = (exact.T @ torch.linalg.pinv(exact @ exact.T, rtol=1e-10, hermitian=True)).float()
+
+        codes = make_boundary_codes(index, shape, num_classes, labels, seed)
+        self.codes = labels.scale_at(shape) * (_centred(codes) if self.uses_similarity else codes)
+        self.codes = self.codes.to(device)
+        self.pseudo_inverse = _pseudo_inverse(self.codes)
         self._generator = torch.Generator(device)
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy over similarities, or the mean squared distance to the (expected) code."""
-        if self.similarity:
+        """Return the cross-entropy over similarities, or the mean squared distance to the target's (expected) code."""
+        if self.uses_similarity:
             return F.cross_entropy(self.scores(output), targets)
-        wanted = self.codes[targets] if targets.ndim == 1 else targets @ self.codes
-        output = exact(output).flatten(1)
-        return F.mse_loss(output, wanted.to(output.dtype))
+        target_codes = self.codes[targets] if targets.ndim == 1 else targets @ self.codes
+        output = full_precision(output).flatten(1)
+        return F.mse_loss(output, target_codes.to(output.dtype))
 
     def scores(self, output: Tensor) -> Tensor:
-        """Similarity: products with the codes. Mse: minus half the squared distances, less what classes share."""
-        output = exact(output).flatten(1)
+        """Return class scores [batch, classes] of outputs [batch, *shape].
+
+        Under similarity they are the products with the codes. Under squared distance they are minus half the distance
+        to each code, less a term that all classes share.
+        """
+        output = full_precision(output).flatten(1)
         products = output @ self.codes.to(output.dtype).T
-        return products if self.similarity else products - self.codes.square().sum(dim=1) / 2
+        return products if self.uses_similarity else products - self.codes.square().sum(dim=1) / 2
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Drawn anew for every step, every class as likely; docs/labels.md says why they are what they are."""
-        self._generator.manual_seed(derive(self.seed, "samples", self.index, batch.step))
-        features, targets = self._mixtures(len(batch.indices)) if self.similarity else self._blurred(len(batch.indices))
+        """Draw features [batch, *shape] and targets, anew at every step and every class as likely as any other."""
+        self._generator.manual_seed(derive_seed(self.seed, "samples", self.index, batch.step))
+        draw = self._draw_mixtures if self.uses_similarity else self._draw_noisy_codes
+        features, targets = draw(len(batch.indices))
         return features.view(-1, *self.shape), targets
 
-    def _mixtures(self, count: int) -> tuple[Tensor, Tensor]:
-        """Mixtures of codes whose class scores are known, random z, and softmax(z) as targets.
+    def _draw_mixtures(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw mixtures of codes with random class scores z, and softmax(z) as their targets [count, classes].
 
-        A left side trained by cross-entropy gives scores that are calibrated: softmax of them is the probability of
-        each class. So features with scores z must mean softmax(z). The spread of z differs from sample to sample, from
-        undecided to certain.
+        A left side trained by cross-entropy gives calibrated scores: their softmax is the probability of each class.
+        So a sample with the scores z must mean softmax(z). The standard deviation of z differs from sample to sample,
+        from undecided to certain (docs/labels.md).
         """
         device = self.codes.device
-        spread = 2 * self.noise * torch.rand(count, 1, generator=self._generator, device=device)
-        scores = spread * torch.randn(count, self.num_classes, generator=self._generator, device=device)
-        return scores @ self.inverse.T, scores.softmax(dim=1)
+        score_std = 2 * self.noise * torch.rand(count, 1, generator=self._generator, device=device)
+        scores = score_std * torch.randn(count, self.num_classes, generator=self._generator, device=device)
+        return scores @ self.pseudo_inverse.T, scores.softmax(dim=1)
 
-    def _blurred(self, count: int) -> tuple[Tensor, Tensor]:
-        """Codes under Gaussian noise of `noise` times their own standard deviation."""
+    def _draw_noisy_codes(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw codes with Gaussian noise of `noise` times the codes' standard deviation, and their classes [count]."""
         device = self.codes.device
         targets = torch.randint(self.num_classes, (count,), generator=self._generator, device=device)
-        blur = torch.randn(count, self.codes.shape[1], generator=self._generator, device=device)
-        return self.codes[targets] + self.noise * self.codes.std() * blur, targets
+        deviations = torch.randn(count, self.codes.shape[1], generator=self._generator, device=device)
+        return self.codes[targets] + self.noise * self.codes.std() * deviations, targets
 
     def project_onto_codes(self, segment: fx.GraphModule) -> None:
-        """Project the weights of a linear first layer onto the span of the codes; see `Projection`."""
+        """Restrict the segment's first layer, if it is linear, to the span of the codes.
+
+        Mixtures of codes never leave that span, so the layer's weights in all other directions are untrained. This
+        sets W <- (W E) C, with W [out, size]. Before any other layer a `Projection` does the same.
+        """
         layer = _first_layer(segment)
-        if self.similarity and isinstance(layer, nn.Linear):
-            inverse, codes = (part.to(layer.weight.dtype) for part in (self.inverse, self.codes))
-            with torch.no_grad():
-                layer.weight.copy_((layer.weight @ inverse) @ codes)
+        if not self.uses_similarity or not isinstance(layer, nn.Linear):
+            return
+        encoder, codes = self.pseudo_inverse.to(layer.weight.dtype), self.codes.to(layer.weight.dtype)
+        with torch.no_grad():
+            layer.weight.copy_((layer.weight @ encoder) @ codes)
 
 
 class Projection(nn.Module):
-    """Takes a left side's output to the span of the codes, which is all that the right side has learnt to read.
+    """A module that takes a left side's output to the span of the codes, all that the right side can read.
 
-    Mixtures of codes have no component outside that span, so weights for it were never trained and still hold their
-    random start; a real output does have such components, and they would get through as noise. A linear first layer
-    takes the projection into its weights (`SyntheticBoundary.project_onto_codes`); before any other layer it stays in
-    the stitched network as this module, without parameters and made from the seed.
+    Mixtures of codes have no component outside that span. Weights for it were never trained and still hold their random
+    start, so the components that a real output has there would come through as noise. A linear first layer takes the
+    projection into its weights (`SyntheticBoundary.project_onto_codes`). Before any other layer this module stays in
+    the stitched network, without parameters and made from the seed.
     """
 
     codes: Tensor
-    inverse: Tensor
+    pseudo_inverse: Tensor
 
     def __init__(self, boundary: SyntheticBoundary) -> None:
         super().__init__()
         self.register_buffer("codes", boundary.codes, persistent=False)
-        self.register_buffer("inverse", boundary.inverse, persistent=False)
+        self.register_buffer("pseudo_inverse", boundary.pseudo_inverse, persistent=False)
 
     def forward(self, output: Tensor) -> Tensor:
+        """Return the projection of outputs [batch, *shape], in their shape."""
         scores = output.flatten(1) @ self.codes.T
-        return (scores @ self.inverse.T).view_as(output)
+        return (scores @ self.pseudo_inverse.T).view_as(output)
 
 
 def make_projections(
@@ -195,7 +199,15 @@ def make_projections(
     seed: int,
     device: torch.device,
 ) -> dict[str, nn.Module]:
-    """The projections that stand at the cuts named in `places`, whose values are boundary index and shape."""
+    """Return a projection for each cut in `places`, by the cut's name.
+
+    Args:
+        places: Boundary number and shape per image, by the name of the cut.
+        num_classes: Number of classes.
+        labels: The settings that the codes are made with.
+        seed: The seed of the run.
+        device: The device of the projections.
+    """
     return {
         cut: Projection(SyntheticBoundary(index, shape, num_classes, labels, seed, device))
         for cut, (index, shape) in places.items()
@@ -203,12 +215,45 @@ def make_projections(
 
 
 def needs_projection(segment: fx.GraphModule, labels: LabelSettings) -> bool:
-    """Whether a `Projection` must stand before `segment`, trained on mixtures of codes."""
+    """Return whether a `Projection` must stand before `segment`, trained on mixtures of codes."""
     return labels.loss == "similarity" and not isinstance(_first_layer(segment), nn.Linear)
 
 
+def make_boundary_codes(index: int, shape: Sequence[int], num_classes: int, labels: LabelSettings, seed: int) -> Tensor:
+    """Return the codes [classes, product of shape] at boundary number `index`, not yet centred or scaled.
+
+    Raises:
+        UserError: If `labels` make no usable codes there.
+    """
+    codes = make_codes(labels, num_classes, code_size(shape, num_classes), generator(seed, "codes", index))
+    return lay_out_codes(codes, shape, num_classes)
+
+
+def full_precision(output: Tensor) -> Tensor:
+    """Return `output` in fp32, or as it is if it is fp64: a loss needs more digits than a layer."""
+    return output if output.dtype == torch.float64 else output.float()
+
+
+def _centred(codes: Tensor) -> Tensor:
+    """Return codes [classes, size] with mean 0 over the classes and a mean norm of 1.
+
+    A component that all classes share changes no comparison between them.
+    """
+    codes = codes - codes.mean(dim=0)
+    return codes / codes.square().sum(dim=1).mean().sqrt()
+
+
+def _pseudo_inverse(codes: Tensor) -> Tensor:
+    """Return the pseudo-inverse [size, classes] of codes [classes, size], in fp32.
+
+    It goes by way of a small matrix [classes, classes], in fp64. Centred codes are one short of full rank.
+    """
+    codes64 = codes.double()
+    return (codes64.T @ torch.linalg.pinv(codes64 @ codes64.T, rtol=1e-10, hermitian=True)).float()
+
+
 def _first_layer(segment: fx.GraphModule) -> nn.Module | None:
-    """The module that reads the segment's input, looking past a flattening."""
+    """Return the module that reads the segment's input, looking past a flattening, or None if it is no module."""
     node = next(node for node in segment.graph.nodes if node.op == "placeholder")
     while len(node.users) == 1:
         node = next(iter(node.users))

@@ -1,4 +1,4 @@
-"""How codes lie on a boundary: as they are on vectors, smoothly on feature maps, in every token of a sequence."""
+"""The layout of codes on a boundary: as they are on vectors, smooth on feature maps, repeated in every token."""
 
 from collections.abc import Sequence
 from math import prod
@@ -7,11 +7,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def code_grid(shape: Sequence[int], num_classes: int) -> int:
-    """Along each side of a feature map [channels, height, width], how many cells a code has values for.
+def code_size(shape: Sequence[int], num_classes: int) -> int:
+    """Return how many values a code has at a boundary.
 
-    The coarsest raster of at least 2×2 on which every class can have a direction of its own. A convolution can hardly
-    put arbitrary content at every pixel; it can say something smooth.
+    Args:
+        shape: The shape per image: a vector [features], tokens [tokens, features] or a feature map
+            [channels, height, width].
+        num_classes: Number of classes.
+    """
+    if len(shape) == 3:
+        return shape[0] * code_grid(shape, num_classes) ** 2
+    return shape[-1]
+
+
+def code_grid(shape: Sequence[int], num_classes: int) -> int:
+    """Return how many cells a code has along each side of a feature map [channels, height, width].
+
+    The grid is the coarsest, of at least 2x2, on which every class can have a direction of its own. A convolution can
+    hardly produce arbitrary values at every pixel, but it can produce smooth ones.
     """
     channels, height, width = shape
     grid = 2
@@ -20,15 +33,11 @@ def code_grid(shape: Sequence[int], num_classes: int) -> int:
     return max(1, min(grid, height, width))
 
 
-def code_size(shape: Sequence[int], num_classes: int) -> int:
-    """Values of a code at a boundary of `shape` (per image): vector, tokens [tokens, features] or feature map."""
-    if len(shape) == 3:
-        return shape[0] * code_grid(shape, num_classes) ** 2
-    return shape[-1]
+def lay_out_codes(codes: Tensor, shape: Sequence[int], num_classes: int) -> Tensor:
+    """Return codes [classes, code_size] over a whole boundary, flattened: [classes, product of shape].
 
-
-def spread(codes: Tensor, shape: Sequence[int], num_classes: int) -> Tensor:
-    """Codes [classes, code_size] laid out over a boundary of `shape`, flattened: [classes, product of shape]."""
+    On a feature map the cells of the grid are interpolated bilinearly.
+    """
     if len(shape) == 3:
         grid = code_grid(shape, num_classes)
         cells = codes.unflatten(1, (shape[0], grid, grid))

@@ -1,6 +1,6 @@
-"""Label families: the random code of every class at a boundary, from (seed, boundary index, shape) alone.
+"""Label families: random codes for the classes at a boundary, drawn from a seeded generator.
 
-A family makes codes for `size` values; where a boundary is a feature map, `boundaries` says how they lie on it.
+A family makes codes of `size` values. On a feature map, `code_layout` lays them out over the boundary.
 """
 
 from collections.abc import Sequence
@@ -63,12 +63,12 @@ class LabelSettings:
 
 
 class LabelFamily(Protocol):
-    """A label generator: a class made with the settings, whose `codes` are drawn from the generator it is given."""
+    """A label generator: a class that is made with the settings and draws codes from the generator it is given."""
 
     def __init__(self, settings: LabelSettings) -> None: ...
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
-        """One code per class: fp32 [num_classes, size], values of the order of 1."""
+        """Return a code for each class: fp32 [num_classes, size], with values of the order of 1."""
         ...
 
 
@@ -78,41 +78,53 @@ class _Family:
 
 
 class Uniform(_Family):
-    """Values from U(0, 1), times `scale` the paper's U(0, κ)."""
+    """The family of codes with values from U(0, 1); times `scale` it is the paper's U(0, κ)."""
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
+        """Return uniform codes [num_classes, size]."""
         return torch.rand(num_classes, size, generator=generator)
 
 
 class Gaussian(_Family):
-    """Values from N(0, 1): centred, so that codes of two classes are nearly orthogonal."""
+    """The family of codes with values from N(0, 1): centred, so that codes of two classes are nearly orthogonal."""
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
+        """Return Gaussian codes [num_classes, size]."""
         return torch.randn(num_classes, size, generator=generator)
 
 
 class Binary(_Family):
-    """Fair coins: 0 or 1."""
+    """The family of codes whose values are fair coin flips, 0 or 1."""
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
+        """Return binary codes [num_classes, size]."""
         return torch.randint(0, 2, (num_classes, size), generator=generator).float()
 
 
 class Sparse(_Family):
-    """0 or 1, with exactly `density` of every code's values ones, at least one."""
+    """The family of codes of 0 and 1 with a fraction `density` of ones in every code, at least one."""
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
-        ones = max(1, round(self.settings.density * size))
-        places = torch.rand(num_classes, size, generator=generator).topk(ones, dim=1).indices
-        return torch.zeros(num_classes, size).scatter_(1, places, 1.0)
+        """Return sparse codes [num_classes, size]."""
+        num_ones = max(1, round(self.settings.density * size))
+        positions = torch.rand(num_classes, size, generator=generator).topk(num_ones, dim=1).indices
+        return torch.zeros(num_classes, size).scatter_(1, positions, 1.0)
 
 
 class Hadamard(_Family):
-    """±1: rows of a Hadamard matrix, orthogonal where `size` is a power of two, else cut to size; columns shuffled."""
+    """The family of ±1 codes from rows of a Hadamard matrix, with its columns shuffled.
+
+    They are orthogonal where `size` is a power of two; otherwise they are cut to `size`.
+    """
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
+        """Return Hadamard codes [num_classes, size].
+
+        Raises:
+            UserError: If there are more classes than rows that tell classes apart.
+        """
         order = 1 << (size - 1).bit_length()
-        # the first row and column are all ones and tell no class apart
+        # The first row and column are all ones and tell no class apart.
         if num_classes > size - 1:
             raise UserError(
                 f"labels=hadamard gives at most {size - 1} classes at a boundary of width {size}, the data have "
@@ -125,13 +137,15 @@ class Hadamard(_Family):
 
 
 class Simplex(_Family):
-    """The corners of a regular simplex, turned at random: all pairs of codes are equally far apart, their mean is zero.
+    """The family of codes at the corners of a regular simplex, rotated at random.
 
-    The values of a code sum to zero as well, so that a shift common to all units changes no similarity. Where the width
-    allows no such simplex, the nearest thing: Gaussian codes with their mean taken off.
+    All pairs of codes are equally far apart and their mean is zero. The values of a code sum to zero as well, so that a
+    shift common to all units changes no similarity. Where the width is too small for such a simplex, the codes are
+    Gaussian with their mean taken off.
     """
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
+        """Return simplex codes [num_classes, size]."""
         draws = torch.randn(size, num_classes, generator=generator, dtype=torch.float64)
         if num_classes < size:
             ones = torch.ones(size, 1, dtype=torch.float64)
@@ -151,18 +165,22 @@ FAMILIES: dict[str, type[LabelFamily]] = {
 
 
 def make_codes(settings: LabelSettings, num_classes: int, size: int, generator: Generator) -> Tensor:
-    """The codes [num_classes, size] of the family that `settings` name, not yet scaled.
+    """Return the codes [num_classes, size] of the family that `settings` name, not yet scaled.
 
     Raises:
-        ValueError: the family is unknown, or makes no usable codes for these numbers.
+        UserError: If the family is unknown, or makes no usable codes for these numbers.
     """
+    if num_classes < 2:
+        raise UserError(f"data: there is {num_classes} class, at least two are needed; choose other data")
     family = FAMILIES.get(settings.family) or checks.imported("labels.family", settings.family)
     codes = family(settings).codes(num_classes, size, generator)
-    if tuple(codes.shape) != (num_classes, size) or not codes.isfinite().all():
+    if tuple(codes.shape) != (num_classes, size):
         raise UserError(
-            f"labels.family={settings.family}: codes must be finite and of shape {(num_classes, size)}, "
-            f"got {tuple(codes.shape)}"
+            f"labels.family={settings.family}: codes() returned shape {tuple(codes.shape)}, "
+            f"expected {(num_classes, size)} (classes, size)"
         )
+    if not codes.isfinite().all():
+        raise UserError(f"labels.family={settings.family}: codes() returned values that are not finite")
     if len(codes.unique(dim=0)) < num_classes:
         raise UserError(
             f"labels.family={settings.family}: two classes have the same code at a boundary of width {size}; "

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from partrain.errors import UserError
-from partrain.rng import derive
+from partrain.rng import derive_seed
 
 # Recording, tracing and replaying change what all of torch does, in every thread, until they are done: whoever does one of
 # them, or computes a module while another thread may, holds this.
@@ -166,7 +166,7 @@ def materialise(module: nn.Module, tape: InitTape, seed: int, device: torch.devi
                 if not isinstance(tensor, FakeTensor):
                     continue
                 if id(tensor) not in shared:
-                    own = derive(seed, "initial", f"{prefix}.{name}" if prefix else name)
+                    own = derive_seed(seed, "initial", f"{prefix}.{name}" if prefix else name)
                     with TORCH_PATCH_LOCK:
                         made = tape.replay(tensor, own).to(device)
                     is_parameter = isinstance(tensor, nn.Parameter)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from partrain.packs.stacked_parameters import StackedParameters, trained, view_of
-from partrain.training.optimization import moments
+from partrain.training.optimization import moment_names
 from partrain.training.segment import SegmentTraining
 
 
@@ -59,7 +59,7 @@ class _Row:
         self.gradients = [block.gradients[number] for block in rows.blocks]
         self.counts = counts
         is_sgd = isinstance(self.optimizer, torch.optim.SGD)
-        names = moments(training.task.train)
+        names = moment_names(training.task.train)
         self.state = {name: [torch.zeros_like(values) for values in self.values] for name in names}
         keys = ("weight_decay", "momentum") if is_sgd else ("weight_decay", "betas", "eps")
         self.settings = type(self.optimizer), *(self.group[key] for key in keys)

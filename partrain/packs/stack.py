@@ -12,7 +12,7 @@ from partrain.packs.member_rngs import MemberRngs
 from partrain.packs.stacked_boundaries import sample, stacked_output
 from partrain.packs.stacked_parameters import StackedParameters, leave_rows, trained
 from partrain.training.loop import Step
-from partrain.training.optimization import autocast, weight_type
+from partrain.training.optimization import autocast, weight_dtype
 from partrain.training.segment import SegmentTraining
 
 
@@ -46,7 +46,7 @@ class Stack:
             leave_rows(first)
             return
         self.rows = StackedParameters(
-            trainings, torch.bfloat16 if self.precision == "bf16" else weight_type(self.precision)
+            trainings, torch.bfloat16 if self.precision == "bf16" else weight_dtype(self.precision)
         )
         self.streams = MemberRngs(len(trainings), self.device)
         self.model = stacked([training.model for training in trainings], self.rows, self.streams)
@@ -74,7 +74,7 @@ class Stack:
         before = [buffer.clone() for buffer in self.buffers]
         try:
             with autocast(self.precision, self.device):
-                outputs = self.model(features.to(weight_type(self.precision)))
+                outputs = self.model(features.to(weight_dtype(self.precision)))
             losses = self.output.losses(outputs, targets)
             self.update_metrics(outputs, targets, steps)
             del outputs  # or the backward pass could not free it

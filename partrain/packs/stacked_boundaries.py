@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partrain.boundaries.boundary import ClassBoundary, DataBoundary, Output, SyntheticBoundary, exact
+from partrain.boundaries.boundary import ClassBoundary, DataBoundary, OutputBoundary, SyntheticBoundary, full_precision
 from partrain.data.batches import Batch
 from partrain.training.segment import SegmentTraining
 
@@ -53,7 +53,7 @@ class _Classes:
         return outputs
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropies(exact(outputs), targets)
+        return cross_entropies(full_precision(outputs), targets)
 
 
 class _Similarities:
@@ -63,7 +63,7 @@ class _Similarities:
         self.codes = torch.stack([boundary.codes for boundary in boundaries])
 
     def scores(self, outputs: Tensor) -> Tensor:
-        outputs = exact(outputs).flatten(2)
+        outputs = full_precision(outputs).flatten(2)
         return torch.bmm(outputs, self.codes.to(outputs.dtype).transpose(1, 2))
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class _Similarities:
 class _OneByOne:
     """Each by its own boundary."""
 
-    def __init__(self, boundaries: Sequence[Output]) -> None:
+    def __init__(self, boundaries: Sequence[OutputBoundary]) -> None:
         self._boundaries = boundaries
 
     def scores(self, outputs: Tensor) -> Tensor:
@@ -96,6 +96,6 @@ def stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:
     if all(isinstance(boundary, ClassBoundary) for boundary in boundaries):
         return _Classes()
     synthetic = [boundary for boundary in boundaries if isinstance(boundary, SyntheticBoundary)]
-    if len(synthetic) == len(boundaries) and all(boundary.similarity for boundary in synthetic):
+    if len(synthetic) == len(boundaries) and all(boundary.uses_similarity for boundary in synthetic):
         return _Similarities(synthetic)
     return _OneByOne(boundaries)

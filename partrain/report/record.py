@@ -67,9 +67,9 @@ class ProcessRecord:
         timeline = result.get("timeline") or _checkpoint_metadata(folder).get("timeline", [])
         return cls(
             name=name,
-            task=checkpoint.read_found(folder / TASK_FILE),
+            task=checkpoint.read_json_or_empty(folder / TASK_FILE),
             metrics=_read_rows(folder / METRICS),
-            progress=checkpoint.read_found(folder / PROGRESS),
+            progress=checkpoint.read_json_or_empty(folder / PROGRESS),
             result=result,
             timeline=[(start, end) for start, end in timeline],
         )
@@ -148,14 +148,14 @@ class RunRecord:
     def read(cls, folder: Path, dataset: Dataset | None = None) -> "RunRecord":
         """Read the record of the run in `folder`. `dataset` gives the provenance until results.json does."""
         config = folder / CONFIG
-        results = checkpoint.read_found(folder / RESULTS)
+        results = checkpoint.read_json_or_empty(folder / RESULTS)
         return cls(
             folder=folder,
             provenance=results.get("data") or (dataset.provenance() if dataset else {}),
             config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {},
             plan=_read_plan(folder / PLAN),
             results=results,
-            evaluation=checkpoint.read_found(folder / EVALUATION),
+            evaluation=checkpoint.read_json_or_empty(folder / EVALUATION),
             processes=list(_read_processes(folder, results.get("segments", []))),
         )
 
@@ -238,7 +238,7 @@ class RunRecord:
 
 
 def _read_plan(path: Path) -> Plan | None:
-    values = checkpoint.read_found(path)
+    values = checkpoint.read_json_or_empty(path)
     if not values:
         return None
     return Plan(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from partrain.boundaries.boundary import make_codes_at
+from partrain.boundaries.boundary import make_boundary_codes
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import check_batch_size
 from partrain.errors import UserError
@@ -122,7 +122,7 @@ def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
     if settings.schedule.recovery_epochs:
         check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
     for segment in plan.segments[1:]:
-        make_codes_at(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
+        make_boundary_codes(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
 
 
 def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:

@@ -19,7 +19,7 @@ from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResu
 from partrain.shards.offload import ActivationOffload
 from partrain.training.diagnostics import collapse_warning
 from partrain.training.endpoints import make_input, make_output
-from partrain.training.optimization import autocast, make_optimizer, resolve_precision, weight_type
+from partrain.training.optimization import autocast, make_optimizer, resolve_precision, weight_dtype
 from partrain.training.progress import EpochMeter
 from partrain.training.state import assign_weights
 
@@ -60,7 +60,7 @@ class DeviceModel:
             if features is None:
                 indices = torch.from_numpy(request.indices).to(self.device)
                 features, targets = self.input.sample(Batch(unit.step, indices))
-                features = features.to(weight_type(self.precision))
+                features = features.to(weight_dtype(self.precision))
             if not unit.is_forward:
                 shard.forward_again(features)
             elif unit.is_backward:

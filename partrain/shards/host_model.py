@@ -20,7 +20,7 @@ from partrain.shards.simulator import Load
 from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
-from partrain.training.optimization import moments
+from partrain.training.optimization import moment_names
 from partrain.training.segment import SegmentTraining
 
 
@@ -114,7 +114,7 @@ class HostModel:
             if not parameter.requires_grad:
                 continue
             kept = self.training.optimizer.state[parameter]
-            for key in moments(self.training.task.train):
+            for key in moment_names(self.training.task.train):
                 found[f"{name}/{key}"] = kept.get(key, torch.zeros_like(parameter.detach()))
             if self.training.task.train.optimizer != "sgd":
                 found[f"{name}/step"] = torch.as_tensor(kept.get("step", 0.0), dtype=torch.float32)

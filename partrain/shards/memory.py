@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partrain.device import copy_aside, is_gpu, pin, unpin
+from partrain.device import copy_on_own_stream, is_gpu, pin, unpin
 from partrain.shards.host import map_bytes
 from partrain.shards.messages import ShardSpec
 
@@ -114,4 +114,4 @@ def copy_bytes(source: Tensor, target: Tensor) -> None:
     if source.device.type == target.device.type == "cpu":
         np.copyto(target.numpy(), source.numpy())  # torch would take threads from those that compute
         return
-    copy_aside(source, target)
+    copy_on_own_stream(source, target)

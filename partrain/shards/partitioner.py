@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.cost import NodeCost, measure_costs
-from partrain.training.optimization import moments, weight_type
+from partrain.training.optimization import moment_names, weight_dtype
 from partrain.training.task import SegmentTask
 
 _REFERENCE = 4  # bytes of a number in the costs, which are measured in fp32
@@ -90,14 +90,14 @@ class Pieces:
 def _piece(
     task: SegmentTask, chain: Chain, costs: dict[str, NodeCost], name: str, start: str | None, first: int, last: int
 ) -> Piece:
-    size = weight_type(task.train.precision).itemsize
+    size = weight_dtype(task.train.precision).itemsize
     tensors = _tensors(chain, chain.nodes[first:last])
     once = {id(tensor): tensor for tensor in tensors.values()}.values()  # some are shared
     weights = sum(size * tensor.numel() for tensor in once)
     trained = sum(size * tensor.numel() for tensor in once if tensor.requires_grad)
     kept = sum(costs[node.name].activation_bytes for node in chain.nodes[first:last])
     return Piece(
-        name, start, weights, len(moments(task.train)) * trained, kept * task.train.batch_size * size // _REFERENCE
+        name, start, weights, len(moment_names(task.train)) * trained, kept * task.train.batch_size * size // _REFERENCE
     )
 
 

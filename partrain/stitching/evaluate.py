@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from partrain.boundaries.boundary import ClassBoundary, Output, SyntheticBoundary
+from partrain.boundaries.boundary import ClassBoundary, OutputBoundary, SyntheticBoundary
 from partrain.boundaries.labels import LabelSettings
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
@@ -127,10 +127,10 @@ def _segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Modul
     ]
 
 
-def _boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[Output]:
+def _boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[OutputBoundary]:
     """The boundaries behind the segments; `image`, a batch of one, shows their shapes."""
     labels = LabelSettings(**card.labels)
-    boundaries: list[Output] = []
+    boundaries: list[OutputBoundary] = []
     for index, segment in enumerate(segments[:-1], start=1):
         image = segment(image)
         shape, classes = image.shape[1:], len(card.classes)
@@ -138,7 +138,7 @@ def _boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> li
     return [*boundaries, ClassBoundary()]
 
 
-def _decode(segments: list[nn.Module], boundaries: list[Output], values: Tensor) -> list[Tensor]:
+def _decode(segments: list[nn.Module], boundaries: list[OutputBoundary], values: Tensor) -> list[Tensor]:
     """Class scores of a batch at every boundary."""
     scores = []
     for segment, boundary in zip(segments, boundaries, strict=True):

@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
         raise DamagedFile(f"{path} is damaged ({error}); delete it to have it made anew") from None
 
 
-def read_found(path: Path) -> Any:
+def read_json_or_empty(path: Path) -> Any:
     """What a JSON file says, for those who only look; empty where there is none yet, or a damaged one."""
     try:
         return read_json(path)

@@ -7,7 +7,7 @@ from partrain.data.batches import Batch
 from partrain.device import is_gpu
 from partrain.strategies.rank import RankTraining
 from partrain.training.loop import Step
-from partrain.training.optimization import autocast, weight_type
+from partrain.training.optimization import autocast, weight_dtype
 
 
 class ReplicaTraining(RankTraining):
@@ -26,7 +26,7 @@ class ReplicaTraining(RankTraining):
     def forward_backward(self, step: Step) -> Tensor:
         features, targets = self.images.gather(self.share(step.batch))
         with autocast(self.precision, self.device):
-            output = self.wrapped(features.to(weight_type(self.precision)))
+            output = self.wrapped(features.to(weight_dtype(self.precision)))
         loss = self.output.loss(output, targets)
         self.update_metrics(output, targets, step)
         del output

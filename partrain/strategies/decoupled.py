@@ -8,10 +8,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from partrain.networks.deferred import materialise, record_network
-from partrain.rng import derive
+from partrain.rng import derive_seed
 from partrain.strategies.stages import StageTraining
 from partrain.training.loop import Step
-from partrain.training.optimization import autocast, weight_type
+from partrain.training.optimization import autocast, weight_dtype
 
 _POOLED = 2  # a feature map is averaged to so many values a side before its classifier
 
@@ -37,8 +37,8 @@ class Decoupled(StageTraining):
         pool = nn.AdaptiveAvgPool2d(_POOLED) if maps else nn.Identity()
         size = shape[0] * _POOLED**2 if maps else int(torch.Size(shape).numel())
         classifier, tape = record_network(lambda: nn.Sequential(pool, nn.Flatten(), nn.Linear(size, classes)))
-        materialise(classifier, tape, derive(self.task.seed, "classifier", self.rank), self.device)
-        return classifier.to(weight_type(self.precision))
+        materialise(classifier, tape, derive_seed(self.task.seed, "classifier", self.rank), self.device)
+        return classifier.to(weight_dtype(self.precision))
 
     def forward_backward(self, step: Step) -> Tensor:
         features = self.first_features(step.batch) if self.is_first else self.next_features()

@@ -47,7 +47,7 @@ class RankTraining(Loop):
         self.images = DeviceImages(dataset, dataset.train, self.device)
         self.output = ClassBoundary()
         self.model = self.build()
-        self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, self.can_fuse)
+        self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, fused=self.can_fuse)
         self.restore()
 
     def build(self) -> nn.Module:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from partrain.data.batches import Batch
 from partrain.strategies.rank import RankTraining
-from partrain.training.optimization import autocast, weight_type
+from partrain.training.optimization import autocast, weight_dtype
 
 _TYPES = (torch.bfloat16, torch.float32, torch.float64)
 
@@ -24,7 +24,7 @@ class StageTraining(RankTraining):
 
     def first_features(self, batch: Batch) -> Tensor:
         features, _ = self.images.gather(batch.indices)
-        return features.to(weight_type(self.precision))
+        return features.to(weight_dtype(self.precision))
 
     def targets(self, batch: Batch) -> Tensor:
         return self.images.gather_labels(batch.indices)
@@ -35,7 +35,7 @@ class StageTraining(RankTraining):
         Evaluated on zeros, `segment` draws no random number and counts no batch.
         """
         number = torch.empty((), dtype=torch.long, device=self.device)
-        self.input_type = weight_type(self.precision)
+        self.input_type = weight_dtype(self.precision)
         if not self.is_first:
             dist.recv(number, self.rank - 1)
             self.input_type = _TYPES[int(number)]

@@ -1,1 +1,1 @@
-"""One training from its folder alone: the task, the loop, the segment, what it leaves."""
+"""One training from its folder alone: its task, its loop, and the files that it leaves."""

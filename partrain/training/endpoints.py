@@ -1,4 +1,4 @@
-"""The two boundaries that a task trains between: what its segment is fed, and what it is held to."""
+"""The two boundaries of a task: where its segment begins, and where it ends."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from partrain.boundaries.activations import open_outputs
 from partrain.boundaries.boundary import (
     ClassBoundary,
     DataBoundary,
-    Input,
-    Output,
+    InputBoundary,
+    OutputBoundary,
     StoredBoundary,
     SyntheticBoundary,
 )
@@ -18,8 +18,11 @@ from partrain.data.batches import shared_training_images
 from partrain.training.task import SegmentTask
 
 
-def make_input(task: SegmentTask, folder: Path, device: torch.device) -> Input:
-    """The boundary that `task` begins at; only the data and stored boundaries open the data set."""
+def make_input(task: SegmentTask, folder: Path, device: torch.device) -> InputBoundary:
+    """Return the boundary at which the task in `folder` begins.
+
+    The data set is opened only for a segment that reads images or stored outputs.
+    """
     if task.start is None:
         dataset = Dataset.open(Path(task.data))
         return DataBoundary(shared_training_images(dataset, device))
@@ -29,8 +32,8 @@ def make_input(task: SegmentTask, folder: Path, device: torch.device) -> Input:
     return SyntheticBoundary(task.index, task.start_shape, task.num_classes, task.labels, task.seed, device)
 
 
-def make_output(task: SegmentTask, device: torch.device) -> Output:
-    """The boundary that `task` ends at."""
+def make_output(task: SegmentTask, device: torch.device) -> OutputBoundary:
+    """Return the boundary at which the task ends."""
     if task.stop is None:
         return ClassBoundary()
     return SyntheticBoundary(task.index + 1, task.stop_shape, task.num_classes, task.labels, task.seed, device)

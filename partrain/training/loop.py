@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from partrain.boundaries.boundary import Output
+from partrain.boundaries.boundary import OutputBoundary
 from partrain.data.batches import Batch, BatchOrder
-from partrain.rng import derive, seed_forward
+from partrain.rng import derive_seed, seed_forward
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import epoch_weights
 from partrain.training.context import TrainingContext
@@ -46,7 +46,7 @@ class Loop(ABC):
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    output: Output
+    output: OutputBoundary
     pause_after: int | None = None
     """The epoch after which training pauses. The learning rate still follows the whole training's schedule."""
     process_share: float = 1.0
@@ -182,7 +182,7 @@ class Loop(ABC):
 
     def forward_seed(self, step: int) -> int:
         """Return the seed from which dropout and other random layers draw at `step`."""
-        return derive(self.task.seed, "forward", self.task.index, step)
+        return derive_seed(self.task.seed, "forward", self.task.index, step)
 
     def update_metrics(self, output: Tensor, targets: Tensor, step: Step) -> None:
         """Count how many outputs decode to their target at a logged step, and look for a collapse at an epoch's end."""

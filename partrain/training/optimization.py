@@ -1,4 +1,4 @@
-"""How a segment is optimised: settings, optimiser, learning-rate schedule, precision."""
+"""Optimisation of a segment: its settings, optimiser, learning-rate schedule and precision."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +10,7 @@ from torch import nn
 
 from partrain import checks
 from partrain.device import computes_bf16
-from partrain.training.tensorboard import check_tensorboard
+from partrain.training.tensorboard import check_tensorboard_installed
 
 DEFAULT_DECAY = 0.01
 
@@ -66,7 +66,8 @@ class TrainSettings:
         checks.within("train.warmup", self.warmup, 0, 1)
         checks.within("train.decay", self.decay, 0, 1)
         checks.above("train.checkpoint_seconds", self.checkpoint_seconds, 0)
-        check_tensorboard(self.tensorboard)
+        if self.tensorboard:
+            check_tensorboard_installed()
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -77,47 +78,57 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], settings: TrainSettings, decay: float, fused: bool = True
+    parameters: Iterable[nn.Parameter], settings: TrainSettings, default_decay: float, *, fused: bool = True
 ) -> torch.optim.Optimizer:
-    """The optimiser that `settings` name, over `parameters`; `decay` is used where they leave the weight decay open.
+    """Return the optimiser that `settings` name.
 
-    `fused`: one pass over the weights, and no temporaries of their size.
+    Args:
+        parameters: The parameters to optimise.
+        settings: The settings of the training.
+        default_decay: The weight decay where the settings leave it open.
+        fused: Whether a step is one pass over the weights, without temporaries of their size.
     """
     options: dict[str, Any] = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
-    options["weight_decay"] = decay if settings.weight_decay is None else settings.weight_decay
+    options["weight_decay"] = default_decay if settings.weight_decay is None else settings.weight_decay
     return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, fused=fused, **options)
 
 
-def moments(settings: TrainSettings) -> tuple[str, ...]:
-    """What the optimiser keeps of each parameter from step to step, in the parameter's shape."""
+def moment_names(settings: TrainSettings) -> tuple[str, ...]:
+    """Return the names of the optimiser's state tensors that have a parameter's shape."""
     if settings.optimizer == "sgd":
         return ("momentum_buffer",) if settings.momentum else ()
     return ("exp_avg", "exp_avg_sq")
 
 
-def learning_rate(settings: TrainSettings, step: int, end: int, full: int) -> float:
-    """The rate of `step` (from 0) of a training that ends after `end` steps and was planned to take `full`.
+def learning_rate(settings: TrainSettings, step: int, end: int, planned_steps: int) -> float:
+    """Return the learning rate of a step: a trapezoid over the training.
 
-    A trapezoid: up over the first `warmup` of `full`, level, then down to zero over the last `decay` of `full`, or over
-    what is left since an early stop moved `end`.
+    It rises over the first `warmup` of the planned steps, is level, then falls to zero over the last `decay` of them,
+    or over the steps that are left since an early stop moved the end.
+
+    Args:
+        settings: The settings of the training.
+        step: The step, counted from 0.
+        end: The number of steps after which training ends.
+        planned_steps: The number of steps without an early stop.
     """
-    rise = max(1, round(settings.warmup * full))
-    fall = max(1, round(settings.decay * full))
+    rise = max(1, round(settings.warmup * planned_steps))
+    fall = max(1, round(settings.decay * planned_steps))
     return settings.lr * min((step + 1) / rise, 1.0, (end - step) / fall)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`precision` with auto replaced by what `device` computes fast: bf16 in hardware, else fp32."""
+    """Return `precision`, with auto replaced by bf16 where the device computes it in hardware, else by fp32."""
     if precision != "auto":
         return precision
     return "bf16" if computes_bf16(device) else "fp32"
 
 
-def weight_type(precision: str) -> torch.dtype:
-    """What weights are kept in."""
+def weight_dtype(precision: str) -> torch.dtype:
+    """Return the type that weights are stored in: fp32 except in fp64."""
     return torch.float64 if precision == "fp64" else torch.float32
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context to run forward passes in."""
+    """Return the context for forward passes: autocast to bfloat16 in bf16, otherwise one that does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,8 +1,8 @@
-"""The main job's training: one segment, from its folder alone.
+"""The training of one segment from its folder alone: the engine of the main job.
 
-`train(folder)` reads task.json, resumes from the checkpoint it finds, and leaves checkpoint.safetensors, metrics.csv
-and, while it runs, progress.json. Killed at any moment and called again it ends with the same weights: every batch,
-sample and dropout mask comes from (seed, step).
+`train(folder)` reads task.json, resumes from the checkpoint if there is one, and leaves checkpoint.safetensors and
+metrics.csv. Killed at any moment and called again, it ends with the same weights: every batch, sample and dropout mask
+comes from (seed, step).
 """
 
 from collections.abc import Mapping
@@ -23,39 +23,53 @@ from partrain.training.context import TrainingContext
 from partrain.training.endpoints import make_input, make_output
 from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
-from partrain.training.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_type
+from partrain.training.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_dtype
 from partrain.training.progress import Progress
 from partrain.training.state import assign_weights, load_optimizer, load_weights, optimizer_state, weights_state
 from partrain.training.task import SegmentTask
 
 
-def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
-    """The task's segment on `device`, with its initial weights; no other layer takes memory."""
-    chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
-    cuts = {cut.name: cut for cut in chain.cuts}
-    start, stop = (None if name is None else cuts[name] for name in (task.start, task.stop))
-    between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
-    segment = chain.extract_segment(start, stop, between)
-    if task.initial is not None:
-        weights, _ = checkpoint.load(folder / task.initial, device)
-        assign_weights({name: weights[name] for name in segment.state_dict()}, segment)
-        segment.requires_grad_(True)
-    materialise(segment, chain.tape, task.seed, device)
-    segment.to(weight_type(task.train.precision))
-    if any(isinstance(module, nn.Conv2d) for module in segment.modules()):
-        segment.to(memory_format=torch.channels_last)  # the faster layout everywhere
-    return segment
+def train(folder: Path, context: TrainingContext | None = None, memory: PeakMemory | None = None) -> bool:
+    """Train the segment whose task is in `folder`, or resume it from its checkpoint.
+
+    Args:
+        folder: The training's folder.
+        context: The launcher's requests; by default there are none.
+        memory: A meter of peak memory; by default one that starts now.
+
+    Returns:
+        Whether training has finished. It has not if it was asked to stop.
+
+    Raises:
+        UserError: If the task, its data or its checkpoint are damaged, or training fails (`TrainingError`).
+    """
+    training = SegmentTraining(folder, context or TrainingContext(folder), memory or PeakMemory())
+    training.run()
+    return training.progress.finished
 
 
 class SegmentTraining(Loop):
-    """One segment task under way."""
+    """The training of one segment, which carries its input boundary to its output boundary.
+
+    Args:
+        folder: The training's folder, with its task.
+        context: The launcher's requests.
+        memory: The meter of peak memory.
+        resume: Whether to start from the checkpoint in the folder, if there is one.
+        device: The device to train on instead of the task's.
+    """
 
     model: fx.GraphModule
 
     def __init__(
-        self, folder: Path, context: TrainingContext, memory: PeakMemory, resume: bool = True, device: str | None = None
+        self,
+        folder: Path,
+        context: TrainingContext,
+        memory: PeakMemory,
+        *,
+        resume: bool = True,
+        device: str | None = None,
     ) -> None:
-        """`device`: instead of the task's own."""
         task = SegmentTask.read(folder)
         task = task if device is None else replace(task, device=device)
         super().__init__(folder, task, context, memory)
@@ -68,52 +82,58 @@ class SegmentTraining(Loop):
         self.forward = torch.compile(self.model) if task.train.compile else self.model
 
     def default_decay(self) -> float:
-        """The weight decay where the settings leave it open; see `TrainSettings`."""
-        to_codes = isinstance(self.output, SyntheticBoundary) and self.output.similarity
-        return 1.0 if to_codes and not isinstance(self.input, SyntheticBoundary) else DEFAULT_DECAY
+        """Return the weight decay where the settings leave it open (`TrainSettings.weight_decay`)."""
+        ends_at_codes = isinstance(self.output, SyntheticBoundary) and self.output.uses_similarity
+        has_real_inputs = not isinstance(self.input, SyntheticBoundary)
+        return 1.0 if ends_at_codes and has_real_inputs else DEFAULT_DECAY
 
     def forward_backward(self, step: Step) -> Tensor:
+        """Compute the gradients for a step's batch and return its loss."""
         features, targets = self.input.sample(step.batch)
         with autocast(self.precision, self.device):
-            output = self.forward(features.to(weight_type(self.precision)))
+            output = self.forward(features.to(weight_dtype(self.precision)))
         loss = self.output.loss(output, targets)
         self.update_metrics(output, targets, step)
-        del output  # or the backward pass could not free it
+        del output  # The backward pass can then free it.
         loss.backward()
         return loss
 
     def check_early_stop(self) -> None:
-        """Let the rate fall to zero over one more epoch, once an epoch of fresh samples brought next to nothing."""
+        """End training after one more epoch once an epoch of synthetic samples has hardly lowered the loss.
+
+        The learning rate falls to zero over that last epoch. Fresh samples cannot be overfitted, so only their loss
+        counts.
+        """
         rows, settings = self.progress.epochs, self.task.train
-        synthetic = isinstance(self.input, SyntheticBoundary)
-        if not synthetic or settings.early_stop == 0 or self.progress.stopped_early or len(rows) < 2:
+        has_synthetic_inputs = isinstance(self.input, SyntheticBoundary)
+        if not has_synthetic_inputs or settings.early_stop == 0 or self.progress.stopped_early or len(rows) < 2:
             return
-        before, now = rows[-2]["loss"], rows[-1]["loss"]
+        previous, latest = rows[-2]["loss"], rows[-1]["loss"]
         end = self.progress.step + self.order.steps_per_epoch
-        if before - now < settings.early_stop * before and end < self.progress.end:
+        if previous - latest < settings.early_stop * previous and end < self.progress.end:
             self.progress.end = end
             self.progress.stopped_early = True
 
     def weights(self) -> dict[str, Tensor]:
-        """The segment's weights, settled; training goes on with them as they are."""
-        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        """Return the segment's weights, projected onto the codes; training continues with them as they are."""
+        unprojected = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.input.project_onto_codes(self.model)
-        settled = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.model.load_state_dict(before)
-        return settled
+        projected = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(unprojected)
+        return projected
 
     def finish(self) -> None:
-        """Settle the weights, store what the next segment is to be fed, and mark the task as done."""
+        """Project the weights onto the codes, store the outputs for the next segment, and mark the task as finished."""
         if self.progress.finished:
-            self.store()
+            self.store_outputs()
             return
         self.input.project_onto_codes(self.model)
-        self.store()
+        self.store_outputs()
         self.record_resources()
         self.write_checkpoint()
 
-    def store(self) -> None:
-        """Store the outputs that the next segment is to be fed; once more where the task is done but they are gone."""
+    def store_outputs(self) -> None:
+        """Store the outputs that the next segment is fed, unless none are wanted or a finished task has them."""
         if self.task.stored_output is None:
             return
         target = self.folder / self.task.stored_output
@@ -123,24 +143,28 @@ class SegmentTraining(Loop):
             store_outputs(target, self.model, self.input.sample, self.task.num_images, self.device)
         self.progress.stored_bytes = target.stat().st_size
 
+    # ---- Checkpoints.
+
     def write_checkpoint(self) -> None:
+        """Write a checkpoint of the tensors in `state`, with the progress as its metadata."""
         checkpoint.save(self.folder / CHECKPOINT, self.state(), self.progress.to_json())
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that training goes on from; once it is finished, the weights alone."""
+        """Return all tensors that training resumes from; once it has finished, the weights alone."""
         tensors = weights_state(self.model)
         if not self.progress.finished:
             tensors |= self.meter.tensors() | optimizer_state(self.model, self.optimizer)
         return tensors
 
     def restore(self) -> None:
+        """Resume from the checkpoint in the folder, if there is one."""
         try:
             self.load_state(*checkpoint.load(self.folder / CHECKPOINT, self.device))
         except FileNotFoundError:
             return
 
     def load_state(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        """Put what `state` and the progress were back."""
+        """Resume from the tensors that `state` returned and from the progress beside them."""
         self.progress = Progress(**progress)
         load_weights(tensors, self.model)
         if not self.progress.finished:
@@ -148,12 +172,19 @@ class SegmentTraining(Loop):
             load_optimizer(tensors, self.model, self.optimizer)
 
 
-def train(folder: Path, context: TrainingContext | None = None, memory: PeakMemory | None = None) -> bool:
-    """Train the segment whose task is in `folder`, or go on where its checkpoint stands; True once it is done.
-
-    Raises:
-        ValueError: the task, its data or its checkpoint are damaged, or training fails (`TrainingError`).
-    """
-    training = SegmentTraining(folder, context or TrainingContext(folder), memory or PeakMemory())
-    training.run()
-    return training.progress.finished
+def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
+    """Return the task's segment on `device`, with its initial weights; no other layer takes memory."""
+    chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+    cuts = {cut.name: cut for cut in chain.cuts}
+    start, stop = (None if name is None else cuts[name] for name in (task.start, task.stop))
+    projections = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
+    segment = chain.extract_segment(start, stop, projections)
+    if task.initial is not None:
+        weights, _ = checkpoint.load(folder / task.initial, device)
+        assign_weights({name: weights[name] for name in segment.state_dict()}, segment)
+        segment.requires_grad_(True)
+    materialise(segment, chain.tape, task.seed, device)
+    segment.to(weight_dtype(task.train.precision))
+    if any(isinstance(module, nn.Conv2d) for module in segment.modules()):
+        segment.to(memory_format=torch.channels_last)  # Convolutions are faster in this layout on CPUs and GPUs.
+    return segment

@@ -1,4 +1,7 @@
-"""A training's tensors by name, as a checkpoint keeps them: weights and optimiser state, of sharded ones the local part."""
+"""The tensors of a training by name, for its checkpoint: weights and optimiser state.
+
+Tensors that FSDP shards over processes (DTensor) are saved by each process as the part that it holds.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -7,79 +10,89 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
-def local(tensor: Tensor) -> Tensor:
-    """What of `tensor` is in this process."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """What `tensors` take in this process."""
-    return sum(local(tensor).numel() * tensor.element_size() for tensor in tensors)
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """All that `optimizer` keeps from step to step."""
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
-
-
 def weights_state(model: nn.Module) -> dict[str, Tensor]:
-    """Its weights and buffers; what modules share is there under every name of it, as a copy, which files ask for."""
-    found: dict[str, Tensor] = {}
+    """Return the model's weights and buffers as `model.<name>`.
+
+    A tensor that modules share is there under every name, as a copy, since files of tensors allow no sharing.
+    """
+    tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        held = local(tensor.detach())
-        found[f"model.{name}"] = held.clone() if id(tensor) in seen else held
+        part = local_part(tensor.detach())
+        tensors[f"model.{name}"] = part.clone() if id(tensor) in seen else part
         seen.add(id(tensor))
-    return found
+    return tensors
 
 
-def assign_weights(tensors: Mapping[str, Tensor], model: nn.Module, strict: bool = True) -> None:
-    """Let `model`'s weights be `tensors`, by their names; a parameter that several modules share stays one."""
-    before = dict(model.named_parameters(remove_duplicate=False))
+def load_weights(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Copy the tensors that `weights_state` returned into `model`."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            local_part(tensor).copy_(tensors[f"model.{name}"])
+
+
+def assign_weights(tensors: Mapping[str, Tensor], model: nn.Module, *, strict: bool = True) -> None:
+    """Make `tensors` the weights of `model`, by name. A parameter that several modules share stays shared.
+
+    Args:
+        tensors: The weights; they are used as they are, not copied.
+        model: The model, which may be without memory (on the meta device).
+        strict: Whether every weight of the model must be among `tensors`.
+    """
+    old_parameters = dict(model.named_parameters(remove_duplicate=False))
     model.load_state_dict(tensors, strict=strict, assign=True)
-    shared: dict[int, nn.Parameter] = {}
-    for name, parameter in before.items():
+    new_parameters: dict[int, nn.Parameter] = {}
+    for name, old in old_parameters.items():
         if name in tensors:
-            shared.setdefault(id(parameter), model.get_parameter(name))
-    for name, parameter in before.items():
-        if id(parameter) in shared:
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, shared[id(parameter)])
+            new_parameters.setdefault(id(old), model.get_parameter(name))
+    for name, old in old_parameters.items():
+        if id(old) in new_parameters:
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, new_parameters[id(old)])
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimiser's state as `optimizer.<key>.<parameter name>`."""
     return {
-        f"optimizer.{key}.{name}": local(value)
+        f"optimizer.{key}.{name}": local_part(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
     }
 
 
-def load_weights(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Put what `weights_state` gave back into `model`."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            local(tensor).copy_(tensors[f"model.{name}"])
-
-
 def load_optimizer(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put what `optimizer_state` gave back into `optimizer`, which is over `model`'s parameters."""
+    """Put the tensors that `optimizer_state` returned back into `optimizer`, which is over the model's parameters."""
     parameters = dict(model.named_parameters())
-    for place, value in tensors.items():
-        kind, _, rest = place.partition(".")
+    for full_name, value in tensors.items():
+        kind, _, rest = full_name.partition(".")
         if kind == "optimizer":
             key, _, name = rest.partition(".")
-            optimizer.state[parameters[name]][key] = _like(parameters[name], value)
+            optimizer.state[parameters[name]][key] = _laid_out_like(parameters[name], value)
 
 
-def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """`value` laid out as `parameter` is, which fused optimisers rely on, unless it is but a count of steps."""
-    if value.shape != local(parameter).shape:
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return state in the memory layout of its parameter, which fused optimisers rely on; a count stays as it is."""
+    if value.shape != local_part(parameter).shape:
         return value
     if isinstance(parameter, DTensor):
-        shard = torch.empty_like(local(parameter)).copy_(value)
+        shard = torch.empty_like(local_part(parameter)).copy_(value)
         mesh, placements = parameter.device_mesh, parameter.placements
         return DTensor.from_local(shard, mesh, placements, shape=parameter.shape, stride=parameter.stride())
     return torch.empty_like(parameter).copy_(value)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Yield all tensors of the optimiser's state."""
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def num_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return how many bytes `tensors` take in this process."""
+    return sum(local_part(tensor).numel() * tensor.element_size() for tensor in tensors)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the part of `tensor` that this process holds: all of it unless it is sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

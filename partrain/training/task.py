@@ -1,4 +1,4 @@
-"""A segment task: all that training one segment needs, as plain data in the segment's own folder."""
+"""The task of a segment: all that its training needs, as plain data in its own folder."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,47 +13,56 @@ from partrain.training.optimization import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentTask:
-    """Carry the boundary at `start` to the boundary at `stop` (cut names; None: the network's ends).
-
-    `index`: the number of the segment, and of the boundary it begins at; it ends at boundary `index` + 1.
-    `start_shape`, `stop_shape`: per image. `data`: the prepared data set's folder; only segment 0, or one fed stored
-    outputs, opens it. `num_images`: what an epoch is. `stored_input`, `stored_output`, `initial`: files, relative to
-    the task's folder: the left segment's outputs over the training set, where this one's go, weights to start from.
-    `projections`: boundary index and shape by cut name, where a projection stands inside this segment.
-    """
+    """The task of one segment: to carry the boundary at cut `start` to the boundary at cut `stop`."""
 
     index: int
+    """The number of the segment, and of the boundary it begins at. It ends at boundary `index` + 1."""
     network: dict[str, Any]
+    """The settings of the whole network."""
     image_shape: list[int]
     num_classes: int
     start: str | None
+    """The name of the cut at which the segment begins, or None for the network's input."""
     stop: str | None
+    """The name of the cut at which the segment ends, or None for the network's output."""
     start_shape: list[int]
+    """The shape at `start`, per image."""
     stop_shape: list[int]
+    """The shape at `stop`, per image."""
     labels: LabelSettings = field(default_factory=LabelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     seed: int = 0
     data: str
+    """The folder of the prepared data set. Only a segment that reads images or stored outputs opens it."""
     num_images: int
+    """The number of training images, or of synthetic samples in their place, in an epoch."""
     device: str = "cpu"
     stored_input: str | None = None
+    """The file of the left segment's stored outputs, relative to the task's folder. By default inputs are synthetic."""
     stored_output: str | None = None
+    """The file for this segment's outputs over the training set, relative to the task's folder."""
     initial: str | None = None
+    """The file of weights to start from, relative to the task's folder. By default they are drawn from the seed."""
     projections: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
+    """Boundary number and shape by cut name, for each projection inside this segment."""
 
     def check_folder(self, folder: Path) -> None:
-        """Raise `ValueError` where `folder` holds another task. The device alone may differ: a run may move."""
+        """Raise `UserError` if `folder` holds another task. The device may differ, since a run may move."""
         path = folder / TASK_FILE
         if path.exists() and replace(self.read(folder), device=self.device) != self:
             raise UserError(f"{path} is of another plan or other settings; start a new run in a new folder")
 
     def write(self, folder: Path) -> None:
-        """Write `folder`/task.json."""
+        """Write the task to task.json in `folder`."""
         checkpoint.write_json(folder / TASK_FILE, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises `ValueError` where `folder` holds no task."""
+        """Return the task in `folder`.
+
+        Raises:
+            UserError: If the folder holds no task, or a damaged one.
+        """
         path = folder / TASK_FILE
         try:
             values = checkpoint.read_json(path)

@@ -1,4 +1,4 @@
-"""Where an epoch's row goes besides metrics.csv: TensorBoard, where it is asked for."""
+"""The log of a training for TensorBoard, besides metrics.csv, where it is asked for."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,17 +9,22 @@ from partrain.storage.run_folder import TENSORBOARD
 
 
 class EpochLog:
-    """Writes rows of metrics to `folder`/tensorboard, or nowhere. `tensorboard --logdir <run>` shows all processes."""
+    """A log of an epoch's metrics in `folder`/tensorboard; `tensorboard --logdir <run>` shows those of all processes.
+
+    Args:
+        folder: The training's folder.
+        to_tensorboard: Whether anything is logged at all.
+    """
 
     def __init__(self, folder: Path, *, to_tensorboard: bool) -> None:
         self._writer: Any = None
         if to_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # 2 s and 60 MB that nobody else pays for
+            from torch.utils.tensorboard import SummaryWriter  # Its import takes 2 s and 60 MB.
 
             self._writer = SummaryWriter(str(folder / TENSORBOARD))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add one epoch's `row`, and let it reach the disk."""
+        """Write the numbers of one epoch's row of metrics to disk."""
         if self._writer is None:
             return
         for name, value in row.items():
@@ -28,7 +33,7 @@ class EpochLog:
         self._writer.flush()
 
 
-def check_tensorboard(wanted: bool) -> None:
-    """Raise `ValueError` where TensorBoard is `wanted` and not installed."""
-    if wanted and find_spec("tensorboard") is None:
+def check_tensorboard_installed() -> None:
+    """Raise `UserError` if TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
         raise UserError("train.tensorboard=true needs the tensorboard package: pip install 'partrain[tensorboard]'")

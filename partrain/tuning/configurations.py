@@ -10,7 +10,7 @@ import numpy as np
 
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.rng import derive
+from partrain.rng import derive_seed
 from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
 from partrain.tuning.brackets import Bracket, hyperband, one_rung, successive_halving
@@ -53,7 +53,7 @@ def draw(settings: SearchSettings, space: Space, brackets: Sequence[Bracket], se
     if settings.method == "grid":
         drawn = space.grid()
     else:
-        streams = (np.random.default_rng(derive(seed, "configuration", index)) for index in range(len(places)))
+        streams = (np.random.default_rng(derive_seed(seed, "configuration", index)) for index in range(len(places)))
         drawn = [space.sample(stream) for stream in streams]
     return [
         Configuration(index=index, bracket=bracket, values=values)

@@ -146,5 +146,5 @@ class SearchFolder:
     def _read(self, path: Path) -> Any:
         """Return what a JSON file says; empty where there is none yet."""
         if self.skip_damaged or not path.exists():
-            return checkpoint.read_found(path)
+            return checkpoint.read_json_or_empty(path)
         return checkpoint.read_json(path)

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from partrain.boundaries.boundary import Projection, SyntheticBoundary, needs_projection
-from partrain.boundaries.code_layout import code_grid, code_size, spread
+from partrain.boundaries.code_layout import code_grid, code_size, lay_out_codes
 from partrain.boundaries.labels import FAMILIES, LabelSettings
 from partrain.data.batches import Batch
 
@@ -114,7 +114,7 @@ def test_code_grid_gives_every_class_a_direction() -> None:
     assert code_grid([512, 1, 1], 47) == 1
     assert code_size([8, 14, 14], 47) == 72
     codes = torch.randn(47, code_size([8, 14, 14], 47))
-    laid = spread(codes, [8, 14, 14], 47).view(47, 8, 14, 14)
+    laid = lay_out_codes(codes, [8, 14, 14], 47).view(47, 8, 14, 14)
     assert torch.allclose(laid[:, :, ::13, ::13], codes.view(47, 8, 3, 3)[:, :, ::2, ::2], atol=1e-6), (
         "corners are cells"
     )

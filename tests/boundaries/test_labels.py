@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from partrain.boundaries.labels import FAMILIES, LabelSettings, make_codes
+from partrain.errors import UserError
 from partrain.rng import generator
 
 
@@ -64,6 +65,12 @@ def test_a_family_of_ones_own() -> None:
     assert set(codes.unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
+def test_one_class_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        make_codes(LabelSettings(), num_classes=1, size=32, generator=torch.Generator())
+    assert str(caught.value) == "data: there is 1 class, at least two are needed; choose other data"
+
+
 @pytest.mark.parametrize(
     ("family", "size", "message"),
     [
@@ -88,7 +95,7 @@ def test_a_family_of_ones_own() -> None:
         (
             "own_labels:Misshapen",
             64,
-            "labels.family=own_labels:Misshapen: codes must be finite and of shape (47, 64), got (64, 47)",
+            "labels.family=own_labels:Misshapen: codes() returned shape (64, 47), expected (47, 64) (classes, size)",
         ),
         (
             "own_labels:Nothing",

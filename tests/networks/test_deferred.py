@@ -7,7 +7,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from partrain.networks.deferred import materialise, record_network
-from partrain.rng import derive
+from partrain.rng import derive_seed
 
 
 class Oddities(nn.Module):
@@ -41,7 +41,7 @@ def test_initialisers_give_what_they_give_for_real() -> None:
     torch.testing.assert_close(network.orthogonal @ network.orthogonal.T, torch.eye(16), atol=1e-5, rtol=0)
     assert 0.018 < network.normal.std() < 0.022
     assert 0.47 < network.truncated.std() < 0.53
-    torch.manual_seed(derive(0, "initial", "normal"))
+    torch.manual_seed(derive_seed(0, "initial", "normal"))
     assert torch.equal(network.normal, torch.empty(64, 64).normal_(std=0.02))
 
 

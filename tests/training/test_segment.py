@@ -260,9 +260,9 @@ def test_collapse_is_noticed_while_training(small: Dataset, tmp_path: Path) -> N
 
 def test_healthy_outputs_are_not_called_collapsed() -> None:
     healthy = torch.randn(64, 5)
-    assert collapse_warning(healthy, ClassBoundary(), accuracy=0.8, num_classes=5, step=1000) is None
-    assert collapse_warning(healthy, ClassBoundary(), accuracy=0.2, num_classes=5, step=10) is None
-    lost = collapse_warning(healthy, ClassBoundary(), accuracy=0.2, num_classes=5, step=1000)
+    assert collapse_warning(healthy, ClassBoundary(), accuracy=0.8, num_classes=5, steps=1000) is None
+    assert collapse_warning(healthy, ClassBoundary(), accuracy=0.2, num_classes=5, steps=10) is None
+    lost = collapse_warning(healthy, ClassBoundary(), accuracy=0.2, num_classes=5, steps=1000)
     assert lost is not None
     assert "decode accuracy 20.0% (chance 20.0%)" in lost
 

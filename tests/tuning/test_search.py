@@ -20,7 +20,7 @@ from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.rng import derive
+from partrain.rng import derive_seed
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.storage import checkpoint
 from partrain.strategies.settings import StrategySettings
@@ -118,7 +118,7 @@ def test_configurations_come_from_the_seed_and_their_index(searches: Searches) -
     searches.do(FakeTrainer())
     drawn = searches.json("configurations.json")
     for index, each in enumerate(drawn):
-        values = Space.parse(SPACE).sample(np.random.default_rng(derive(0, "configuration", index)))
+        values = Space.parse(SPACE).sample(np.random.default_rng(derive_seed(0, "configuration", index)))
         assert (each["index"], each["values"]) == (index, values)
     assert [each["bracket"] for each in drawn] == [2] * 9 + [1] * 5 + [0] * 3
 
