@@ -88,13 +88,13 @@ def train_and_evaluate(run: PreparedRun, show: bool) -> Outcome:
         else:
             seconds = train_segments(run, show)
         stitch(parts, card, folder)
-        curve = accuracy_curve(folder, parts, settings.strategy.is_group, dataset, device)
+        curve = accuracy_curve(folder, parts, dataset, device, same_epochs=settings.strategy.is_group)
         before = None
         if RECOVERY in tasks:
-            before = evaluate(folder, dataset, device, show)
+            before = evaluate(folder, dataset, device, show_progress=show)
             seconds += recover(settings, tasks[RECOVERY], folder, show)
             stitch([folder / RECOVERY], card, folder)
-    result = evaluate(folder, dataset, device, show)
+    result = evaluate(folder, dataset, device, show_progress=show)
     shutil.rmtree(folder / BOUNDARIES, ignore_errors=True)
     return Outcome(result, before, seconds, curve)
 

@@ -1,1 +1,1 @@
-"""From trained segments to one network, and what that network can do."""
+"""The stitched network: its files, its weights from trained segments, and its accuracy."""

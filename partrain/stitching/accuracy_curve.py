@@ -1,6 +1,11 @@
-"""Test accuracy against time: the whole network put together from the weights that its processes had at each moment."""
+"""The accuracy curve of a run: the test accuracy of the whole network against time.
+
+Each process writes its weights after every epoch. Put together, the latest weights of all processes at a moment are the
+network as it was then.
+"""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +22,57 @@ _BATCH = 2000
 
 
 def accuracy_curve(
-    run: Path, folders: list[Path], together: bool, dataset: Dataset, device: torch.device | str
+    run: Path, folders: Sequence[Path], dataset: Dataset, device: torch.device | str, *, same_epochs: bool
 ) -> list[dict[str, Any]]:
-    """A point for every epoch's end of any process in `folders`, from when all have one: time and test accuracy.
+    """Return the points of the accuracy curve: a `time` in seconds since 1970, and the `test_accuracy` then.
 
-    `time`: see `Loop.keep_weights`. `run` holds the stitched network. `together`: the processes train one network in
-    step, so that only weights of the same epoch make one. The points are kept in accuracy_curve.json, the weights are
-    deleted.
+    There is a point for the end of every epoch of any process, from the moment on when all have ended one. The points
+    are written to accuracy_curve.json, and the weights are deleted.
+
+    Args:
+        run: The run's folder, with the stitched network.
+        folders: The folders of the processes' trainings.
+        dataset: The data set with the test images.
+        device: The device to evaluate on.
+        same_epochs: Whether only weights of the same epoch make up a network, as for processes that train in step.
     """
     stored = run / ACCURACY_CURVE
     if stored.exists():
         return list(checkpoint.read_json(stored))
-    kept = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
-    moments = sorted((checkpoint.load_metadata(path)["time"], path) for path in kept)
-    owners = {path.parent for path in kept}
-    latest: dict[Path, str] = {}
-    points = []
-    if kept:
-        network, images = load(run, device), DeviceImages(dataset, dataset.test, torch.device(device))
-    for time, path in moments:
-        weights, _ = checkpoint.load(path, device)
-        network.load_state_dict(weights, strict=False)
-        latest[path.parent] = path.stem
-        if latest.keys() == owners and (not together or len(set(latest.values())) == 1):
-            points.append({"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))})
-    if kept:
-        checkpoint.write_json(stored, points)
-    for owner in owners:
-        shutil.rmtree(owner)
+    paths = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
+    if not paths:
+        return []
+
+    network, images = load(run, device), DeviceImages(dataset, dataset.test, torch.device(device))
+    points = [
+        {"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))}
+        for time in _moments(network, paths, device, same_epochs=same_epochs)
+    ]
+    checkpoint.write_json(stored, points)
+    for folder in {path.parent for path in paths}:
+        shutil.rmtree(folder)
     return points
 
 
+def _moments(
+    network: nn.Module, paths: Sequence[Path], device: torch.device | str, *, same_epochs: bool
+) -> Iterator[float]:
+    """Load weights into `network` in the order of time; yield each time at which all processes have given theirs."""
+    processes = {path.parent for path in paths}
+    latest_epochs: dict[Path, str] = {}
+    for time, path in sorted((checkpoint.load_metadata(path)["time"], path) for path in paths):
+        weights, _ = checkpoint.load(path, device)
+        network.load_state_dict(weights, strict=False)
+        latest_epochs[path.parent] = path.stem
+        is_complete = latest_epochs.keys() == processes
+        if is_complete and (not same_epochs or len(set(latest_epochs.values())) == 1):
+            yield time
+
+
 def _accuracy(network: nn.Module, images: DeviceImages, count: int) -> float:
-    right = 0
+    correct = 0
     with torch.inference_mode():
         for indices in torch.arange(count).split(_BATCH):
             values, targets = images.gather(indices.to(images.device))
-            right += int((network(values).argmax(dim=1) == targets).sum())
-    return right / count
+            correct += int((network(values).argmax(dim=1) == targets).sum())
+    return correct / count

@@ -1,7 +1,7 @@
-"""Evaluation of a stitched network: accuracy, confusions, and what every boundary decodes to."""
+"""The evaluation of a stitched network: its accuracy, its confusions, and the accuracy that each boundary decodes to."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,49 +20,51 @@ from partrain.stitching.stitch import ModelCard, load_recorded, read_card
 from partrain.storage import checkpoint
 
 _BATCH = 2000
-_EXAMPLES = 6  # test images named of each confused pair
+_EXAMPLES = 6
+"""Test images that are named for each confused pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """On a data set's test images. Accuracies are fractions; `boundaries[i]` is decoded at boundary i + 1.
-
-    `confusion` [classes, classes]: how many images of the row's class were taken for the column's. `outcomes` [images]:
-    where in `confusion`, flattened, each image is counted.
-    """
+    """The evaluation of a network on a data set's test images. Accuracies are from 0 to 1."""
 
     data: dict[str, Any]
+    """The facts of the data set."""
     classes: list[str]
     top1: float
     top5: float
     boundaries: list[float]
+    """The decode accuracy at each boundary, from boundary 1 on. The last one is `top1`."""
     confusion: Tensor
+    """How many images of the row's class were taken for the column's [classes, classes]."""
     outcomes: Tensor
+    """The element of the flattened `confusion` that counts each image [images]."""
 
     def per_class(self) -> dict[str, float]:
-        """Accuracy by class name; classes without images are left out."""
+        """Return the accuracy of each class by name, without classes that have no images."""
         counts = self.confusion.sum(dim=1)
-        right = self.confusion.diag()
-        rows = zip(self.classes, right.tolist(), counts.tolist(), strict=True)
-        return {name: r / n for name, r, n in rows if n}
+        correct = self.confusion.diag()
+        rows = zip(self.classes, correct.tolist(), counts.tolist(), strict=True)
+        return {name: num_correct / num_images for name, num_correct, num_images in rows if num_images}
 
     def most_confused(self, count: int = 10) -> list[dict[str, Any]]:
-        """The `count` most frequent mistakes: class, what it was taken for, how often, the first such test images."""
+        """Return the `count` most frequent mistakes, with how many images each has and the first of them."""
         mistakes = self.confusion - self.confusion.diag().diag()
         worst = mistakes.flatten().topk(min(count, mistakes.numel()))
-        size = len(self.classes)
+        num_classes = len(self.classes)
         return [
             {
-                "class": self.classes[place // size],
-                "taken_for": self.classes[place % size],
-                "images": images,
-                "examples": (self.outcomes == place).nonzero().flatten()[:_EXAMPLES].tolist(),
+                "class": self.classes[element // num_classes],
+                "taken_for": self.classes[element % num_classes],
+                "images": num_images,
+                "examples": (self.outcomes == element).nonzero().flatten()[:_EXAMPLES].tolist(),
             }
-            for place, images in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
-            if images
+            for element, num_images in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
+            if num_images
         ]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as plain data."""
         return {
             "data": self.data,
             "top1": self.top1,
@@ -75,48 +77,81 @@ class Evaluation:
         }
 
     def write(self, path: Path) -> None:
+        """Write the evaluation to `path` as JSON."""
         checkpoint.write_json(path, self.to_json())
 
 
-def evaluate(run: Path, dataset: Dataset, device: torch.device | str = "cpu", show: bool = True) -> Evaluation:
-    """Evaluate the stitched network of `run`, in fp32, on `dataset`'s test images.
+def evaluate(
+    run: Path, dataset: Dataset, device: torch.device | str = "cpu", *, show_progress: bool = True
+) -> Evaluation:
+    """Evaluate the stitched network of a run, in fp32, on a data set's test images.
+
+    Args:
+        run: The run's folder.
+        dataset: The data set; its classes must be those that the network was trained on.
+        device: The device to evaluate on.
+        show_progress: Whether to show a progress bar on a terminal.
 
     Raises:
-        ValueError: `run` has no stitched network, or the data set has other classes.
+        UserError: If the run has no stitched network, or the data set has other classes.
     """
     device = torch.device(device)
     card = read_card(run)
+    _check_classes(dataset, card, run)
+    segments = _load_segments(run, card, device)
+    images = DeviceImages(dataset, dataset.test, device)
+    counts = _Counts(num_boundaries=len(segments), num_classes=len(card.classes), num_images=len(dataset.test))
+
+    with torch.inference_mode():
+        first_image, _ = images.gather(torch.zeros(1, dtype=torch.long, device=device))
+        boundaries = _make_boundaries(segments, first_image, card)
+        for first in _with_progress(range(0, len(dataset.test), _BATCH), show_progress=show_progress):
+            indices = torch.arange(first, min(first + _BATCH, len(dataset.test)), device=device)
+            values, targets = images.gather(indices)
+            counts.add(first, _decode(segments, boundaries, values), targets)
+    return counts.evaluation(dataset.provenance(), card.classes)
+
+
+class _Counts:
+    """The counts over batches of test images that an evaluation is made of."""
+
+    def __init__(self, *, num_boundaries: int, num_classes: int, num_images: int) -> None:
+        self.num_classes, self.num_images = num_classes, num_images
+        self.correct = torch.zeros(num_boundaries, dtype=torch.long)
+        self.top5 = 0
+        self.outcomes = torch.zeros(num_images, dtype=torch.long)
+
+    def add(self, first: int, scores: Sequence[Tensor], targets: Tensor) -> None:
+        """Count a batch, from image number `first` on, by its scores [batch, classes] at every boundary."""
+        self.correct += torch.stack([(decoded.argmax(dim=1) == targets).sum() for decoded in scores]).cpu()
+        best = scores[-1].topk(min(5, self.num_classes), dim=1).indices
+        self.top5 += int((best == targets[:, None]).sum())
+        self.outcomes[first : first + len(targets)] = targets * self.num_classes + scores[-1].argmax(dim=1)
+
+    def evaluation(self, data: dict[str, Any], classes: list[str]) -> Evaluation:
+        """Return the evaluation that the counts make up."""
+        confusion = torch.bincount(self.outcomes, minlength=self.num_classes**2)
+        return Evaluation(
+            data=data,
+            classes=classes,
+            top1=self.correct[-1].item() / self.num_images,
+            top5=self.top5 / self.num_images,
+            boundaries=[correct / self.num_images for correct in self.correct.tolist()],
+            confusion=confusion.view(self.num_classes, self.num_classes),
+            outcomes=self.outcomes,
+        )
+
+
+def _check_classes(dataset: Dataset, card: ModelCard, run: Path) -> None:
     if list(dataset.classes) != card.classes:
         raise UserError(
             f"data={dataset.name} has {dataset.num_classes} classes ({''.join(dataset.classes)[:60]}), "
             f"the network of {run} was trained on {len(card.classes)} ({''.join(card.classes)[:60]})"
         )
-    segments = _segments(run, card, device)
-    images = DeviceImages(dataset, dataset.test, device)
-    size, count = len(card.classes), len(dataset.test)
-    right, top5 = torch.zeros(len(segments), dtype=torch.long), 0
-    outcomes = torch.zeros(count, dtype=torch.long)
-    with torch.inference_mode():
-        boundaries = _boundaries(segments, images.gather(torch.zeros(1, dtype=torch.long, device=device))[0], card)
-        for first in _progress(range(0, count, _BATCH), show):
-            values, targets = images.gather(torch.arange(first, min(first + _BATCH, count), device=device))
-            scores = _decode(segments, boundaries, values)
-            right += torch.stack([(each.argmax(dim=1) == targets).sum() for each in scores]).cpu()
-            top5 += int((scores[-1].topk(min(5, size), dim=1).indices == targets[:, None]).sum())
-            outcomes[first : first + _BATCH] = targets * size + scores[-1].argmax(dim=1)
-    return Evaluation(
-        data=dataset.provenance(),
-        classes=card.classes,
-        top1=right[-1].item() / count,
-        top5=top5 / count,
-        boundaries=[number / count for number in right.tolist()],
-        confusion=torch.bincount(outcomes, minlength=size**2).view(size, size),
-        outcomes=outcomes,
-    )
 
 
-def _segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Module]:
-    """The trained segments of `run`, each with the projection that stands before it, if any."""
+def _load_segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Module]:
+    """Load the trained segments of `run`, each with the projection that stands before it, if any."""
     chain = Chain(*load_recorded(run, device))
     cuts = {cut.name: cut for cut in chain.cuts}
     edges = [None, *(cuts[name] for name in card.cuts), None]
@@ -127,29 +162,29 @@ def _segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Modul
     ]
 
 
-def _boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[OutputBoundary]:
-    """The boundaries behind the segments; `image`, a batch of one, shows their shapes."""
+def _make_boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[OutputBoundary]:
+    """Return the boundary behind each segment; a batch of one `image` shows their shapes."""
     labels = LabelSettings(**card.labels)
     boundaries: list[OutputBoundary] = []
     for index, segment in enumerate(segments[:-1], start=1):
         image = segment(image)
-        shape, classes = image.shape[1:], len(card.classes)
-        boundaries.append(SyntheticBoundary(index, shape, classes, labels, card.seed, image.device))
+        shape, num_classes = image.shape[1:], len(card.classes)
+        boundaries.append(SyntheticBoundary(index, shape, num_classes, labels, card.seed, image.device))
     return [*boundaries, ClassBoundary()]
 
 
 def _decode(segments: list[nn.Module], boundaries: list[OutputBoundary], values: Tensor) -> list[Tensor]:
-    """Class scores of a batch at every boundary."""
+    """Return the class scores [batch, classes] of a batch of images at every boundary."""
     scores = []
     for segment, boundary in zip(segments, boundaries, strict=True):
         values = segment(values)
-        scores.append(boundary.scores(values.clone()))  # the next segment may change its input in place
+        scores.append(boundary.scores(values.clone()))  # The next segment may change its input in place.
     return scores
 
 
-def _progress(batches: range, show: bool) -> Iterator[int]:
-    """The `batches`, with a bar that follows them."""
-    with ProgressDisplay(show=show, percentage=True, transient=True) as progress:
+def _with_progress(batches: range, *, show_progress: bool) -> Iterator[int]:
+    """Yield the batches, with a progress bar that follows them."""
+    with ProgressDisplay(show=show_progress, percentage=True, transient=True) as progress:
         progress.add("batches", "evaluating", total=len(batches))
         for batch in batches:
             yield batch

@@ -1,1 +1,1 @@
-"""Files of a run that are whole or not there, and how they are called."""
+"""The files of a run: how they are written, read and named."""

@@ -1,7 +1,8 @@
-"""Files that are whole or not there: tensors as safetensors with a digest, everything else as JSON.
+"""Files that are written as a whole: tensors as safetensors with a digest, everything else as JSON.
 
-A file is written beside its place, synced to disk and renamed into it, so a process killed at any moment leaves either
-the old file or the new one. The digest in a tensor file's header covers tensors and metadata; `load` checks it.
+A file is written under a temporary name, synced to disk and renamed. A process killed at any moment leaves either the
+old file or the new one. The digest in a tensor file's header covers tensors and metadata; `load` checks it, which
+`torch.save` has no counterpart for.
 """
 
 import hashlib
@@ -24,40 +25,52 @@ _MISMATCH = "its digest does not match its contents"
 
 
 class DamagedFile(UserError):
-    """A file of a run is cut short, changed or of another kind; the message names it and says what to do."""
+    """The error of a file that is cut short, changed or of another kind. Its message says what to do with the file."""
 
 
-def write_atomic(path: Path, write: Callable[[Path], object], sync: bool = True) -> None:
-    """Let `write` fill a file beside `path`, sync it (waiting for the disk) and rename it to `path`.
+def write_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
+    """Write a file as a whole, making its folder if need be.
+
+    Args:
+        path: The file.
+        write: Writes the contents to the temporary path that it is given.
+        sync: Whether to wait until the contents are on the disk.
 
     Raises:
-        OSError: the disk is full or the folder not writable; `path` is as it was.
+        OSError: If the disk is full or the folder not writable. The file is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(beside)
+        write(temporary)
         if sync:
-            with beside.open("rb") as file:
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:  # neither names the file
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:  # Neither error names the file.
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{path} could not be written: {reason}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, sync: bool = True) -> None:
-    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"), sync)
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write text to a file as a whole, in UTF-8; see `write_atomic`."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), sync=sync)
 
 
-def write_json(path: Path, values: object, sync: bool = True) -> None:
-    write_text(path, json.dumps(values, indent=2) + "\n", sync)
+def write_json(path: Path, values: object, *, sync: bool = True) -> None:
+    """Write `values` to a file as JSON, as a whole; see `write_atomic`."""
+    write_text(path, json.dumps(values, indent=2) + "\n", sync=sync)
 
 
 def read_json(path: Path) -> Any:
-    """Raises `DamagedFile` where `path` holds no JSON, `FileNotFoundError` where there is none."""
+    """Return the values in a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        DamagedFile: If it holds no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -65,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_or_empty(path: Path) -> Any:
-    """What a JSON file says, for those who only look; empty where there is none yet, or a damaged one."""
+    """Return the values in a JSON file for display; an empty dict if there is no file yet, or a damaged one."""
     try:
         return read_json(path)
     except (FileNotFoundError, DamagedFile):
@@ -73,23 +86,29 @@ def read_json_or_empty(path: Path) -> Any:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
-    """Write `tensors` and `metadata` (JSON-able) to `path`, without a copy of tensors that are contiguous on the CPU."""
+    """Write tensors and metadata to a file as a whole. Tensors that are contiguous on the CPU are not copied.
+
+    Args:
+        path: The file.
+        tensors: The tensors, by name.
+        metadata: Anything that JSON can hold.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
     header = {"metadata": text, "metadata_digest": _digest({}, text), "digest": _digest(plain, text)}
-    # one entry, since safetensors writes several in any order, and equal contents shall make equal files
-    write_atomic(path, lambda beside: save_file(plain, beside, metadata={_HEADER: json.dumps(header)}))
+    # The header is one entry: safetensors writes several in any order, but equal contents must make equal files.
+    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata={_HEADER: json.dumps(header)}))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:
-    """The tensors, on `device`, and the metadata that `save` wrote.
+    """Return the tensors, on `device`, and the metadata that `save` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DamagedFile: it is cut short or a byte of it has changed.
+        FileNotFoundError: If there is no such file.
+        DamagedFile: If it is cut short or a byte of it has changed.
     """
     with _opened(path) as (file, header):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         if header["digest"] != _digest(tensors, header["metadata"]):
             raise DamagedFile(f"{path} is damaged ({_MISMATCH}); delete it and resume the run")
         metadata = json.loads(header["metadata"])
@@ -97,19 +116,25 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tens
 
 
 def load_metadata(path: Path) -> Any:
-    """The metadata that `save` wrote, without reading the tensors.
+    """Return the metadata that `save` wrote, without reading the tensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DamagedFile: there is none in it, or a byte of it has changed.
+        FileNotFoundError: If there is no such file.
+        DamagedFile: If it has no metadata, or a byte of them has changed.
     """
-    with _opened(path, "numpy") as (_, header):  # torch would open it once more, and find another one that replaced it
+    # With torch the file would be opened a second time, when another one may have replaced it.
+    with _opened(path, "numpy") as (_, header):
         return json.loads(header["metadata"])
 
 
 @contextmanager
 def _opened(path: Path, framework: str = "pt") -> Iterator[tuple[Any, dict[str, str]]]:
-    """The file and the header that `save` gave it; whatever does not parse is `DamagedFile`."""
+    """Open a tensor file and yield it with the header that `save` gave it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        DamagedFile: If it cannot be parsed, or its header has changed.
+    """
     if not path.is_file():
         raise FileNotFoundError(path)
     try:

@@ -1,4 +1,4 @@
-"""A folder that a comparison or a search has to itself: a JSON file says what it is of."""
+"""The manifest of a search or a comparison: a JSON file with all that the work in its folder depends on."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -11,42 +11,49 @@ from partrain.storage import checkpoint
 
 def write_manifest(
     path: Path,
-    about: Mapping[str, Any],
-    what: str,
+    inputs: Mapping[str, Any],
+    kind_of_work: str,
     may_grow: Collection[str] = (),
     derived: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `path`: all that the work in its folder depends on. A folder that holds another `what` is refused.
+    """Write a manifest, unless its folder holds other work.
 
     Args:
         path: The manifest, in the folder of the work.
-        about: What the work depends on, as plain JSON.
-        what: The work in a word, for the error.
-        may_grow: Names of numbers that may be larger now than they were.
-        derived: What follows from the rest; it is written, not compared.
+        inputs: All that the work depends on, as plain JSON.
+        kind_of_work: The work in a word, for the error.
+        may_grow: The names of numbers that may be larger now than they were.
+        derived: Values that follow from the inputs. They are written, but not compared.
 
     Raises:
-        ValueError: The file is there and says something else; the message names what differs.
+        UserError: If the folder has a manifest with other inputs. The message names those that differ.
     """
     derived = derived or {}
     if path.exists():
         stored = {name: value for name, value in checkpoint.read_json(path).items() if name not in derived}
-        held, asked = _flat(stored), _flat(json.loads(json.dumps(about)))
-        differ = [
-            name
-            for name in dict.fromkeys([*held, *asked])
-            if held.get(name) != asked.get(name) and not (name in may_grow and held.get(name, 0) < asked[name])
-        ]
-        if differ:
-            listed = "; ".join(f"{name} is {held.get(name)} there, {asked.get(name)} here" for name in differ)
-            raise UserError(f"{path.parent} holds another {what}: {listed}; take a new folder")
-    checkpoint.write_json(path, {**about, **derived})
+        old, new = _flatten(stored), _flatten(json.loads(json.dumps(inputs)))
+
+        def has_grown(name: str) -> bool:
+            return name in may_grow and old.get(name, 0) < new[name]
+
+        names = dict.fromkeys([*old, *new])
+        different = [name for name in names if old.get(name) != new.get(name) and not has_grown(name)]
+        if different:
+            listed = "; ".join(f"{name} is {old.get(name)} there, {new.get(name)} here" for name in different)
+            raise UserError(f"{path.parent} holds another {kind_of_work}: {listed}; take a new folder")
+    checkpoint.write_json(path, {**inputs, **derived})
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"grid": {"repeats": 5}} -> {"grid.repeats": 5}; settings by the names they are set by."""
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their full names: {"grid": {"repeats": 5}} becomes {"grid.repeats": 5}.
+
+    Values below "settings" get the names that people set them by, without that word.
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        own = prefix if not prefix and name == "settings" else f"{prefix}{name}"
-        flat |= _flat(value, f"{own}." if own else "") if isinstance(value, dict) else {own: value}
+        full_name = prefix if not prefix and name == "settings" else f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{full_name}." if full_name else "")
+        else:
+            flat[full_name] = value
     return flat

@@ -1,8 +1,8 @@
-"""Names of the files and folders of a run and its trainings: each is spelt here, once."""
+"""The names of all files and folders of a run and its trainings."""
 
 from pathlib import Path
 
-# ---- in a run's folder
+# ---- In a run's folder.
 
 CONFIG = "config.yaml"
 PLAN = "plan.json"
@@ -14,25 +14,25 @@ CURVES_PLOT = "curves.png"
 PER_CLASS_PLOT = "per_class.png"
 PAGE = "report.html"
 
-SEGMENTS = "segments"  # a training's folder for each segment, by number
-RANKS = "ranks"  # a training's folder for each process of a strategy's group, by number
-RECOVERY = "recovery"  # the training of the stitched network
-BOUNDARIES = "boundaries"  # outputs stored for the next segment, while the run trains
-PACKS = "packs"  # what processes of several trainings leave
-SHARDS = "shards"  # what trainings in shards leave
+SEGMENTS = "segments"  # The trainings of segments, by number.
+RANKS = "ranks"  # The trainings of the processes of a strategy's group, by number.
+RECOVERY = "recovery"  # The training of the stitched network.
+BOUNDARIES = "boundaries"  # Outputs stored for the next segment, while the run trains.
+PACKS = "packs"  # The folders of packs.
+SHARDS = "shards"  # The folders of sharded trainings.
 
 MODEL_FOLDER = "model"
 MODEL_WEIGHTS = f"{MODEL_FOLDER}/model.safetensors"
 MODEL_CARD = f"{MODEL_FOLDER}/model.json"
 
-TIMING = "timing.json"  # in segments/, ranks/ and recovery/: seconds, over all the times that it was started
+TIMING = "timing.json"  # In segments/, ranks/ and recovery/: seconds, over all starts of the run.
 
-# ---- in a training's folder
+# ---- In a training's folder.
 
 TASK_FILE = "task.json"
 CHECKPOINT = "checkpoint.safetensors"
-PREVIOUS_CHECKPOINT = "previous.safetensors"  # of a group's process, for when a peer has not come as far
-EPOCHS_FOLDER = "epochs"  # weights after every epoch, where train.accuracy_curve asks for them, or at a pause
+PREVIOUS_CHECKPOINT = "previous.safetensors"  # Of a group's process, for a peer that is one checkpoint behind.
+EPOCHS_FOLDER = "epochs"  # Weights after epochs, with train.accuracy_curve or at a pause.
 METRICS = "metrics.csv"
 PROGRESS = "progress.json"
 THREADS_FILE = "threads"
@@ -41,15 +41,15 @@ LOG = "log.txt"
 LOCK = "lock"
 TENSORBOARD = "tensorboard"
 
-# ---- in the folder of a pack, or of trainings in shards
+# ---- In the folder of a pack, or of trainings in shards.
 
 PACK_FILE = "pack.json"
-PACK_LIST = "packs.json"  # beside the packs' folders: their names
+PACK_LIST = "packs.json"  # In the folder of packs: their names.
 TIMELINE = "timeline.csv"
 COSTS = "costs.json"
 WORKER_LOGS = "workers"
 
-# ---- what tells the folder of a search or of a comparison
+# ---- The file that marks the folder of a search or of a comparison.
 
 SEARCH_MANIFEST = "search.json"
 GRID_MANIFEST = "grid.json"
