@@ -42,7 +42,7 @@ class OutputBoundary(Protocol):
 
 
 class DataBoundary:
-    """Boundary 0: the training images and their labels."""
+    """The boundary 0: the training images and their labels."""
 
     def __init__(self, images: DeviceImages) -> None:
         self.images = images
@@ -84,9 +84,10 @@ class ClassBoundary:
 
 
 class SyntheticBoundary:
-    """Boundary number `index`, from 1 to K-1: a random code for each class, and mixtures of codes as samples.
+    """A boundary between two segments: a random code for each class, and samples made of codes.
 
-    Both sides make the same codes from (seed, index, shape, settings) alone, so that nothing is sent between them.
+    Boundary number `index` is from 1 to K-1. Both sides make the same codes from (seed, index, shape, settings) alone,
+    so that nothing is sent between them.
 
     Attributes:
         codes: The codes [classes, size], where size is the product of the boundary's shape.

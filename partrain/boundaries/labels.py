@@ -50,13 +50,13 @@ class LabelSettings:
             checks.at_least("labels.noise", self.noise, 0)
 
     def scale_at(self, shape: Sequence[int]) -> float:
-        """`scale` at a boundary of `shape`."""
+        """Return the scale of codes at a boundary of the given shape per image."""
         if self.scale is not None:
             return self.scale
         return 4.0 if self.loss == "similarity" and len(shape) == 1 else 1.0
 
     def noise_level(self) -> float:
-        """`noise`, or what is sound for the loss."""
+        """Return the noise, or the default for the loss where none is set."""
         if self.noise is not None:
             return self.noise
         return 2.5 if self.loss == "similarity" else 0.5

@@ -134,7 +134,7 @@ def load_recorded(run: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
     assign_weights(weights, network)
     network.float()  # A network trained in fp64 is used in fp32, as every other.
     materialise(network, tape, card.seed, device)  # Buffers that no file holds are made from the seed.
-    return network.requires_grad_(True).eval(), tape
+    return network.requires_grad_().eval(), tape
 
 
 def read_card(run: Path) -> ModelCard:
@@ -159,7 +159,7 @@ def assemble(card: ModelCard, weights: Mapping[str, Tensor], device: torch.devic
     assign_weights(weights, network, strict=False)
     network.float()
     materialise(network, tape, card.seed, device)
-    return _with_projections(network.requires_grad_(True).eval(), tape, card, device)
+    return _with_projections(network.requires_grad_().eval(), tape, card, device)
 
 
 def _record(card: ModelCard) -> tuple[nn.Module, InitTape]:

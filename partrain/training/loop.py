@@ -29,7 +29,7 @@ from partrain.training.tensorboard import EpochLog
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a training: its batch, and whether its output is measured as well as trained on."""
+    """A step of a training: its batch, and whether its output is measured as well as trained on."""
 
     batch: Batch
     is_logged: bool

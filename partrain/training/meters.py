@@ -52,8 +52,10 @@ class Usage:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.begin_epoch()
-        self.skip_traffic()
+        self.epoch_began = time.time()
+        """The time at which the epoch began, in seconds since 1970."""
+        self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
+        self._sent, self._received = network_bytes() or (0, 0)
 
     def begin_epoch(self) -> None:
         """Start an epoch's clock. Bytes that a process ahead has sent for it already still count."""

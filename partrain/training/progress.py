@@ -1,4 +1,4 @@
-"""How far a training is: the counts in its checkpoint, the meter of the present epoch, and the file that shows both."""
+"""The progress of a training: the counts in its checkpoint, the meter of the present epoch, and progress.json."""
 
 import csv
 import io

@@ -182,7 +182,7 @@ def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.G
     if task.initial is not None:
         weights, _ = checkpoint.load(folder / task.initial, device)
         assign_weights({name: weights[name] for name in segment.state_dict()}, segment)
-        segment.requires_grad_(True)
+        segment.requires_grad_()
     materialise(segment, chain.tape, task.seed, device)
     segment.to(weight_dtype(task.train.precision))
     if any(isinstance(module, nn.Conv2d) for module in segment.modules()):
