@@ -1,4 +1,7 @@
-"""Data sets as memory-mapped arrays: glyphs drawn from fonts, EMNIST and its relatives, and a user's own arrays."""
+"""Data sets as memory-mapped arrays, which all processes of a machine share; PyTorch's are copied into each process.
+
+They are characters drawn from fonts, EMNIST and its relatives, and a user's own arrays.
+"""
 
 from partrain.data.dataset import Dataset, Split
 from partrain.data.prepare import prepare_data

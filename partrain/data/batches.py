@@ -1,4 +1,7 @@
-"""Batches: uint8 images resident on the training device; shuffled, gathered and normalised there."""
+"""Batches of images that live on the training device, where they are shuffled, gathered and normalised.
+
+PyTorch's `DataLoader` collates images one by one on the host, which takes longer than a step of a small network.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,34 +15,62 @@ from partrain.data.dataset import Dataset, Split
 from partrain.errors import UserError
 from partrain.rng import generator
 
+_MAX_DATA_SETS = 8  # training sets that stay on the device; a process that uses more of them drops the oldest
+
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """uint8 images [n, height, width] or [n, channels, height, width] as a network takes them: fp32, channels, scaled."""
+    """Convert stored images to a network's input, with the mean and the standard deviation of the training images.
+
+    Args:
+        images: uint8 [n, height, width] or [n, channels, height, width].
+        mean: Mean of the training images' pixels, divided by 255.
+        std: Standard deviation of the training images' pixels, divided by 255.
+
+    Returns:
+        float32 [n, channels, height, width].
+    """
     if images.ndim == 3:
         images = images.unsqueeze(1)
     return images.float().sub_(255 * mean).mul_(1 / (255 * std))
 
 
+def check_batch_size(name: str, batch_size: int, num_images: int) -> None:
+    """Raise `UserError` if `num_images` do not make one batch. `name` is the setting that holds the batch size."""
+    if batch_size > num_images:
+        raise UserError(
+            f"{name}={batch_size} is larger than the training set of {num_images} images. Set it to {num_images} or less."
+        )
+
+
 @dataclass(frozen=True)
 class Batch:
-    """`indices` [batch] into the training set; `step` counts from the start of the training."""
+    """One step's images.
+
+    Attributes:
+        step: Number of the step, counted from the start of the training.
+        indices: Positions [batch] of the images in the training set.
+    """
 
     step: int
     indices: Tensor
 
 
-def check_batch_size(name: str, batch_size: int, num_images: int) -> None:
-    """Raise `ValueError` unless `num_images` make a batch."""
-    if batch_size > num_images:
-        raise UserError(
-            f"{name}={batch_size} is larger than the training data ({num_images} images); at most {num_images}"
-        )
-
-
 class BatchOrder:
-    """The order in which training images are visited: a new permutation each epoch, from (seed, epoch) alone.
+    """The order in which batches visit the training images: a new permutation each epoch, from (seed, epoch) alone.
 
-    Images left over at an epoch's end, fewer than a batch, are passed over; other ones each epoch.
+    Fewer images than a batch can remain at an epoch's end. They are skipped, and differ from epoch to epoch.
+
+    Args:
+        num_images: Number of training images.
+        batch_size: Images per batch.
+        seed: Seed of the training.
+        device: Device that the indices are moved to.
+
+    Attributes:
+        steps_per_epoch: Number of whole batches in an epoch.
+
+    Raises:
+        UserError: If a batch is larger than the training set.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, device: torch.device) -> None:
@@ -51,7 +82,7 @@ class BatchOrder:
         self.steps_per_epoch = num_images // batch_size
 
     def __eq__(self, other: object) -> bool:
-        """Whether both visit the same images in the same order."""
+        """Return whether both visit the same images in the same order."""
         return isinstance(other, BatchOrder) and self._key() == other._key()
 
     def __hash__(self) -> int:
@@ -61,7 +92,7 @@ class BatchOrder:
         return self.num_images, self.batch_size, self.seed
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from its batch number `first` on."""
+        """Yield the batches of `epoch`, both counted from 0, from batch number `first` on."""
         shuffled = torch.randperm(self.num_images, generator=generator(self.seed, "order", epoch)).to(self.device)
         for number in range(first, self.steps_per_epoch):
             indices = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
@@ -69,7 +100,15 @@ class BatchOrder:
 
 
 class DeviceImages:
-    """A split's images and labels on `device`, gathered by index; either takes memory once it is asked for."""
+    """The images and labels of a split on a device, gathered by index.
+
+    Images and labels each take memory there once they are first gathered.
+
+    Args:
+        dataset: Data set whose mean and standard deviation normalise the images.
+        split: Its training or its test images.
+        device: Device that holds them.
+    """
 
     def __init__(self, dataset: Dataset, split: Split, device: torch.device) -> None:
         self.mean, self.std = dataset.mean, dataset.std
@@ -84,20 +123,20 @@ class DeviceImages:
         return self._split.labels.to(self.device)
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images [batch, channels, height, width] and their labels [batch]."""
+        """Return normalised images [batch, channels, height, width] and their labels [batch]."""
         return normalise(self._images.index_select(0, indices), self.mean, self.std), self.gather_labels(indices)
 
     def gather_labels(self, indices: Tensor) -> Tensor:
-        """The labels [batch] alone."""
+        """Return the labels [batch] alone."""
         return self._labels.index_select(0, indices)
 
 
-@lru_cache(maxsize=8)  # a process that goes through many data sets does not keep them all
-def _shared(dataset_folder: Path, device: torch.device) -> DeviceImages:
+def shared_training_images(dataset: Dataset, device: torch.device) -> DeviceImages:
+    """Return the training images on `device`, one copy for all trainings of this process."""
+    return _load_training_images(dataset.folder, device)
+
+
+@lru_cache(maxsize=_MAX_DATA_SETS)
+def _load_training_images(dataset_folder: Path, device: torch.device) -> DeviceImages:
     dataset = Dataset.open(dataset_folder)
     return DeviceImages(dataset, dataset.train, device)
-
-
-def shared_training_images(dataset: Dataset, device: torch.device) -> DeviceImages:
-    """The training images on `device`: once in a process, however many trainings it has."""
-    return _shared(dataset.folder, device)

@@ -1,4 +1,4 @@
-"""A prepared data set: its arrays, mapped into memory when they are first asked for."""
+"""A prepared data set, whose arrays are mapped into memory when they are first used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from partrain.data import store
-from partrain.data.arrays import ArrayLike, OwnArrays
+from partrain.data.arrays import ArrayLike, ArraySource
 from partrain.data.settings import cache_folder
 from partrain.errors import UserError
 
@@ -31,26 +31,35 @@ class Split:
 
     @cached_property
     def images(self) -> torch.Tensor:
-        """uint8 [n, h, w] or [n, c, h, w]; processes that map the same folder share one copy in host memory.
+        """Map the images: uint8 [n, height, width] or [n, channels, height, width].
 
-        The mapping is copy-on-write: a change stays within this process and never reaches the file.
+        Processes that map the same file share one copy in host memory. The mapping is copy-on-write: a change stays
+        within this process and never reaches the file.
         """
         return torch.from_numpy(np.load(self.images_file, mmap_mode="c", allow_pickle=False))
 
     @cached_property
     def labels(self) -> torch.Tensor:
-        """int64 [n]."""
+        """Read the labels: int64 [n]."""
         return torch.from_numpy(np.load(self.labels_file, allow_pickle=False).astype(np.int64))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set.
+    """A prepared data set: training and test images, in a folder of memory-mapped arrays.
 
-    mean, std: of the training images' pixels divided by 255.
-    image_shape: of one image as it is stored: (h, w) or (c, h, w).
-    verified: whether the files it was made from are byte for byte the publisher's; None where there are none.
-    note: a sentence about that, or "".
+    Attributes:
+        folder: Folder of the prepared arrays.
+        name: Name of the data set, such as "emnist", or "arrays" for a user's own.
+        split: EMNIST's split, such as "balanced", or None for other data sets.
+        classes: Names of the labels 0, 1, …, in this order.
+        train: Training images and their labels.
+        test: Test images and their labels.
+        mean: Mean of the training images' pixels, divided by 255.
+        std: Standard deviation of the training images' pixels, divided by 255.
+        image_shape: Shape of one image as it is stored: (height, width) or (channels, height, width).
+        verified: Whether the original files are byte for byte the publisher's, or None where there are none.
+        note: A clause about what differs from the publisher's files, or an empty text.
     """
 
     folder: Path
@@ -67,10 +76,11 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """Return the number of classes."""
         return len(self.classes)
 
     def provenance(self) -> dict[str, Any]:
-        """Name, split, numbers of images, `verified` and `note`, as plain JSON for a run's results."""
+        """Return name, split, numbers of images, `verified` and `note`, as plain JSON for a run's results."""
         return {
             "name": self.name,
             "split": self.split,
@@ -82,29 +92,29 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Dataset:
-        """The data set in a prepared folder; its arrays are looked at only for their size.
+        """Return the data set in a prepared folder. Of its arrays only the sizes of the files are checked.
 
         Raises:
-            ValueError: it is no prepared folder, or it is damaged.
+            UserError: If the folder is damaged, or is no prepared folder.
         """
         folder = Path(folder)
-        about = store.describe(folder)
+        description = store.read_description(folder)
         train, test = (
-            Split(folder / f"{part}_images.npy", folder / f"{part}_labels.npy", about["images"][part][0])
+            Split(folder / f"{part}_images.npy", folder / f"{part}_labels.npy", description["images"][part][0])
             for part in ("train", "test")
         )
         return cls(
             folder=folder,
-            name=about["name"],
-            split=about["split"],
-            classes=tuple(about["classes"]),
+            name=description["name"],
+            split=description["split"],
+            classes=tuple(description["classes"]),
             train=train,
             test=test,
-            mean=about["mean"],
-            std=about["std"],
-            image_shape=tuple(about["images"]["train"][1:]),
-            verified=about["verified"],
-            note=about["note"],
+            mean=description["mean"],
+            std=description["std"],
+            image_shape=tuple(description["images"]["train"][1:]),
+            verified=description["verified"],
+            note=description["note"],
         )
 
     @classmethod
@@ -119,20 +129,26 @@ class Dataset:
         folder: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> Dataset:
-        """A user's own arrays (numpy or torch), written to `folder`, or to a folder of their own in `cache`.
+        """Write a user's own arrays (numpy or torch) to a prepared folder, and return the data set.
 
-        Images: uint8 [n, h, w] or [n, c, h, w]. Labels: whole numbers [n], 0 … number of classes - 1. Without `classes`
-        their names are the labels themselves.
+        Args:
+            train_images: uint8 [n, height, width] or [n, channels, height, width].
+            train_labels: Whole numbers [n], from 0 to the number of classes - 1.
+            test_images: Images of the same shape as the training images.
+            test_labels: Labels of the same classes.
+            classes: Names of the labels 0, 1, …; by default the labels themselves.
+            folder: Folder to write to; by default one in the cache, named after the arrays' contents.
+            cache: Folder of prepared arrays; by default $PARTRAIN_CACHE, or else the user's cache folder.
 
         Raises:
-            ValueError: an array of the wrong type or shape, labels that do not fit, or other data in `folder`.
+            UserError: If an array has the wrong type or shape, labels do not fit, or `folder` holds other data.
         """
-        source = OwnArrays.checked(
+        source = ArraySource.from_arrays(
             {"train": train_images, "test": test_images}, {"train": train_labels, "test": test_labels}, classes
         )
         limits: store.Limits = {"train": None, "test": None}
         target = Path(folder) if folder is not None else cache_folder(cache) / store.folder_name(source, limits)
-        store.ensure(source, target, limits, show_progress=False)
-        if folder is not None and store.describe(target)["made_from"] != source.identity():
-            raise UserError(f"{target}: holds another data set already; name a new folder")
+        store.ensure_prepared(source, target, limits, show_progress=False)
+        if folder is not None and store.read_description(target)["made_from"] != source.identity():
+            raise UserError(f"{target} already holds another data set. Name a new folder.")
         return cls.open(target)

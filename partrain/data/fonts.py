@@ -1,7 +1,7 @@
-"""The fonts matplotlib carries, and their characters as signed distance fields.
+"""The fonts that matplotlib contains, and their characters as signed distance fields.
 
-A distance field says for every point how far it lies inside (positive) or outside (negative) the ink. It is smooth, so
-it can be sampled at any place and any size, and adding a constant makes the strokes wider or thinner.
+A distance field holds, for every point, its distance to the edge of the ink: positive inside, negative outside. It is
+smooth, so it can be sampled at any place and any size, and adding a constant makes the strokes wider or thinner.
 """
 
 from __future__ import annotations
@@ -23,42 +23,34 @@ FIELD_PIXELS = 48
 FIELD_EXTENT = 1.6
 """A field spans [-1.6, 1.6] in both directions; the longer side of the ink spans [-1, 1]."""
 
-_FONT_PIXELS = 128  # size at which a character is drawn before its distances are taken
-_OVERSAMPLING = 2  # distances are taken on a grid this much finer than the field
+_FONT_PIXELS = 128  # font size at which a character is drawn before its distances are measured
+_OVERSAMPLING = 2  # distances are measured on a grid this much finer than the field
+
+
+# ---- Fonts.
 
 
 def font_files() -> list[Path]:
-    """The TrueType files matplotlib carries, by name."""
+    """Return the TrueType files that matplotlib contains, sorted by name."""
     return sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
 
 
 def font_identity() -> dict[str, str]:
-    """File name to SHA-256 of every font file: what tells one set of fonts from another."""
+    """Return the SHA-256 of every font file by its name, which tells one set of fonts from another."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in font_files()}
 
 
 def usable_fonts(characters: str) -> list[Path]:
-    """The fonts that hold a glyph for each of `characters` (ASCII letters and digits) under that character's own name.
+    """Return the fonts that have a glyph for each of `characters`, ASCII letters and digits.
 
-    Symbol fonts either lack letters or keep symbols in their places, fonts of last resort one box for all of them, and
-    both call their glyphs by other names.
+    Symbol fonts lack letters or have symbols in their places. Fonts of last resort show one box for all of them. Both
+    give their glyphs other names than the characters', and are left out by that.
     """
-    return [file for file in font_files() if _names_match(file, characters)]
+    return [file for file in font_files() if _has_glyphs(file, characters)]
 
 
-def distance_fields(fonts: list[Path], characters: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every character of every font: float32 fields [fonts, characters, 48, 48], half ink sizes [fonts, characters, 2].
-
-    A field's unit is half the longer side of the ink and its centre the centre of the ink; half ink sizes are
-    (width, height) in the same unit.
-    """
-    drawn = [[_distance_field(_ink(font, character)) for character in characters] for font in fonts]
-    fields = np.stack([[field for field, _ in row] for row in drawn])
-    extents = np.array([[extent for _, extent in row] for row in drawn], dtype=np.float32)
-    return torch.from_numpy(fields), torch.from_numpy(extents)
-
-
-def _names_match(file: Path, characters: str) -> bool:
+def _has_glyphs(file: Path, characters: str) -> bool:
+    """Return whether the font has a glyph for each character, under that character's own name."""
     font = FT2Font(str(file))
     glyphs = font.get_charmap()
     return all(
@@ -68,12 +60,30 @@ def _names_match(file: Path, characters: str) -> bool:
 
 
 def _glyph_name(character: str) -> str:
-    """The PostScript name of a letter ("A") or a digit ("zero")."""
+    """Return the PostScript name of a letter ("A") or a digit ("zero")."""
     return unicodedata.name(character).removeprefix("DIGIT ").lower() if character.isdigit() else character
 
 
-def _ink(file: Path, character: str) -> Image.Image:
-    """The character, white on black, cropped to its ink."""
+# ---- Distance fields.
+
+
+def distance_fields(fonts: list[Path], characters: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distance field and the size of every character in every font.
+
+    A field's unit is half the longer side of the ink, and its centre is the centre of the ink.
+
+    Returns:
+        Fields, float32 [fonts, characters, 48, 48], and half the ink's (width, height) in the same unit, float32
+        [fonts, characters, 2].
+    """
+    measured = [[_distance_field(_draw_character(font, character)) for character in characters] for font in fonts]
+    fields = np.stack([[field for field, _ in row] for row in measured])
+    half_sizes = np.array([[half_size for _, half_size in row] for row in measured], dtype=np.float32)
+    return torch.from_numpy(fields), torch.from_numpy(half_sizes)
+
+
+def _draw_character(file: Path, character: str) -> Image.Image:
+    """Return the character, white on black, cropped to its ink."""
     font = ImageFont.truetype(str(file), _FONT_PIXELS)
     image = Image.new("L", (2 * _FONT_PIXELS, 2 * _FONT_PIXELS))
     ImageDraw.Draw(image).text((_FONT_PIXELS // 2, _FONT_PIXELS // 4), character, fill=255, font=font)
@@ -81,13 +91,16 @@ def _ink(file: Path, character: str) -> Image.Image:
 
 
 def _distance_field(ink: Image.Image) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    """Return the distance field [48, 48] of a cropped character, and half the ink's (width, height)."""
     grid = FIELD_PIXELS * _OVERSAMPLING
     unit = max(ink.size) / 2
     scale = grid / (2 * FIELD_EXTENT * unit)
     width, height = (max(1, round(side * scale)) for side in ink.size)
+
     canvas = Image.new("L", (grid, grid))
     canvas.paste(ink.resize((width, height), Image.Resampling.BILINEAR), ((grid - width) // 2, (grid - height) // 2))
     inside = np.asarray(canvas) >= 128
+
     distance = distance_transform_edt(inside) - distance_transform_edt(~inside)
     coarse = distance.reshape(FIELD_PIXELS, _OVERSAMPLING, FIELD_PIXELS, _OVERSAMPLING).mean(axis=(1, 3))
     field = (coarse * (2 * FIELD_EXTENT / grid)).astype(np.float32)

@@ -64,7 +64,7 @@ class DataSettings:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """`cache` itself, or else $PARTRAIN_CACHE, or else partrain's folder in the platform's place for caches."""
+    """Return the folder `cache`, or else $PARTRAIN_CACHE, or else partrain's folder where the platform has its caches."""
     if chosen := cache or os.environ.get("PARTRAIN_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

@@ -1,4 +1,7 @@
-"""Networks: built without memory, traced to a chain of layers, cut into segments."""
+"""Networks: built without memory for their weights, traced to a chain of layers, and cut into segments.
+
+PyTorch cuts a network only where its modules are nested; here it is cut wherever a single tensor crosses.
+"""
 
 from typing import Any
 
@@ -10,6 +13,7 @@ from partrain.networks.mlp import MLPSettings
 from partrain.networks.torchvision_models import TorchvisionSettings
 
 NetworkSettings = MLPSettings | CNNSettings | TorchvisionSettings | CustomSettings
+"""The settings of any kind of network."""
 
 NETWORKS: dict[str, type[NetworkSettings]] = {
     "mlp": MLPSettings,
@@ -17,10 +21,15 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
     "torchvision": TorchvisionSettings,
     "custom": CustomSettings,
 }
+"""The class of settings for each kind of network."""
 
 
 def network_settings_from_dict(values: dict[str, Any]) -> NetworkSettings:
-    """The settings that `dataclasses.asdict` made `values` from."""
+    """Return the network's settings from the dictionary that `dataclasses.asdict` made of them.
+
+    Raises:
+        UserError: If the kind is unknown or a value is not allowed.
+    """
     checks.one_of("network", values.get("kind"), NETWORKS)
     return NETWORKS[values["kind"]](**values)
 

@@ -1,7 +1,7 @@
-"""Small convolutional networks: blocks of convolution, normalisation and activation, then dense layers.
+"""Small convolutional networks: blocks of convolution, normalisation and activation, then linear layers.
 
-The default shrinks the images with its first three convolutions, so that every output of its left half sees the whole
-image: a cut further left would ask for a class where no value can know it.
+The first three convolutions of the default shrink the image. So every output of its first half depends on the whole
+image; an earlier cut would train outputs for a class that no single value can tell.
 """
 
 from collections import OrderedDict
@@ -52,29 +52,34 @@ class CNNSettings:
         checks.one_of("network.normalization", self.normalization, ("none", "batch"))
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
+        """Return the network for images of `input_shape`, (channels, height, width). Its output is [batch, classes]."""
+        layers, num_features = self._convolutional_layers(input_shape)
+        layers["flatten"] = nn.Flatten()
+        for index, width in enumerate(self.hidden, start=len(self.channels)):
+            layers[f"linear{index}"] = nn.Linear(num_features, width)
+            layers[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
+            num_features = width
+        layers["classifier"] = nn.Linear(num_features, num_classes)
+        return nn.Sequential(layers)
+
+    def _convolutional_layers(self, input_shape: tuple[int, ...]) -> tuple[OrderedDict[str, nn.Module], int]:
+        """Return the blocks of convolutions by name, and the number of values in the feature map after them."""
         channels, height, width = input_shape
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         bias = self.normalization == "none"
-        for block, (wide, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            layers[f"conv{block}"] = nn.Conv2d(channels, wide, 3, stride=stride, padding=1, bias=bias)
-            height, width = -(-height // stride), -(-width // stride)
+        for block, (out_channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
+            layers[f"conv{block}"] = nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1, bias=bias)
+            height, width = -(-height // stride), -(-width // stride)  # rounded up
             if self.normalization == "batch":
-                layers[f"norm{block}"] = nn.BatchNorm2d(wide)
+                layers[f"norm{block}"] = nn.BatchNorm2d(out_channels)
             layers[f"{self.activation}{block}"] = ACTIVATIONS[self.activation]()
             if block + 1 in self.pool_after:
                 layers[f"pool{block}"] = nn.MaxPool2d(2)
                 height, width = height // 2, width // 2
-            channels = wide
+            channels = out_channels
         if min(height, width) < 1:
+            size = "×".join(map(str, input_shape[1:]))
             raise UserError(
-                f"network.pool_after={self.pool_after} leaves nothing of images of {tuple(input_shape[1:])}"
+                f"network.pool_after={self.pool_after} leaves nothing of images of {size}. Pool less often."
             )
-        layers["flatten"] = nn.Flatten()
-        features = channels * height * width
-        for index, wide in enumerate(self.hidden, start=len(self.channels)):
-            layers[f"linear{index}"] = nn.Linear(features, wide)
-            layers[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
-            features = wide
-        layers["classifier"] = nn.Linear(features, num_classes)
-        return nn.Sequential(layers)
+        return layers, channels * height * width

@@ -1,4 +1,4 @@
-"""A user's own `nn.Module`, by the name of the function or class that builds it."""
+"""Networks of the user's own, named by the function or class that builds them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +25,25 @@ class CustomSettings:
             raise UserError(f"network=custom needs network.builder=<module>:<callable>, got {self.builder or 'none'}")
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """What the builder returns; images of `input_shape` (channels, height, width) go in, class scores come out."""
+        """Return the module that the user's builder makes. It receives the options alone, not these arguments.
+
+        Args:
+            input_shape: Shape of an image, (channels, height, width), which the module must accept in batches.
+            num_classes: Number of values that the module must return for each image.
+
+        Raises:
+            UserError: If the builder cannot be imported or called, or returns something else.
+        """
         try:
             network = checks.imported("network.builder", self.builder)(**self.options)
         except TypeError as error:
-            raise UserError(f"network.builder={self.builder} with network.options={self.options}: {error}") from None
+            raise UserError(
+                f"network.builder={self.builder} failed with network.options={self.options} ({error}). "
+                "Correct the builder or the options."
+            ) from None
         if not isinstance(network, nn.Module):
-            raise UserError(f"network.builder={self.builder} must return an nn.Module, got {type(network).__name__}")
+            raise UserError(
+                f"network.builder={self.builder} returned an object of type {type(network).__name__}. "
+                "Let it return an nn.Module."
+            )
         return network

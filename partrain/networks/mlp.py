@@ -1,4 +1,4 @@
-"""Fully connected networks; the default is the paper's six layers."""
+"""Fully connected networks. The default is the six layers of the paper (arXiv 2403.11204)."""
 
 import itertools
 from collections import OrderedDict
@@ -42,21 +42,27 @@ class MLPSettings:
         checks.within("network.dropout", self.dropout, 0.0, 0.99)
 
     def hidden_widths(self) -> list[int]:
+        """Return the number of units in each hidden layer."""
         return list(self.widths) if self.widths is not None else [self.width] * (self.depth - 1)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
+        """Return the network for images of `input_shape`, (channels, height, width). Its output is [batch, classes]."""
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         widths = [prod(input_shape), *self.hidden_widths(), num_classes]
         for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             layers[f"linear{index}"] = nn.Linear(fan_in, fan_out)
-            if index == self.depth - 1:
-                break
-            if self.normalization != "none":
-                layers[f"norm{index}"] = (
-                    nn.BatchNorm1d(fan_out) if self.normalization == "batch" else nn.LayerNorm(fan_out)
-                )
-            layers[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
-            if self.dropout > 0:
-                layers[f"dropout{index}"] = nn.Dropout(self.dropout)
+            if index < self.depth - 1:
+                layers.update(self._after_hidden_layer(index, fan_out))
         return nn.Sequential(layers)
+
+    def _after_hidden_layer(self, index: int, width: int) -> dict[str, nn.Module]:
+        """Return the modules that follow hidden layer `index`, with `width` units, by name and in order."""
+        modules: dict[str, nn.Module] = {}
+        if self.normalization == "batch":
+            modules[f"norm{index}"] = nn.BatchNorm1d(width)
+        elif self.normalization == "layer":
+            modules[f"norm{index}"] = nn.LayerNorm(width)
+        modules[f"{self.activation}{index}"] = ACTIVATIONS[self.activation]()
+        if self.dropout > 0:
+            modules[f"dropout{index}"] = nn.Dropout(self.dropout)
+        return modules

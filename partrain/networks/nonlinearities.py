@@ -1,4 +1,4 @@
-"""The activations that networks of ours choose from, and how one is recognised in any network."""
+"""Activations: those that partrain's own networks offer, and those that are recognised in any traced network."""
 
 from torch import nn
 
@@ -9,6 +9,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "leaky_relu": nn.LeakyReLU,
 }
+"""The activations that `network.activation` offers, by name."""
 
 ACTIVATION_MODULES = (
     *ACTIVATIONS.values(),
@@ -24,7 +25,9 @@ ACTIVATION_MODULES = (
     nn.Mish,
     nn.Softplus,
 )
+"""The modules that count as an activation."""
 
 ACTIVATION_FUNCTIONS = frozenset(
     ("relu", "relu_", "relu6", "gelu", "silu", "tanh", "leaky_relu", "elu", "selu", "sigmoid", "hardswish", "mish")
 )
+"""The names of the functions and methods that count as an activation."""

@@ -1,6 +1,6 @@
-"""Torchvision's classification models, for images of any size with one or three channels.
+"""Torchvision's classification models, adapted to images of any size with one or three channels.
 
-torchvision is imported where it is used: it takes a second that a run of another network need not wait for.
+torchvision is imported only where it is used, since its import takes a second that runs of other networks can save.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class TorchvisionSettings:
         checks.at_least("network.image_size", self.image_size, 1)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """The network for images of `input_shape` (channels, height, width); its output is [batch, `num_classes`]."""
+        """Return the network for images of `input_shape`, (channels, height, width). Its output is [batch, classes]."""
         import torchvision
 
         options = dict(self.options)
@@ -47,25 +47,40 @@ class TorchvisionSettings:
         try:
             model = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **options)
         except TypeError as error:
-            raise UserError(f"network.options={self.options} do not fit {self.name}: {error}") from None
+            raise UserError(
+                f"network.options={self.options} do not fit {self.name} ({error}). Correct the options."
+            ) from None
         return AdaptedModel(model, input_shape, self.image_size)
 
 
 class AdaptedModel(nn.Module):
-    """`model`, which takes 3-channel images of `image_size`, for images of `input_shape`."""
+    """A model for images of 3 channels and a fixed size, adapted to images of another shape.
+
+    Args:
+        model: The model.
+        input_shape: Shape of the images that are passed: (1 or 3 channels, height, width).
+        image_size: Height and width that the model expects.
+
+    Raises:
+        UserError: If the images have another number of channels.
+    """
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...], image_size: int) -> None:
         super().__init__()
         channels, height, width = input_shape
         if channels not in (1, 3):
-            raise UserError(f"network=torchvision takes images of 1 or 3 channels, got {channels}")
+            raise UserError(
+                f"network=torchvision accepts images of 1 or 3 channels, and these have {channels}. "
+                "Choose another network."
+            )
         self.model = model
-        self.grey = channels == 1
-        self.size = None if (height, width) == (image_size, image_size) else (image_size, image_size)
+        self.is_grey = channels == 1
+        self.scaled_size = None if (height, width) == (image_size, image_size) else (image_size, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.size is not None:
-            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=False)
-        if self.grey:
+        """Return the model's output [batch, classes] for images [batch, channels, height, width]."""
+        if self.scaled_size is not None:
+            images = F.interpolate(images, self.scaled_size, mode="bilinear", align_corners=False, antialias=False)
+        if self.is_grey:
             images = images.expand(-1, 3, -1, -1)
         return self.model(images)

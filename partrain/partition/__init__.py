@@ -1,1 +1,1 @@
-"""Where a network is cut, and what each piece costs."""
+"""The choice of where a network is cut, from the costs of its parts."""

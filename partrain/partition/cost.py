@@ -1,4 +1,4 @@
-"""What each node of a chain costs: measured on fake tensors, so no memory is taken and nothing is computed."""
+"""The cost of each node of a chain in a training step, measured on fake tensors, without memory or computation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,67 +10,85 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from partrain.errors import UserError
 from partrain.networks import Chain, Cut
+from partrain.networks.deferred import storage_id
 
-_BATCH = 2  # one image would do, but batch normalisation wants two
+_BATCH = 2  # images in the measured batch; batch normalisation does not accept a single one
 
 
 @dataclass(frozen=True)
 class NodeCost:
-    """Per image: floating-point operations forward, bytes kept for the backward pass, shape of the result."""
+    """The cost of a node, per image.
+
+    Attributes:
+        flops: Floating-point operations of the forward pass.
+        activation_bytes: Bytes that are stored for the backward pass and that no earlier node has stored.
+        shape: Shape of the result without the batch, or None if it is not one tensor.
+    """
 
     flops: int
     activation_bytes: int
     shape: tuple[int, ...] | None
 
 
-class _Meter(fx.Interpreter):
+def measure_costs(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
+    """Return the cost of every node by its name, for images of `input_shape`, (channels, height, width).
+
+    Raises:
+        UserError: If the network does not accept such images.
+    """
+    interpreter = _CostInterpreter(chain)
+    with chain.tape.fake_mode:
+        images = torch.empty(_BATCH, *input_shape)
+        try:
+            interpreter.run(images)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"network: it does not accept images of shape {tuple(input_shape)} ({reason}). "
+                "Choose another network or other data."
+            ) from None
+    return interpreter.costs
+
+
+class _CostInterpreter(fx.Interpreter):
+    """An interpreter that runs a whole network node by node and records the cost of each."""
+
     def __init__(self, chain: Chain) -> None:
-        graph = chain.extract_segment(None, None)
-        super().__init__(graph)
+        super().__init__(chain.extract_segment(None, None))
         self.costs: dict[str, NodeCost] = {}
-        self._weights = {parameter.untyped_storage()._cdata for parameter in chain.network.parameters()}
+        self._weights = {storage_id(parameter) for parameter in chain.network.parameters()}
         self._counted: set[int] = set()
 
     def run_node(self, n: fx.Node) -> Any:
-        kept = 0
+        """Run a node, and record its operations and the storages that autograd saves for it."""
+        saved_bytes = 0
 
         def count(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._weights and storage._cdata not in self._counted:
-                self._counted.add(storage._cdata)
-                kept += storage.nbytes()
+            nonlocal saved_bytes
+            storage = storage_id(tensor)
+            if storage not in self._weights and storage not in self._counted:
+                self._counted.add(storage)
+                saved_bytes += tensor.untyped_storage().nbytes()
             return tensor
 
         flops = FlopCounterMode(display=False)
         with flops, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             result = super().run_node(n)
         shape = tuple(result.shape[1:]) if isinstance(result, Tensor) else None
-        self.costs[n.name] = NodeCost(flops.get_total_flops() // _BATCH, kept // _BATCH, shape)
+        self.costs[n.name] = NodeCost(flops.get_total_flops() // _BATCH, saved_bytes // _BATCH, shape)
         return result
 
 
-def measure_costs(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
-    """The cost of every node, by its name, of one training step per image of `input_shape`.
-
-    Raises:
-        ValueError: the network does not take such images.
-    """
-    meter = _Meter(chain)
-    with chain.tape.fake_mode:
-        images = torch.empty(_BATCH, *input_shape)
-        try:
-            meter.run(images)
-        except (RuntimeError, TypeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"network: it does not take images of shape {tuple(input_shape)}: {reason}") from None
-    return meter.costs
-
-
 def training_flops(chain: Chain, start: Cut | None, stop: Cut | None, shape: Sequence[int]) -> int:
-    """Floating-point operations of a forward and a backward pass from `start` to `stop`, per image.
+    """Return the floating-point operations of a forward and a backward pass from `start` to `stop`, per image.
 
-    `shape`: per image, of what goes in at `start`. No gradient is taken with respect to it, as nobody there asks for one.
+    The gradient with respect to the input is left out, since training a segment does not need it.
+
+    Args:
+        chain: The network.
+        start: Cut before the segment, or None for the network's input.
+        stop: Cut after the segment, or None for the network's output.
+        shape: Shape of the segment's input, without the batch.
     """
     segment = chain.extract_segment(start, stop)
     flops = FlopCounterMode(display=False)

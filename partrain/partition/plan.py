@@ -1,14 +1,16 @@
-"""Where a network is cut: settings, the choice of cuts, and the plan that every later step reads."""
+"""The plan of a network's segments: the settings it follows, the choice of cuts, and what each segment costs."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import nn
 
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks import Chain, Cut, NetworkSettings
-from partrain.partition.cost import NodeCost, measure_costs
+from partrain.partition.cost import measure_costs
 from partrain.partition.receptive_field import receptive_fields
 
 BALANCES = ("layers", "compute", "parameters", "memory")
@@ -51,9 +53,19 @@ class PartitionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentPlan:
-    """One segment: what it holds, what it costs per image, and its boundaries (cut names, None at the network's ends).
+    """One segment of a plan, with its costs per image.
 
-    `receptive_field`: pixels along a side of the image that a value of its output can depend on.
+    Attributes:
+        index: Number of the segment, from 0.
+        layers: Names of its layers.
+        start: Name of the cut before it, or None at the network's input.
+        stop: Name of the cut after it, or None at the network's output.
+        input_shape: Shape of its input, without the batch.
+        output_shape: Shape of its output, without the batch.
+        parameters: Number of its parameters.
+        flops: Floating-point operations of its forward pass.
+        activation_bytes: Bytes that are stored for its backward pass.
+        receptive_field: Pixels along a side of the image that a value of its output depends on.
     """
 
     index: int
@@ -70,7 +82,16 @@ class SegmentPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A network and its cuts. `imbalance`: the largest segment's share of `balance` over the mean share, minus 1."""
+    """A network and its segments, as plan.json holds them.
+
+    Attributes:
+        network: Settings of the network.
+        input_shape: Shape of an image: [channels, height, width].
+        num_classes: Number of classes.
+        balance: The quantity of which every segment should have an equal share, one of `BALANCES`.
+        imbalance: The largest segment's share over the mean share, minus 1.
+        segments: The segments, from the network's input to its output.
+    """
 
     network: dict[str, Any]
     input_shape: list[int]
@@ -81,15 +102,15 @@ class Plan:
 
     @property
     def cuts(self) -> list[str]:
-        """The cuts' names, from left to right."""
+        """Return the names of the cuts, from the network's input to its output."""
         return [segment.stop for segment in self.segments if segment.stop is not None]
 
     def warnings(self) -> list[str]:
-        """What about the cuts makes a good accuracy unlikely."""
+        """Return a warning for each cut that makes a good accuracy unlikely."""
         side = min(self.input_shape[-2:])
         return [
-            f"segment {segment.index} ends where a value sees {segment.receptive_field}×{segment.receptive_field} of "
-            f"{side}×{side} pixels, too little to say a class by; cut later"
+            f"Segment {segment.index} ends where a value depends on only {segment.receptive_field}×"
+            f"{segment.receptive_field} of {side}×{side} pixels, too few to tell a class. Cut later."
             for segment in self.segments[:-1]
             if segment.receptive_field < side
         ]
@@ -98,23 +119,31 @@ class Plan:
 def make_plan(
     network: NetworkSettings, input_shape: Sequence[int], num_classes: int, settings: PartitionSettings, batch_size: int
 ) -> Plan:
-    """Cut `network` as `settings` say. `batch_size` weighs activations against weights where memory is balanced.
+    """Cut a network as the settings ask, and return its plan.
+
+    Args:
+        network: Settings of the network.
+        input_shape: Shape of an image: (channels, height, width).
+        num_classes: Number of classes.
+        settings: Number or places of the cuts.
+        batch_size: Images per batch, by which activations count where memory is balanced.
 
     Raises:
-        ValueError: the network cannot be cut so; the message names the setting.
+        UserError: If the network cannot be cut so. The message names the setting.
     """
     chain = Chain.build(network, input_shape, num_classes)
-    costs = measure_costs(chain, input_shape)
-    output_shape = costs[chain.output.name].shape
+    measured = _MeasuredChain(chain, input_shape)
+    output_shape = measured.costs[chain.output.name].shape
     if output_shape != (num_classes,):
         raise UserError(
-            f"network: its output has shape {output_shape} per image, expected ({num_classes},): the classes"
+            f"network: its output has shape {output_shape} per image, expected ({num_classes},). "
+            "Give it one output for each class."
         )
     if settings.at is not None:
-        cuts = _cuts_at(chain, settings)
+        cuts = _cuts_at(chain, settings.at, before_activation=settings.before_activation)
     else:
-        cuts = _balanced_cuts(chain, costs, settings, input_shape, batch_size)
-    segments = _describe(chain, costs, cuts, input_shape)
+        cuts = _balanced_cuts(measured, settings, batch_size)
+    segments = measured.describe_segments(cuts)
     shares = [_share(segment, settings.balance, batch_size) for segment in segments]
     return Plan(
         network=asdict(network),
@@ -126,65 +155,117 @@ def make_plan(
     )
 
 
-def _cuts_at(chain: Chain, settings: PartitionSettings) -> list[Cut]:
-    assert settings.at is not None
-    shown = f"partition.at={list(settings.at)}"
+class _MeasuredChain:
+    """A network with the cost and the receptive field of each of its nodes."""
+
+    def __init__(self, chain: Chain, input_shape: Sequence[int]) -> None:
+        self.chain = chain
+        self.input_shape = input_shape
+        self.costs = measure_costs(chain, input_shape)
+        self.receptive_fields = receptive_fields(chain, input_shape)
+
+    def describe_segments(self, cuts: Sequence[Cut]) -> list[SegmentPlan]:
+        """Return the segments that `cuts` make, from left to right.
+
+        Raises:
+            UserError: If a parameter is used in two of them.
+        """
+        ends = list(itertools.pairwise([None, *cuts, None]))
+        parameters = [dict(self.chain.extract_segment(start, stop).named_parameters()) for start, stop in ends]
+        _check_not_tied(parameters)
+        return [
+            self._describe_segment(index, start, stop, sum(parameter.numel() for parameter in own.values()))
+            for index, ((start, stop), own) in enumerate(zip(ends, parameters, strict=True))
+        ]
+
+    def _describe_segment(self, index: int, start: Cut | None, stop: Cut | None, num_parameters: int) -> SegmentPlan:
+        costs = [self.costs[node.name] for node in self.chain.nodes_between(start, stop)]
+        output = self.chain.output.name if stop is None else stop.name
+        return SegmentPlan(
+            index=index,
+            layers=[layer.name for layer in self.chain.layers_between(start, stop)],
+            start=start.name if start else None,
+            stop=stop.name if stop else None,
+            input_shape=list(self.input_shape) if start is None else list(self.costs[start.name].shape or ()),
+            output_shape=list(self.costs[output].shape or ()),
+            parameters=num_parameters,
+            flops=sum(cost.flops for cost in costs),
+            activation_bytes=sum(cost.activation_bytes for cost in costs),
+            receptive_field=self.receptive_fields[output],
+        )
+
+
+def _check_not_tied(parameters: Sequence[Mapping[str, nn.Parameter]]) -> None:
+    """Raise `UserError` if two segments share a parameter, given each segment's parameters by name."""
+    owners: dict[int, int] = {}
+    for index, own in enumerate(parameters):
+        for name, parameter in own.items():
+            if owners.setdefault(id(parameter), index) != index:
+                raise UserError(
+                    f"network: parameter {name} is used on both sides of a cut. Cut elsewhere, or give each its own."
+                )
+
+
+# ---- Cuts at given places.
+
+
+def _cuts_at(chain: Chain, places: Sequence[int | str], *, before_activation: bool) -> list[Cut]:
+    """Return the cuts at layer numbers and before modules, in this order.
+
+    Raises:
+        UserError: If a place cannot be cut, or the cuts are not in order or leave a segment without weights.
+    """
+    setting = f"partition.at={list(places)}"
     cuts = []
-    for place in settings.at:
+    for place in places:
         if isinstance(place, str):
             cuts.append(chain.cut_before(place))
         elif 0 < place < len(chain.layers):
-            cuts.append(chain.cut_behind(place - 1, settings.before_activation))
+            cuts.append(chain.cut_after(place - 1, before_activation=before_activation))
         else:
-            last = len(chain.layers) - 1
-            raise UserError(f"{shown}: {place} is out of range; the network has {last + 1} layers, so 1 to {last}")
-    positions = [cut.position for cut in cuts]
-    if len(set(positions)) < len(positions):
-        raise UserError(f"{shown}: a cut is repeated, which would leave a segment empty; give each cut once")
-    if positions != sorted(positions):
-        raise UserError(f"{shown}: cuts must be in ascending order")
-    for start, stop in zip([0, *positions], [*positions, len(chain.nodes)], strict=True):
-        if not any(start <= layer.start < stop for layer in chain.layers):
-            raise UserError(f"{shown}: no layer with weights stands between two of the cuts; move one of them")
+            raise UserError(
+                f"{setting}: {place} is out of range, since the network has {len(chain.layers)} layers. "
+                f"Use numbers from 1 to {len(chain.layers) - 1}."
+            )
+    _check_cuts(chain, cuts, setting)
     return cuts
 
 
-def _balanced_cuts(
-    chain: Chain,
-    costs: dict[str, NodeCost],
-    settings: PartitionSettings,
-    input_shape: Sequence[int],
-    batch_size: int,
-) -> list[Cut]:
-    wanted, available = settings.num_segments, len(chain.layers)
-    if wanted > available:
+def _check_cuts(chain: Chain, cuts: Sequence[Cut], setting: str) -> None:
+    """Raise `UserError` if the cuts are not in order, or leave a segment without weights."""
+    positions = [cut.position for cut in cuts]
+    if len(set(positions)) < len(positions):
+        raise UserError(f"{setting} repeats a cut, which would leave a segment empty. Name each cut once.")
+    if positions != sorted(positions):
+        raise UserError(f"{setting} is not in ascending order. List the cuts from the first layer to the last.")
+    for start, stop in itertools.pairwise([None, *cuts, None]):
+        if not chain.layers_between(start, stop):
+            raise UserError(f"{setting} leaves a segment without any layer with weights. Move one of the cuts.")
+
+
+# ---- Balanced cuts.
+
+
+def _balanced_cuts(measured: _MeasuredChain, settings: PartitionSettings, batch_size: int) -> list[Cut]:
+    """Return the cuts that make `settings.num_segments` segments with as equal shares of the balance as possible."""
+    num_segments, num_layers = settings.num_segments, len(measured.chain.layers)
+    if num_segments > num_layers:
         raise UserError(
-            f"partition.segments={wanted}, but the network has {available} layers; at most one segment each"
+            f"partition.segments={num_segments} is more than the network's {num_layers} layers. "
+            f"Set it to {num_layers} or less."
         )
-    if wanted == 1:
-        return []  # whatever the network ties together
-    cuts_behind = [chain.cut_behind(number, settings.before_activation) for number in range(available - 1)]
-    layers = _describe(chain, costs, cuts_behind, input_shape)
-    shares = [_share(layer, settings.balance, batch_size) for layer in layers]
-    return [cuts_behind[stop - 1] for stop in _balance(shares, wanted)[:-1]]
-
-
-def _balance(shares: list[float], pieces: int) -> list[int]:
-    """Ends of `pieces` consecutive groups, none empty, whose largest sum is the least; earlier groups are the larger."""
-    total = [0.0]
-    for share in shares:
-        total.append(total[-1] + share)
-    # best[n]: largest sum of the first n shares in k groups, and minus the groups' ends, which makes the least unique
-    best: dict[int, tuple[float, tuple[int, ...]]] = {n: (total[n], (-n,)) for n in range(1, len(shares) + 1)}
-    for k in range(2, pieces + 1):
-        best = {
-            n: min((max(best[m][0], total[n] - total[m]), (*best[m][1], -n)) for m in range(k - 1, n))
-            for n in range(k, len(shares) + 1)
-        }
-    return [-end for end in best[len(shares)][1]]
+    if num_segments == 1:
+        return []  # Without a cut, parameters may be shared by layers.
+    cuts = [
+        measured.chain.cut_after(number, before_activation=settings.before_activation)
+        for number in range(num_layers - 1)
+    ]
+    shares = [_share(layer, settings.balance, batch_size) for layer in measured.describe_segments(cuts)]
+    return [cuts[end - 1] for end in _split_evenly(shares, num_segments)[:-1]]
 
 
 def _share(segment: SegmentPlan, balance: str, batch_size: int) -> float:
+    """Return a segment's share of the quantity that is balanced."""
     return {
         "layers": float(len(segment.layers)),
         "compute": float(segment.flops),
@@ -193,33 +274,26 @@ def _share(segment: SegmentPlan, balance: str, batch_size: int) -> float:
     }[balance]
 
 
-def _describe(
-    chain: Chain, costs: dict[str, NodeCost], cuts: Sequence[Cut], input_shape: Sequence[int]
-) -> list[SegmentPlan]:
-    edges: list[Cut | None] = [None, *cuts, None]
-    fields = receptive_fields(chain, input_shape)
-    segments = []
-    owner: dict[int, int] = {}
-    for index, (start, stop) in enumerate(itertools.pairwise(edges)):
-        first = 0 if start is None else start.position
-        last = len(chain.nodes) if stop is None else stop.position
-        parameters = dict(chain.extract_segment(start, stop).named_parameters())
-        for name, parameter in parameters.items():
-            if owner.setdefault(id(parameter), index) != index:
-                raise UserError(f"network: parameter {name} is used on both sides of a cut; cut elsewhere or untie it")
-        nodes = chain.nodes[first:last]
-        segments.append(
-            SegmentPlan(
-                index=index,
-                layers=[layer.name for layer in chain.layers if first <= layer.start < last],
-                start=start.name if start else None,
-                stop=stop.name if stop else None,
-                input_shape=list(input_shape) if start is None else list(costs[start.name].shape or ()),
-                output_shape=list(costs[chain.output.name if stop is None else stop.name].shape or ()),
-                parameters=sum(parameter.numel() for parameter in parameters.values()),
-                flops=sum(costs[node.name].flops for node in nodes),
-                activation_bytes=sum(costs[node.name].activation_bytes for node in nodes),
-                receptive_field=fields[chain.output.name if stop is None else stop.name],
-            )
-        )
-    return segments
+def _split_evenly(shares: list[float], num_groups: int) -> list[int]:
+    """Split a sequence into consecutive groups, none empty, so that the largest sum is as small as possible.
+
+    Among equally good splits, earlier groups are the larger ones.
+
+        shares 5 1 1 4 2 7 3 1 in 3 groups:   5 1 1 | 4 2 | 7 3 1   has the largest sum 11
+                                              5 1 1 4 | 2 7 | 3 1   has the same, and a larger first group
+
+    Returns:
+        The position after the last element of each group.
+    """
+    total = [0.0]  # total[n]: the sum of the first n shares
+    for share in shares:
+        total.append(total[-1] + share)
+    # Dynamic programming over the number of groups k. best[n] is the best split of the first n shares into k groups:
+    # its largest sum, then minus each group's end, so that the smallest tuple is unique and has the latest ends.
+    best: dict[int, tuple[float, tuple[int, ...]]] = {n: (total[n], (-n,)) for n in range(1, len(shares) + 1)}
+    for k in range(2, num_groups + 1):
+        best = {
+            n: min((max(best[m][0], total[n] - total[m]), (*best[m][1], -n)) for m in range(k - 1, n))
+            for n in range(k, len(shares) + 1)
+        }
+    return [-end for end in best[len(shares)][1]]

@@ -1,4 +1,7 @@
-"""How much of an image a value in a network can depend on: what is cut off too early cannot know a class."""
+"""Receptive fields: how much of an image a value in a network depends on.
+
+A segment that ends where values see little of the image cannot be trained towards a class, so plans warn of it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,40 +10,56 @@ from torch import fx, nn
 
 from partrain.networks import Chain
 
-_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-_EVERYWHERE = (nn.Linear, nn.MultiheadAttention, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_WINDOW_MODULES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_GLOBAL_MODULES = (nn.Linear, nn.MultiheadAttention, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True)
-class _Field:
-    size: float  # pixels along a side
-    jump: float  # pixels between neighbouring values
+class _ReceptiveField:
+    """The receptive field of a value.
+
+    Attributes:
+        size: Pixels along a side of the image that the value depends on.
+        jump: Pixels between the fields of neighbouring values.
+    """
+
+    size: float
+    jump: float
 
 
 def receptive_fields(chain: Chain, image_shape: Sequence[int]) -> dict[str, int]:
-    """Pixels along a side of the image that a value of each node can depend on, by node name; at most the whole side.
+    """Return the receptive field of each node's values, in pixels along a side of the image, by the node's name.
 
-    Windows (convolution, pooling) are followed, whatever else mixes places counts as the whole image, and so does a
-    linear layer on a flattened map. On a vector or an image already mixed everywhere nothing changes.
+    Convolution and pooling widen the field by their windows. Any other module that mixes places, such as a linear layer
+    on a flattened map, makes it the whole image. On vectors and on values that depend on the whole image nothing changes.
+
+    Args:
+        chain: The network.
+        image_shape: Shape of an image: (channels, height, width). No field is larger than its shorter side.
     """
     side = min(image_shape[-2:])
-    fields: dict[fx.Node, _Field] = {chain.input: _Field(1, 1)}
+    fields: dict[fx.Node, _ReceptiveField] = {chain.input: _ReceptiveField(1, 1)}
     for node in chain.nodes:
         sources = [fields[source] for source in node.all_input_nodes if source in fields]
-        field = max(sources, key=lambda source: source.size, default=_Field(1, 1))
+        widest = max(sources, key=lambda source: source.size, default=_ReceptiveField(1, 1))
         module = chain.network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        fields[node] = _behind(field, module)
+        fields[node] = _after_module(widest, module)
     return {node.name: int(min(field.size, side)) for node, field in fields.items()}
 
 
-def _behind(field: _Field, module: nn.Module | None) -> _Field:
-    if isinstance(module, _EVERYWHERE):
-        return _Field(float("inf"), field.jump)
-    if not isinstance(module, _WINDOWS):
+def _after_module(field: _ReceptiveField, module: nn.Module | None) -> _ReceptiveField:
+    """Return the receptive field of a module's output, given its input's. None is an operation without a module.
+
+    A window of k values with dilation d and stride s makes size += (k - 1) * d * jump, and then jump *= s.
+    """
+    if isinstance(module, _GLOBAL_MODULES):
+        return _ReceptiveField(float("inf"), field.jump)
+    if not isinstance(module, _WINDOW_MODULES):
         return field
-    kernel, stride, dilation = (_widest(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
-    return _Field(field.size + (kernel - 1) * dilation * field.jump, field.jump * stride)
+    kernel, stride, dilation = (_larger(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
+    return _ReceptiveField(field.size + (kernel - 1) * dilation * field.jump, field.jump * stride)
 
 
-def _widest(setting: int | tuple[int, ...]) -> int:
+def _larger(setting: int | tuple[int, ...]) -> int:
+    """Return the larger of a module's two settings for height and width, or the one for both."""
     return setting if isinstance(setting, int) else max(setting)

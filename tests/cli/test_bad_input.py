@@ -10,17 +10,15 @@ from partrain.device import available_devices
 
 TRAIN = {
     # networks and cuts
-    "partition.segments=7": "partition.segments=7, but the network has 6 layers; at most one segment each",
+    "partition.segments=7": "partition.segments=7 is more than the network's 6 layers. Set it to 6 or less.",
     "partition.segments=0": "partition.segments must be at least 1, got 0",
     "partition.segments=two": "partition.segments: Value 'two' of type 'str' could not be converted to Integer",
-    "partition.at=[9]": "partition.at=[9]: 9 is out of range; the network has 6 layers, so 1 to 5",
-    "partition.at=[2,2]": (
-        "partition.at=[2, 2]: a cut is repeated, which would leave a segment empty; give each cut once"
-    ),
-    "partition.at=[4,2]": "partition.at=[4, 2]: cuts must be in ascending order",
+    "partition.at=[9]": "partition.at=[9]: 9 is out of range, since the network has 6 layers. Use numbers from 1 to 5.",
+    "partition.at=[2,2]": ("partition.at=[2, 2] repeats a cut, which would leave a segment empty. Name each cut once."),
+    "partition.at=[4,2]": "partition.at=[4, 2] is not in ascending order. List the cuts from the first layer to the last.",
     "partition.at=[conv9]": (
-        "partition.at: the network has no module 'conv9'; its layers: "
-        "linear0, linear1, linear2, linear3, linear4, linear5"
+        "partition.at: the network has no module 'conv9'. Choose one of its layers: "
+        "linear0, linear1, linear2, linear3, linear4, linear5."
     ),
     "partition.at=3": "partition.at: Invalid value assigned: int is not a ListConfig, list or tuple.",
     "network.width=0": "network.width must be at least 1, got 0",
@@ -67,7 +65,7 @@ TRAIN = {
         "partition.segments=3; set strategy.microbatches=3"
     ),
     "strategy=model_parallel partition.segments=7": (
-        "partition.segments=7, but the network has 6 layers; at most one segment each"
+        "partition.segments=7 is more than the network's 6 layers. Set it to 6 or less."
     ),
     "strategy=end_to_end schedule=sequential": (
         "schedule: strategy=end_to_end has none, only strategy=synthetic has; leave it out"
@@ -83,9 +81,11 @@ TRAIN = {
     "train.epochs=0": "train.epochs must be at least 1, got 0",
     "train.epochs=many": "train.epochs: Value 'many' of type 'str' could not be converted to Integer",
     "train.batch_size=0": "train.batch_size must be at least 1, got 0",
-    "train.batch_size=601": ("train.batch_size=601 is larger than the training data (600 images); at most 600"),
+    "train.batch_size=601": (
+        "train.batch_size=601 is larger than the training set of 600 images. Set it to 600 or less."
+    ),
     "schedule.recovery_epochs=1 schedule.recovery_batch_size=601": (
-        "schedule.recovery_batch_size=601 is larger than the training data (600 images); at most 600"
+        "schedule.recovery_batch_size=601 is larger than the training set of 600 images. Set it to 600 or less."
     ),
     "train.optimizer=lion": "train.optimizer=lion is unknown; known: adam, adamw, sgd",
     "train.precision=fp8": "train.precision=fp8 is unknown; known: auto, bf16, fp32, fp64",
@@ -93,7 +93,9 @@ TRAIN = {
     # data
     "data=cifar10": "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
     "data.name=cifar10": "data.name=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
-    "data.limit_train=200000": "data.limit_train=200000: there are only 112800 images; leave it out for all",
+    "data.limit_train=200000": (
+        "data.limit_train=200000 is larger than the data set of 112800 images. Leave it out to use them all."
+    ),
     # settings
     "train.lrr=1": "there is no setting train.lrr; did you mean train.lr?",
     "trian.lr=1": "there is no setting trian; did you mean train?",

@@ -19,7 +19,7 @@ def test_the_table_of_a_multirun_in_which_a_job_fails(tmp_path: Path) -> None:
         "train.batch_size=601,60",
         f"hydra.sweep.dir={tmp_path}",
     )
-    message = "train.batch_size=601 is larger than the training data (600 images); at most 600"
+    message = "train.batch_size=601 is larger than the training set of 600 images. Set it to 600 or less."
     assert outcome.err.splitlines()[-1] == f"error: {message}"
     assert outcome.code == 1
     with (tmp_path / "table.csv").open() as file:

@@ -128,7 +128,7 @@ def test_plain_lines_where_there_is_no_terminal(finished: tuple[Path, Outcome]) 
     for index in (0, 1):
         assert any(line.startswith(f"segment {index}: epoch 2  loss ") for line in lines)
     assert "\x1b" not in outcome.out
-    assert all(line.startswith("preparing ") for line in outcome.err.splitlines())
+    assert all(line.startswith("Preparing ") for line in outcome.err.splitlines())
 
 
 @pytest.mark.usefixtures("no_process")

@@ -170,11 +170,12 @@ def test_the_command_without_host_paths() -> None:
         ),
         (
             {"strategies": ["synthetic"], "segments": [2, 4]},
-            "synthetic-mlp512-k4-b256: partition.segments=4, but the network has 3 layers; at most one segment each",
+            "synthetic-mlp512-k4-b256: partition.segments=4 is more than the network's 3 layers. Set it to 3 or less.",
         ),
         (
             {"strategies": ["end_to_end"], "batch_sizes": [64, 641]},
-            "end_to_end-mlp512-b641: train.batch_size=641 is larger than the training data (640 images); at most 640",
+            "end_to_end-mlp512-b641: train.batch_size=641 is larger than the training set of 640 images. "
+            "Set it to 640 or less.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Genuine files where PARTRAIN_SHARED names them; elsewhere drawn characters, stored as NIST stores its own."""
+"""Fixtures for data sets: drawn characters, also as files in the formats of EMNIST and MNIST."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ WriteIdx = Callable[[Path, Bytes], Path]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for every test."""
+    """Give every test an empty cache of its own, and return its folder."""
     monkeypatch.setenv("PARTRAIN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Two chunks of training and one of test images, drawn once."""
+    """Return two chunks of drawn training images and one of test images, made once for all tests."""
     folder = str(tmp_path_factory.mktemp("glyphs"))
     return prepare_data(DataSettings(cache=folder, limit_train=3760, limit_test=1880), show_progress=False)
 
 
-def packed(array: Bytes) -> bytes:
-    """The unpacked bytes of an IDX file."""
+def to_idx(array: Bytes) -> bytes:
+    """Return the bytes of an unpacked IDX file."""
     return bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape) + array.tobytes()
 
 
 @pytest.fixture(scope="session")
 def write_idx() -> WriteIdx:
-    """Writes an array as an IDX file, compressed where the name ends in .gz."""
+    """Return a function that writes an array as an IDX file, compressed if its name ends in .gz."""
 
     def write(file: Path, array: Bytes) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = packed(array)
+        content = to_idx(array)
         file.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if file.suffix == ".gz" else content)
         return file
 
@@ -50,7 +50,7 @@ def write_idx() -> WriteIdx:
 
 @pytest.fixture
 def balanced(tmp_path: Path, glyphs: Dataset, write_idx: WriteIdx) -> Path:
-    """A root with the drawn characters as compressed files of EMNIST Balanced: images transposed, as NIST has them."""
+    """Return a root with the drawn characters as compressed files of EMNIST Balanced, transposed as NIST's are."""
     raw = tmp_path / "root" / "EMNIST" / "raw"
     for part, split in (("train", glyphs.train), ("test", glyphs.test)):
         images, labels = split.images.transpose(1, 2).contiguous().numpy(), split.labels.numpy().astype(np.uint8)
@@ -61,7 +61,7 @@ def balanced(tmp_path: Path, glyphs: Dataset, write_idx: WriteIdx) -> Path:
 
 @pytest.fixture
 def mnist(tmp_path: Path, glyphs: Dataset, write_idx: WriteIdx) -> Path:
-    """A root with the drawn digits as unpacked files of MNIST."""
+    """Return a root with the drawn digits as unpacked files of MNIST."""
     raw = tmp_path / "root" / "MNIST" / "raw"
     for part, split in (("train", glyphs.train), ("t10k", glyphs.test)):
         digits = split.labels < 10

@@ -1,3 +1,5 @@
+"""Drawn characters: their classes, fonts and images, which depend on nothing but the seed."""
+
 from __future__ import annotations
 
 import string
@@ -7,7 +9,7 @@ import torch
 
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.data.fonts import distance_fields, usable_fonts
-from partrain.data.glyphs import CHARACTERS, CHUNK, CLASSES, NUM_IMAGES, Glyphs, _forms
+from partrain.data.glyphs import CHARACTERS, CHUNK, CLASSES, NUM_IMAGES, GlyphSource, _class_characters
 
 FONTS = {
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSans-Oblique"),
@@ -19,8 +21,8 @@ FONTS = {
 
 
 def test_it_has_the_shape_of_emnist_balanced() -> None:
-    source = Glyphs(seed=0)
-    train, test = source.part("train"), source.part("test")
+    source = GlyphSource(seed=0)
+    train, test = source.open_part("train"), source.open_part("test")
     assert source.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
     assert (len(train.labels), len(test.labels)) == (112_800, 18_800)
     assert torch.from_numpy(train.labels).bincount().tolist() == [2400] * 47
@@ -34,10 +36,11 @@ def test_any_prefix_is_balanced(glyphs: Dataset) -> None:
 
 
 def test_merged_letters_are_drawn_in_both_cases_and_the_others_in_one() -> None:
-    forms = {c: {CHARACTERS[i] for i in row} for c, row in zip(CLASSES, _forms().tolist(), strict=True)}
+    pairs = _class_characters().tolist()
+    drawn = {name: {CHARACTERS[i] for i in pair} for name, pair in zip(CLASSES, pairs, strict=True)}
     merged = "CIJKLMOPSUVWXYZ"
-    assert {c: shapes for c, shapes in forms.items() if len(shapes) == 2} == {c: {c, c.lower()} for c in merged}
-    assert all(shapes == {c} for c, shapes in forms.items() if c not in merged)
+    assert {name: pair for name, pair in drawn.items() if len(pair) == 2} == {c: {c, c.lower()} for c in merged}
+    assert all(characters == {name} for name, characters in drawn.items() if name not in merged)
 
 
 def test_fonts_without_the_letters_drop_out() -> None:
@@ -46,11 +49,11 @@ def test_fonts_without_the_letters_drop_out() -> None:
 
 def test_every_character_of_a_font_has_ink_and_a_shape_of_its_own() -> None:
     font = next(file for file in usable_fonts(CHARACTERS) if file.stem == "cmr10")
-    fields, extents = distance_fields([font], CHARACTERS)
+    fields, half_sizes = distance_fields([font], CHARACTERS)
     assert fields.shape == (1, 62, 48, 48)
     assert bool((fields.amax((2, 3)) > 0).all())
     assert len({field.numpy().tobytes() for field in fields[0]}) == 62
-    assert extents.amax(2).tolist() == [[1.0] * 62]
+    assert half_sizes.amax(2).tolist() == [[1.0] * 62]
 
 
 def test_images_are_legible_ones_that_nothing_cuts_off(glyphs: Dataset) -> None:
@@ -85,7 +88,7 @@ def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was() -> None:
         made = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            made.append(next(iter(Glyphs(seed=7).part("test").blocks)).tobytes())
+            made.append(next(iter(GlyphSource(seed=7).open_part("test").blocks)).tobytes())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -100,4 +103,6 @@ def test_provenance_has_nothing_to_verify(glyphs: Dataset) -> None:
 def test_a_limit_beyond_the_data_is_an_error() -> None:
     with pytest.raises(ValueError) as raised:
         prepare_data(DataSettings(limit_train=112_801), show_progress=False)
-    assert str(raised.value) == "data.limit_train=112801: there are only 112800 images; leave it out for all"
+    assert str(raised.value) == (
+        "data.limit_train=112801 is larger than the data set of 112800 images. Leave it out to use them all."
+    )

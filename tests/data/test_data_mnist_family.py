@@ -21,17 +21,19 @@ from partrain.data import EMNIST_SPLITS, Dataset, DataSettings, prepare_data
 from partrain.data.mnist_family import EMNIST_CLASSES
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
+    """A handler of requests that logs nothing."""
+
     def log_message(self, format: str, *args: object) -> None:
-        pass
+        """Do nothing."""
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address at which this machine serves it."""
+    """Serve a folder over HTTP on this machine; return the folder and its address."""
     folder = tmp_path / "served"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield folder, f"http://127.0.0.1:{server.server_port}/"
@@ -39,12 +41,12 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def opened(root: Path, name: str = "emnist", **settings: object) -> Dataset:
+def open_prepared(root: Path, name: str = "emnist", **settings: object) -> Dataset:
     return prepare_data(DataSettings(name=name, root=str(root), download=False, **settings), show_progress=False)  # type: ignore[arg-type]
 
 
 def official(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, hashes: dict[str, str]) -> None:
-    """Let `hashes` be the publisher's."""
+    """Replace the publisher's hashes of the data set `name` by `hashes`."""
     (tmp_path / "official_files.json").write_text(json.dumps({name: hashes}))
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
 
@@ -54,7 +56,7 @@ def sha256(content: bytes) -> str:
 
 
 def test_images_come_out_upright(balanced: Path, glyphs: Dataset) -> None:
-    data = opened(balanced)
+    data = open_prepared(balanced)
     assert torch.equal(data.train.images, glyphs.train.images)
     assert torch.equal(data.train.labels, glyphs.train.labels)
     assert torch.equal(data.test.images, glyphs.test.images)
@@ -64,14 +66,14 @@ def test_images_come_out_upright(balanced: Path, glyphs: Dataset) -> None:
 
 
 def test_limits_take_the_first_images(balanced: Path, glyphs: Dataset) -> None:
-    data = opened(balanced, limit_train=1000, limit_test=1880)
+    data = open_prepared(balanced, limit_train=1000, limit_test=1880)
     assert torch.equal(data.train.images, glyphs.train.images[:1000])
     assert torch.equal(data.train.labels, glyphs.train.labels[:1000])
     assert len(data.test) == 1880
 
 
 def test_mnist_is_upright_already(mnist: Path, glyphs: Dataset) -> None:
-    data = opened(mnist, "mnist")
+    data = open_prepared(mnist, "mnist")
     digits = glyphs.train.labels < 10
     assert torch.equal(data.train.images, glyphs.train.images[digits])
     assert torch.equal(data.train.labels, glyphs.train.labels[digits])
@@ -81,7 +83,7 @@ def test_mnist_is_upright_already(mnist: Path, glyphs: Dataset) -> None:
 @pytest.mark.parametrize(("name", "folder"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
 def test_relatives_of_mnist_differ_in_folder_and_classes(mnist: Path, name: str, folder: str) -> None:
     (mnist / "MNIST").rename(mnist / folder)
-    data = opened(mnist, name)
+    data = open_prepared(mnist, name)
     expected = torchvision.datasets.FashionMNIST.classes if name == "fashion_mnist" else list("0123456789")
     assert (list(data.classes), data.name, data.split) == (expected, name, None)
 
@@ -97,40 +99,43 @@ def test_class_names_are_those_of_torchvision(split: str) -> None:
 def test_class_names_come_from_the_mapping_file(balanced: Path) -> None:
     mapping = balanced / "EMNIST" / "raw" / "emnist-balanced-mapping.txt"
     mapping.write_text("".join(f"{label} {0x3B1 + label} 65\n" for label in range(47)))
-    assert opened(balanced).classes == tuple(chr(0x3B1 + label) for label in range(47))
+    assert open_prepared(balanced).classes == tuple(chr(0x3B1 + label) for label in range(47))
     for content in ("0 48\n1 49\n", "not a mapping", "0\n"):
         mapping.write_text(content)
         with pytest.raises(ValueError) as raised:
-            opened(balanced)
-        assert str(raised.value) == f"{mapping}: expected 47 lines of a label and its code points, labels from 0"
+            open_prepared(balanced)
+        assert str(raised.value) == (
+            f"{mapping} is damaged: expected 47 lines of a label and its code points, labels from 0. "
+            "Get the file again, or delete it."
+        )
 
 
 def test_missing_files_name_the_folder_the_files_and_the_remedies(balanced: Path, tmp_path: Path) -> None:
     raw = balanced / "EMNIST" / "raw"
     (raw / "emnist-balanced-test-images-idx3-ubyte.gz").unlink()
     with pytest.raises(ValueError) as raised:
-        opened(balanced)
+        open_prepared(balanced)
     assert str(raised.value) == (
-        f"data.name=emnist: missing in {raw}: emnist-balanced-test-images-idx3-ubyte (each unpacked, or with .gz); "
-        "set data.download=true, or data.root to a folder that holds EMNIST/raw with them"
+        f"data.name=emnist: {raw} lacks emnist-balanced-test-images-idx3-ubyte (each unpacked, or with .gz). "
+        "Set data.download=true, or data.root to a folder that holds EMNIST/raw with them."
     )
     with pytest.raises(ValueError) as raised:
-        opened(tmp_path / "nowhere", "kmnist")
+        open_prepared(tmp_path / "nowhere", "kmnist")
     assert str(raised.value) == (
-        f"data.name=kmnist: missing in {tmp_path / 'nowhere' / 'KMNIST' / 'raw'}: "
+        f"data.name=kmnist: {tmp_path / 'nowhere' / 'KMNIST' / 'raw'} lacks "
         "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte "
-        "(each unpacked, or with .gz); "
-        "set data.download=true, or data.root to a folder that holds KMNIST/raw with them"
+        "(each unpacked, or with .gz). "
+        "Set data.download=true, or data.root to a folder that holds KMNIST/raw with them."
     )
 
 
 def test_a_changed_file_is_read_anew(balanced: Path, glyphs: Dataset) -> None:
-    before = opened(balanced)
+    before = open_prepared(balanced)
     raw = balanced / "EMNIST" / "raw"
     for content in ("images-idx3", "labels-idx1"):
         test, train = (raw / f"emnist-balanced-{part}-{content}-ubyte.gz" for part in ("test", "train"))
         shutil.copy(test, train)
-    after = opened(balanced)
+    after = open_prepared(balanced)
     assert after.folder != before.folder
     assert torch.equal(after.train.images, glyphs.test.images)
 
@@ -138,12 +143,12 @@ def test_a_changed_file_is_read_anew(balanced: Path, glyphs: Dataset) -> None:
 def test_verification_of_compressed_files(balanced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = {file.name: sha256(file.read_bytes()) for file in (balanced / "EMNIST" / "raw").iterdir()}
     official(monkeypatch, tmp_path, "emnist", hashes)
-    provenance = opened(balanced).provenance()
+    provenance = open_prepared(balanced).provenance()
     assert (provenance["verified"], provenance["note"]) == (True, "")
 
     hashes["emnist-balanced-train-labels-idx1-ubyte.gz"] = sha256(b"other bytes")
     official(monkeypatch, tmp_path, "emnist", hashes)
-    provenance = opened(balanced, limit_train=100).provenance()
+    provenance = open_prepared(balanced, limit_train=100).provenance()
     assert (provenance["verified"], provenance["note"]) == (False, "1 of 4 files are not byte for byte NIST's")
 
 
@@ -151,13 +156,13 @@ def test_verification_of_unpacked_files(mnist: Path, tmp_path: Path, monkeypatch
     contents = {file.name: file.read_bytes() for file in (mnist / "MNIST" / "raw").iterdir()}
     hashes = {f"{name}.gz": "md5:" + 32 * "0" for name in contents}
     official(monkeypatch, tmp_path, "mnist", hashes)
-    data = opened(mnist, "mnist")
+    data = open_prepared(mnist, "mnist")
     note = "4 of 4 files are unpacked, and cannot be compared with the official ones"
     assert (data.verified, data.note) == (False, note)
 
     hashes |= {name: sha256(content) for name, content in contents.items()}
     official(monkeypatch, tmp_path, "mnist", hashes)
-    data = opened(mnist, "mnist", limit_train=100)
+    data = open_prepared(mnist, "mnist", limit_train=100)
     note = "files are not compressed as published, but their contents are byte for byte the official ones"
     assert (data.verified, data.note) == (True, note)
 
@@ -208,13 +213,13 @@ def test_a_failed_download_names_the_remedies(tmp_path: Path, monkeypatch: pytes
     raw = tmp_path / "root" / "EMNIST" / "raw"
     text = str(raised.value)
     assert text.startswith(f"data.name=emnist: the download into {raw} failed (<urlopen error [Errno 2] No such file")
-    assert text.endswith("; put the files there, or set data.root to a folder that holds EMNIST/raw with them")
+    assert text.endswith(". Put the files there, or set data.root to a folder that holds EMNIST/raw with them.")
     assert "\n" not in text
     assert [file.name for file in (tmp_path / "root").iterdir()] == ["EMNIST"]
 
 
 def test_genuine_mnist_is_verified(shared: Path) -> None:
-    data = opened(shared / "mnist", "mnist")
+    data = open_prepared(shared / "mnist", "mnist")
     assert data.train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     note = "files are not compressed as published, but their contents are byte for byte the official ones"
     counts = {"train_images": 60000, "test_images": 10000}
@@ -223,7 +228,7 @@ def test_genuine_mnist_is_verified(shared: Path) -> None:
 
 
 def test_genuine_emnist_equals_torchvisions(shared: Path, tmp_path: Path) -> None:
-    data = opened(shared / "emnist")
+    data = open_prepared(shared / "emnist")
     assert (data.verified, data.note) == (False, "4 of 4 files are not byte for byte NIST's")
     assert "".join(data.classes) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
 
@@ -235,6 +240,6 @@ def test_genuine_emnist_equals_torchvisions(shared: Path, tmp_path: Path) -> Non
         expected = torchvision.datasets.EMNIST(tmp_path, split="balanced", train=train)
         assert torch.equal(split.images, expected.data.transpose(1, 2))
         assert torch.equal(split.labels, expected.targets)
-    unpacked = opened(tmp_path)
+    unpacked = open_prepared(tmp_path)
     assert torch.equal(unpacked.test.images, data.test.images)
     assert unpacked.note == "4 of 4 files are unpacked, and cannot be compared with NIST's"

@@ -1,4 +1,4 @@
-"""Prepared folders: found again, damaged, made by two processes at once; and a user's own arrays."""
+"""Prepared folders: used again, damaged, made by two processes at once; and a user's own arrays."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ import sys, time
 from pathlib import Path
 from partrain.data import DataSettings, prepare_data, store
 
-move = store.move_in_place
-def together(*args):
+move_into_place = store.move_into_place
+def move_after_both_are_ready(*args):
     Path(sys.argv[1]).touch()
     while not Path(sys.argv[2]).exists():
         time.sleep(0.01)
-    move(*args)
-store.move_in_place = together
+    move_into_place(*args)
+store.move_into_place = move_after_both_are_ready
 data = prepare_data(DataSettings(name="emnist", root=sys.argv[3], cache=sys.argv[4], download=False))
 print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 """
@@ -44,7 +44,7 @@ def test_settings_find_what_they_made(balanced: Path, capsys: pytest.CaptureFixt
     made = prepare_data(settings)
     times = {file: file.stat().st_mtime_ns for file in made.folder.iterdir()}
     found = prepare_data(settings)
-    assert capsys.readouterr().err == "preparing emnist balanced: 5,640 images\n"
+    assert capsys.readouterr().err == "Preparing emnist balanced: 5,640 images\n"
     assert found.folder == made.folder
     assert {file: file.stat().st_mtime_ns for file in made.folder.iterdir()} == times
     assert made.folder.parent == settings.cache_folder
@@ -82,13 +82,17 @@ def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Data
 def test_what_is_no_prepared_folder_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as raised:
         Dataset.open(tmp_path)
-    assert str(raised.value) == f"{tmp_path}: not a prepared data set: it holds no data.json"
+    assert str(raised.value) == (
+        f"{tmp_path} is not a prepared data set: it has no data.json. Prepare the data again, or name another folder."
+    )
     (tmp_path / "data.json").write_text('{"format": 99}')
     with pytest.raises(ValueError) as raised:
         Dataset.open(tmp_path)
-    assert str(raised.value) == f"{tmp_path}: prepared in format 99, expected 1; remove it and prepare it again"
+    assert str(raised.value) == (
+        f"{tmp_path} was prepared in format 99, expected 1. Delete {tmp_path} and prepare it again."
+    )
     (tmp_path / "data.json").write_text("{")
-    with pytest.raises(ValueError, match=r"data\.json: damaged"):
+    with pytest.raises(ValueError, match=r"data\.json is damaged \(.*\)\. Delete .* and prepare it again\."):
         Dataset.open(tmp_path)
 
 
@@ -99,8 +103,8 @@ def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> No
         prepare_data(
             DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), show_progress=False
         )
-    remedy = "set data.cache or $PARTRAIN_CACHE to another folder"
-    assert str(raised.value) == f"{file}: cannot be written to (File exists); {remedy}"
+    remedy = "Make it a writable folder, or set data.cache or $PARTRAIN_CACHE to another folder."
+    assert str(raised.value) == f"{file} cannot be written to (File exists). {remedy}"
 
 
 def test_a_truncated_array_is_noticed_and_made_again(
@@ -110,13 +114,13 @@ def test_a_truncated_array_is_noticed_and_made_again(
     folder = prepare_data(settings, show_progress=False).folder
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])
-    damaged = f"{file}: damaged: 1000 bytes, expected 2947968"
+    damaged = f"{file} is damaged: it has 1000 bytes, expected 2947968."
     with pytest.raises(ValueError) as raised:
         Dataset.open(folder)
-    assert str(raised.value) == f"{damaged}; remove {folder} and prepare it again"
+    assert str(raised.value) == f"{damaged} Delete {folder} and prepare it again."
     with caplog.at_level(logging.WARNING):
         data = prepare_data(settings, show_progress=False)
-    assert caplog.messages == [f"{damaged}; making it again"]
+    assert caplog.messages == [f"{damaged} The data are prepared again."]
     assert torch.equal(data.train.images, glyphs.train.images)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -143,7 +147,7 @@ def test_two_processes_that_start_at_once(balanced: Path, tmp_path: Path, glyphs
 
 
 @pytest.mark.parametrize("as_torch", [True, False])
-def test_own_arrays(glyphs: Dataset, as_torch: bool) -> None:
+def test_own_arrays(glyphs: Dataset, *, as_torch: bool) -> None:
     colour = glyphs.train.images[:, None].repeat(1, 3, 1, 1)[:, :, :20]
     arrays = [colour, glyphs.train.labels, colour[:470], glyphs.train.labels[:470]]
     data = Dataset.from_arrays(*(arrays if as_torch else [array.numpy() for array in arrays]))  # type: ignore[arg-type]
@@ -163,35 +167,39 @@ def test_own_arrays_in_a_folder_of_ones_own(glyphs: Dataset, tmp_path: Path) -> 
     assert torch.equal(Dataset.from_arrays(*arrays, classes=glyphs.classes, folder=folder).test.images, test.images)
 
     others = (test.images, test.labels, train.images, train.labels)
-    assert message(*others, folder=folder) == f"{folder}: holds another data set already; name a new folder"
+    assert message(*others, folder=folder) == f"{folder} already holds another data set. Name a new folder."
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").touch()
-    expected = "holds thesis.tex, no part of a prepared data set; name a new folder"
-    assert message(*arrays, folder=tmp_path / "theirs") == f"{tmp_path / 'theirs'}: {expected}"
+    expected = "holds thesis.tex, no part of a prepared data set. Name a new folder."
+    assert message(*arrays, folder=tmp_path / "theirs") == f"{tmp_path / 'theirs'} {expected}"
     thesis = tmp_path / "theirs" / "thesis.tex"
-    assert message(*arrays, folder=thesis) == f"{thesis}: is a file; name a new folder"
+    assert message(*arrays, folder=thesis) == f"{thesis} is a file, not a folder. Name a new folder."
     assert thesis.exists()
 
 
 def test_own_arrays_that_do_not_fit(glyphs: Dataset) -> None:
     x, y = glyphs.train.images[:94].numpy(), glyphs.train.labels[:94].numpy()
-    assert message(x / 255, y, x, y) == "train_images: values of type float64, expected uint8 from 0 to 255"
-    expected = "test_images: shape (94, 784), expected [n, height, width] or [n, channels, height, width]"
+    assert message(x / 255, y, x, y) == (
+        "train_images has values of type float64. Convert them to uint8, from 0 to 255."
+    )
+    expected = "test_images has shape (94, 784). Give it the shape [n, height, width] or [n, channels, height, width]."
     assert message(x, y, x.reshape(94, 784), y) == expected
-    assert message(x[:0], y[:0], x, y) == "train_images: shape (0, 28, 28) holds no pixels"
-    assert message(x, y[:93], x, y) == "train_labels: shape (93,), expected (94,), one label for each image"
-    assert message(x, y, x, y * 1.0) == "test_labels: values of type float64, expected whole numbers (int64)"
-    expected = "test_images: images of shape (27, 28), expected (28, 28) as in train_images"
+    assert message(x[:0], y[:0], x, y) == ("train_images has shape (0, 28, 28), so no pixels. Give at least one image.")
+    assert message(x, y[:93], x, y) == ("train_labels has shape (93,), expected (94,). Give one label for each image.")
+    assert message(x, y, x, y * 1.0) == (
+        "test_labels has values of type float64. Convert them to whole numbers (int64)."
+    )
+    expected = "test_images has images of shape (27, 28), but train_images of (28, 28). Give both the same shape."
     assert message(x, y, x[:, :27], y) == expected
-    expected = "test_labels: label -1, expected 0 to 46, one for each class"
+    expected = "test_labels has the label -1, expected 0 to 46. Number the classes from 0, or pass more `classes`."
     assert message(x, y, x, np.where(y == 3, -1, y)) == expected
-    expected = "train_labels: label 46, expected 0 to 9, one for each class"
+    expected = "train_labels has the label 46, expected 0 to 9. Number the classes from 0, or pass more `classes`."
     assert message(x, y, x, y, classes=list("0123456789")) == expected
-    assert message(0 * x, y, x, y) == "train_images: every pixel is 0; expected images that differ"
+    assert message(0 * x, y, x, y) == ("train_images has the value 0 in every pixel. Give images that differ.")
 
 
 def test_data_json_is_plain(glyphs: Dataset) -> None:
-    about = json.loads((glyphs.folder / "data.json").read_text())
-    assert about["images"] == {"train": [3760, 28, 28], "test": [1880, 28, 28]}
-    assert about["limits"] == {"train": 3760, "test": 1880}
-    assert about["made_from"]["seed"] == 0
+    description = json.loads((glyphs.folder / "data.json").read_text())
+    assert description["images"] == {"train": [3760, 28, 28], "test": [1880, 28, 28]}
+    assert description["limits"] == {"train": 3760, "test": 1880}
+    assert description["made_from"]["seed"] == 0

@@ -1,3 +1,5 @@
+"""Settings of data sets: which are accepted, and where files and caches are."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A user's own networks and label family, some of which fail as users' do; the tests name them as module:name."""
+"""Networks and a label family as a user may write them, some of which are wrong. Tests name them as module:name."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -8,31 +8,35 @@ from partrain.boundaries.labels import LabelSettings
 
 
 class Thirds:
-    """Random codes of three values."""
+    """A label family of random codes of -1, 0 and 1."""
 
     def __init__(self, settings: LabelSettings) -> None:
         self.settings = settings
 
     def codes(self, num_classes: int, size: int, generator: torch.Generator) -> Tensor:
+        """Return the codes [num_classes, size]."""
         return torch.randint(-1, 2, (num_classes, size), generator=generator).float()
 
 
 def plain() -> nn.Module:
+    """Return two linear layers."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5))
 
 
 class _Overflow(nn.Module):
+    """A module whose output is infinite."""
+
     def forward(self, values: Tensor) -> Tensor:
         return values * 1e30 * 1e30
 
 
 def overflowing() -> nn.Module:
-    """Its first segment's output is infinite."""
+    """Return a network whose first segment has an infinite output."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Overflow(), nn.ReLU(), nn.Linear(16, 5))
 
 
 def break_down(values: Tensor) -> Tensor:
-    """Fine while shapes are worked out, not on real values."""
+    """Return the doubled values while shapes are computed, and raise an error on real values."""
     if isinstance(values, FakeTensor):
         return values * 2
     raise RuntimeError("out of coffee")
@@ -42,23 +46,25 @@ fx.wrap("break_down")
 
 
 class _Breakdown(nn.Module):
+    """A module that fails on real values."""
+
     def forward(self, values: Tensor) -> Tensor:
         return break_down(values)
 
 
 def breaking() -> nn.Module:
-    """Its first segment raises an error that is nobody's setting."""
+    """Return a network whose first segment raises an error that no setting causes."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Breakdown(), nn.ReLU(), nn.Linear(16, 5))
 
 
 class _Attention(nn.Module):
-    """Eight rows of an image as tokens that attend to one another, with a position each."""
+    """A network that takes the eight rows of an image as tokens, adds positions, and lets them attend to one another."""
 
     def __init__(self) -> None:
         super().__init__()
         self.position = nn.Parameter(torch.randn(8, 8) * 0.1)
         self.norm = nn.LayerNorm(8)
-        # without biases: that of the keys has no gradient but rounding, which Adam makes as large as any
+        # Without biases: the gradient of the keys' bias is only rounding error, which Adam scales up to a full step.
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True, bias=False)
         self.classifier = nn.Linear(64, 5)
 
@@ -70,11 +76,12 @@ class _Attention(nn.Module):
 
 
 def attending() -> nn.Module:
+    """Return a network with attention."""
     return _Attention()
 
 
 class _Unusual(nn.Module):
-    """Modules and functions that nobody foresaw, one of them used twice, one that draws random numbers."""
+    """A network of rare modules and functions: one module is used twice, one draws random numbers, one is frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +90,7 @@ class _Unusual(nn.Module):
         self.mixed = nn.Bilinear(16, 16, 16)
         self.activation = nn.PReLU()
         self.noise = nn.AlphaDropout(0.2)
-        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+        self.frozen = nn.Linear(16, 16).requires_grad_(requires_grad=False)
         self.last = nn.Linear(16, 5)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,17 +101,20 @@ class _Unusual(nn.Module):
 
 
 def unusual() -> nn.Module:
+    """Return a network of rare modules and functions."""
     return _Unusual()
 
 
 def normed() -> nn.Module:
-    """Batch normalisation behind a layer without biases, as theirs would have no gradient but rounding either."""
+    """Return a network with batch normalisation after a layer without biases, whose gradient would be rounding error."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 5)
     )
 
 
 class _Residual(nn.Module):
+    """A residual block of two linear layers."""
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
@@ -115,12 +125,12 @@ class _Residual(nn.Module):
 
 
 def one_block() -> nn.Module:
-    """Its first two layers are within a residual block, which cannot be cut."""
+    """Return a network whose first two layers are inside a residual block, which cannot be cut."""
     return nn.Sequential(_Residual(), nn.Linear(64, 5))
 
 
 def tied() -> nn.Module:
-    """Its second layer and its fourth have the same weights."""
+    """Return a network whose second and fourth layer share a weight."""
     first, second = nn.Linear(32, 32), nn.Linear(32, 32)
     second.weight = first.weight
     layers = [nn.Linear(64, 32), nn.ReLU(), first, nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), second, nn.ReLU()]
@@ -128,8 +138,8 @@ def tied() -> nn.Module:
 
 
 def frozen() -> nn.Module:
-    """Its first two layers are not trained."""
+    """Return a network whose first two layers are not trained."""
     layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
     for layer in layers:
-        layer.requires_grad_(False)
+        layer.requires_grad_(requires_grad=False)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     @property
     def error(self) -> str:
         """The one line on stderr, besides the lines that say what is being prepared."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("preparing ")]
+        lines = [line for line in self.err.splitlines() if not line.startswith("Preparing ")]
         assert len(lines) == 1, self.err
         return lines[0]
 

@@ -53,7 +53,7 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
     ]
     outcome = run_script("train", *arguments, "train.precision=fp32", "launch.device=cpu", f"hydra.run.dir={tmp_path}")
     assert outcome.code == 1
-    lines = [line for line in outcome.err.splitlines() if not line.startswith("preparing ")]
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("Preparing ")]
     assert len(lines) == 2
     for index, line in enumerate(lines):
         found = line.removeprefix("error: ")

@@ -180,7 +180,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     pressed.send_signal(signal.SIGINT)
     out, err = pressed.communicate(timeout=60)
     assert pressed.returncode == 130
-    assert not [line for line in err.splitlines() if not line.startswith("preparing ")]
+    assert not [line for line in err.splitlines() if not line.startswith("Preparing ")]
     launched = [word for word in LONG if word.startswith("launch.")]  # is said each time: a run may go on elsewhere
     again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
     assert out.splitlines()[-1] == f"stopped; go on with: {again}"

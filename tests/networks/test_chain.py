@@ -1,4 +1,4 @@
-"""Chains: layers, cuts, and segments that together compute exactly what the network computes."""
+"""Chains: layers, cuts, and segments that together compute exactly the same as the network."""
 
 import copy
 import itertools
@@ -24,7 +24,7 @@ NETWORKS: dict[str, NetworkSettings] = {
 }
 
 
-def trained_chain(settings: NetworkSettings) -> Chain:
+def initialised_chain(settings: NetworkSettings) -> Chain:
     chain = Chain.build(settings, IMAGES, 10)
     materialise(chain.network, chain.tape, 0)
     return chain
@@ -32,8 +32,8 @@ def trained_chain(settings: NetworkSettings) -> Chain:
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18", "vit_b_16", "densenet121", "swin_t"])
 @pytest.mark.parametrize("before_activation", [False, True])
-def test_segments_compute_the_network_and_its_gradients(name: str, before_activation: bool) -> None:
-    chain = trained_chain(NETWORKS[name])
+def test_segments_compute_the_network_and_its_gradients(name: str, *, before_activation: bool) -> None:
+    chain = initialised_chain(NETWORKS[name])
     plan = make_plan(
         NETWORKS[name], IMAGES, 10, PartitionSettings(segments=3, before_activation=before_activation), batch_size=8
     )
@@ -56,7 +56,7 @@ def test_segments_compute_the_network_and_its_gradients(name: str, before_activa
 
 def test_any_cutting_starts_from_the_same_weights() -> None:
     settings = MLPSettings(width=16)
-    whole = trained_chain(settings).network.state_dict()
+    whole = initialised_chain(settings).network.state_dict()
     for count in (2, 3, 6):
         plan = make_plan(settings, IMAGES, 10, PartitionSettings(segments=count), batch_size=8)
         for planned in plan.segments:
@@ -73,14 +73,14 @@ def test_any_cutting_starts_from_the_same_weights() -> None:
 def test_layers_of_the_mlp_are_its_linear_layers() -> None:
     chain = Chain.build(MLPSettings(normalization="batch", dropout=0.5), IMAGES, 10)
     assert [layer.name for layer in chain.layers] == [f"linear{index}" for index in range(6)]
-    assert chain.cut_behind(0).name == "dropout0"
-    assert chain.cut_behind(0, before_activation=True).name == "norm0"
+    assert chain.cut_after(0).name == "dropout0"
+    assert chain.cut_after(0, before_activation=True).name == "norm0"
 
 
 def test_flattening_stays_to_the_right_of_a_cut() -> None:
     chain = Chain.build(CNNSettings(channels=[8, 16], strides=[1, 2], pool_after=[2]), IMAGES, 10)
-    assert chain.cut_behind(1).name == "pool1"
-    assert chain.cut_behind(1, before_activation=True).name == "norm1"
+    assert chain.cut_after(1).name == "pool1"
+    assert chain.cut_after(1, before_activation=True).name == "norm1"
 
 
 def test_residual_blocks_are_cut_around_not_through() -> None:
@@ -88,8 +88,8 @@ def test_residual_blocks_are_cut_around_not_through() -> None:
     assert len(chain.layers) == 10
     assert chain.cut_before("model.layer3.0").name == "model_layer2_1_relu_1"
     message = (
-        "partition.at: more than one tensor crosses right before module 'model.layer3.0.conv2' (inside a residual "
-        "block?), so it cannot be cut there; the nearest layer it can be cut before is 'model.layer3.0.conv1'"
+        "partition.at: the network cannot be cut before module 'model.layer3.0.conv2', where more than one tensor "
+        "crosses (inside a residual block?). Choose 'model.layer3.0.conv1', the nearest layer that it can be cut before."
     )
     with pytest.raises(ValueError) as caught:
         chain.cut_before("model.layer3.0.conv2")
@@ -118,8 +118,8 @@ class Weightless(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Branching, "network: Branching cannot be traced, so it cannot be cut"),
-        (TwoInputs, "network: TwoInputs must take one tensor, it takes 2"),
+        (Branching, "network: Branching cannot be traced by torch.fx, so it cannot be cut"),
+        (TwoInputs, "network: the forward method of TwoInputs takes 2 arguments, expected 1"),
         (Weightless, "network: Weightless has no layer with weights"),
     ],
 )
@@ -147,8 +147,8 @@ def test_a_users_own_module() -> None:
     settings = CustomSettings(builder="tests.networks.test_chain:Own", options={"classes": 5})
     chain = Chain.build(settings, (1, 8, 8), 5)
     assert len(chain.layers) == 3
-    assert chain.cut_behind(1, before_activation=True).name == "add"
-    assert list(chain.extract_segment(chain.cut_behind(0), chain.cut_behind(1)).state_dict()) == ["matrix"]
+    assert chain.cut_after(1, before_activation=True).name == "add"
+    assert list(chain.extract_segment(chain.cut_after(0), chain.cut_after(1)).state_dict()) == ["matrix"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_users_own_module() -> None:
         ("nothing", "network=custom needs network.builder=<module>:<callable>, got nothing"),
         ("no_such_module:Net", "network.builder=no_such_module:Net: No module named 'no_such_module'"),
         ("tests.networks.test_chain:IMAGES", "'tuple' object is not callable"),
-        ("builtins:dict", "network.builder=builtins:dict must return an nn.Module, got dict"),
+        ("builtins:dict", "network.builder=builtins:dict returned an object of type dict. Let it return an nn.Module."),
     ],
 )
 def test_builders_that_build_nothing(builder: str, message: str) -> None:

@@ -25,7 +25,7 @@ class Oddities(nn.Module):
         self.view = nn.Parameter(torch.full((4, 4), 3.0).t()[1:])
 
 
-def made(seed: int) -> nn.Module:
+def materialised(seed: int) -> nn.Module:
     network, tape = record_network(Oddities)
     assert all(isinstance(parameter, FakeTensor) for parameter in network.parameters())
     materialise(network, tape, seed)
@@ -33,7 +33,7 @@ def made(seed: int) -> nn.Module:
 
 
 def test_initialisers_give_what_they_give_for_real() -> None:
-    network = made(seed=0)
+    network = materialised(seed=0)
     assert network.steps.tolist() == [1, 2, 3, 4, 1, 2, 3, 4]
     assert network.constant.tolist() == [0.25, 0.5]
     assert network.view.shape == (3, 4)
@@ -46,7 +46,7 @@ def test_initialisers_give_what_they_give_for_real() -> None:
 
 
 def test_same_seed_same_weights_other_seed_other_weights() -> None:
-    first, again, other = made(0).state_dict(), made(0).state_dict(), made(1).state_dict()
+    first, again, other = materialised(0).state_dict(), materialised(0).state_dict(), materialised(1).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["normal"], other["normal"])
 
@@ -81,5 +81,5 @@ def test_constructor_that_looks_at_values_is_refused() -> None:
     def build() -> nn.Module:
         return nn.Linear(2, 2) if torch.rand(1).item() > 0.5 else nn.Linear(3, 3)
 
-    with pytest.raises(ValueError, match="network: its constructor looks at tensor values"):
+    with pytest.raises(ValueError, match="network: its constructor reads the value of a tensor"):
         record_network(build)

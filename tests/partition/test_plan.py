@@ -1,4 +1,4 @@
-"""Plans: where cuts fall, what segments cost, and what cannot be cut."""
+"""Plans: places of cuts, costs of segments, and networks and settings that are refused."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings, TorchvisionSettings
-from partrain.partition.plan import PartitionSettings, Plan, _balance, make_plan
+from partrain.partition.plan import PartitionSettings, Plan, _split_evenly, make_plan
 
 IMAGES = (1, 28, 28)
 
@@ -42,7 +42,7 @@ def test_segments_are_never_empty_and_cover_the_network(count: int) -> None:
 def test_balancing_finds_the_least_largest_share() -> None:
     shares = [5.0, 1.0, 1.0, 4.0, 2.0, 7.0, 3.0, 1.0]
     for pieces in range(1, len(shares) + 1):
-        ends = _balance(shares, pieces)
+        ends = _split_evenly(shares, pieces)
         assert len(ends) == pieces
         assert ends[-1] == len(shares)
 
@@ -74,7 +74,7 @@ def test_a_cut_that_sees_too_little_of_the_image_is_warned_of() -> None:
     assert plan_of(MLPSettings(), segments=6).warnings() == []
     assert plan_of(TorchvisionSettings(name="vit_b_16"), segments=3).warnings() == []
     assert plan_of(CNNSettings(), at=[2]).warnings() == [
-        "segment 0 ends where a value sees 7×7 of 28×28 pixels, too little to say a class by; cut later"
+        "Segment 0 ends where a value depends on only 7×7 of 28×28 pixels, too few to tell a class. Cut later."
     ]
 
 
@@ -86,24 +86,31 @@ def test_a_plan_survives_json() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"segments": 7}, "partition.segments=7, but the network has 6 layers; at most one segment each"),
+        ({"segments": 7}, "partition.segments=7 is more than the network's 6 layers. Set it to 6 or less."),
         ({"segments": 0}, "partition.segments must be at least 1, got 0"),
-        ({"at": [6]}, "partition.at=[6]: 6 is out of range; the network has 6 layers, so 1 to 5"),
-        ({"at": [0]}, "partition.at=[0]: 0 is out of range; the network has 6 layers, so 1 to 5"),
+        ({"at": [6]}, "partition.at=[6]: 6 is out of range, since the network has 6 layers. Use numbers from 1 to 5."),
+        ({"at": [0]}, "partition.at=[0]: 0 is out of range, since the network has 6 layers. Use numbers from 1 to 5."),
         (
             {"at": [2, 2]},
-            "partition.at=[2, 2]: a cut is repeated, which would leave a segment empty; give each cut once",
+            "partition.at=[2, 2] repeats a cut, which would leave a segment empty. Name each cut once.",
         ),
-        ({"at": [4, 2]}, "partition.at=[4, 2]: cuts must be in ascending order"),
+        (
+            {"at": [4, 2]},
+            "partition.at=[4, 2] is not in ascending order. List the cuts from the first layer to the last.",
+        ),
         (
             {"at": ["linear9"]},
-            "partition.at: the network has no module 'linear9'; its layers: linear0, linear1, linear2, linear3, "
-            "linear4, linear5",
+            "partition.at: the network has no module 'linear9'. Choose one of its layers: linear0, linear1, linear2, "
+            "linear3, linear4, linear5.",
         ),
-        ({"at": ["flatten"]}, "partition.at: nothing stands before module 'flatten', so it cannot be cut off there"),
+        (
+            {"at": ["flatten"]},
+            "partition.at: module 'flatten' is the first of the network, so nothing can be cut off before it. "
+            "Choose a later module.",
+        ),
         (
             {"at": ["relu2", "linear3"]},
-            "partition.at=['relu2', 'linear3']: no layer with weights stands between two of the cuts; move one of them",
+            "partition.at=['relu2', 'linear3'] leaves a segment without any layer with weights. Move one of the cuts.",
         ),
         (
             {"at": [3], "segments": 3},
@@ -146,5 +153,5 @@ def test_unknown_torchvision_model_lists_the_known_ones() -> None:
 
 
 def test_images_the_network_does_not_take() -> None:
-    with pytest.raises(ValueError, match=r"network: it does not take images of shape \(1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"network: it does not accept images of shape \(1, 28, 28\)"):
         plan_of(TorchvisionSettings(name="vgg11_bn", image_size=8))

@@ -66,7 +66,7 @@ def test_a_cache_without_room_for_the_data(disk: Path, tmp_path: Path) -> None:
     outcome = run_script("train", *arguments, f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 1
     assert outcome.error == (
-        f"error: {cache}: no room for the prepared data (No space left on device); "
-        "make room, or set data.cache or $PARTRAIN_CACHE to another folder"
+        f"error: {cache} has no room for the prepared data (No space left on device). "
+        "Free space, or set data.cache or $PARTRAIN_CACHE to another folder."
     )
     assert not list(cache.iterdir())

@@ -89,7 +89,7 @@ def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(sm
     too_large = small_settings(train=TrainSettings(batch_size=641))
     too_narrow = small_settings(network=MLPSettings(depth=2, width=4), labels=LabelSettings(family="hadamard"))
     for settings, message in (
-        (too_large, "train.batch_size=641 is larger than the training data (640 images); at most 640"),
+        (too_large, "train.batch_size=641 is larger than the training set of 640 images. Set it to 640 or less."),
         (too_narrow, "labels=hadamard gives at most 3 classes at a boundary of width 4, the data have 5; "),
     ):
         with pytest.raises(ValueError) as caught:

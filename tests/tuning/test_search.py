@@ -354,7 +354,7 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
         (
             ["train.batch_size=choice(577,578)"],
             {},
-            "configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training data (576 images)",
+            "configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training set of 576 images",
         ),
         (
             ["strategy=choice(1f1b,gpipe)"],
