@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternating repetitions, medians, the machine's description, tables."""
+"""Tools that all benchmarks share: sides measured in turn, ratios of medians, the machine's description, reports."""
 
 import argparse
 import datetime
@@ -9,53 +9,58 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+"""The folder of the results in the repository."""
 
 
-def parser(description: str | None, repetitions: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark takes; results go to `--out`/<name>.md and .json."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--repetitions", type=int, default=repetitions, help="of every side, in turn (%(default)s)")
-    made.add_argument("--out", type=Path, default=RESULTS, help="folder for the results (%(default)s)")
-    return made
+def make_parser(description: str | None, repetitions: int) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has. `repetitions` is the default of `--repetitions`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--repetitions", type=int, default=repetitions, help="how often each side is measured, in turn (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results (%(default)s)")
+    return parser
 
 
-def alternating(sides: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """What each of `sides` measures, by name: one after another, round after round, so that all see the same machine."""
+def measure_in_turn(sides: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+    """Measure the sides one after another, round after round, so that all meet the same state of the machine.
+
+    Args:
+        sides: Functions that measure, by the name of the side.
+        repetitions: Number of rounds.
+
+    Returns:
+        The measurements of each side, one for each round.
+    """
     measured: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repetitions):
-        turn = list(sides)
+        names = list(sides)
         if number % 2:
-            turn.reverse()  # whoever is first in a round has no advantage
-        for name in turn:
+            names.reverse()  # No side has the advantage of being first in every round.
+        for name in names:
             measured[name].append(sides[name]())
     return measured
 
 
-def ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """The median, over rounds, of what one side measured over what the other did in the same round."""
-    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Return the median over rounds of one side's measurement over the other's in the same round."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def machine() -> dict[str, Any]:
-    """CPU model, cores, how busy it already is, versions, date."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    can = torch.cpu.get_capabilities()
+def machine_facts() -> dict[str, Any]:
+    """Return the model of the CPU, the number of cores, the present load, versions and the date."""
+    capabilities = torch.cpu.get_capabilities()
     return {
-        "cpu": model,
+        "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "bf16": [name for name in ("avx512_bf16", "amx_bf16", "bf16") if can.get(name)],
+        "bf16": [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)],
         "load_before": os.getloadavg()[0],
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -63,35 +68,65 @@ def machine() -> dict[str, Any]:
     }
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; floats with three digits that count."""
+def _cpu_model() -> str:
+    """Return the CPU's model as Linux gives it, or else as Python does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a Markdown table, with floats to three significant digits."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(_format_cell(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)
+def _format_cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
 
 
-def write(
-    folder: Path,
-    name: str,
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    about: Mapping[str, Any],
-    notes: Sequence[str] = (),
-    raw: object = None,
-) -> None:
-    """Print the table and write `folder`/`name`.md and .json; `about`: `machine()`, taken before the measurements."""
-    command = shlex.join(["python", *sys.argv])
-    described = ", ".join(f"{key} {value}" for key, value in about.items())
-    text = "\n\n".join([f"# {title}", markdown(rows), *notes, f"`{command}`", described]) + "\n"
-    print(text)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    values = {"title": title, "command": command, "machine": about, "rows": rows, "notes": notes, "raw": raw}
-    (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The results of a benchmark.
+
+    Attributes:
+        name: Name of the files, without their endings.
+        title: Title of the page.
+        rows: Rows of the table, by column.
+        machine: `machine_facts()`, called before the measurements.
+        notes: Sentences below the table.
+        raw: All measurements, for the JSON file.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    machine: Mapping[str, Any]
+    notes: Sequence[str]
+    raw: object
+
+    def write(self, folder: Path) -> None:
+        """Print the table and the notes, and write them to `folder` as Markdown and as JSON."""
+        command = shlex.join(["python", *sys.argv])
+        machine = ", ".join(f"{key} {value}" for key, value in self.machine.items())
+        paragraphs = [f"# {self.title}", markdown_table(self.rows), *self.notes, f"`{command}`", machine]
+        text = "\n\n".join(paragraphs) + "\n"
+        print(text)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.md").write_text(text, encoding="utf-8")
+        values = {
+            "title": self.title,
+            "command": command,
+            "machine": self.machine,
+            "rows": self.rows,
+            "notes": self.notes,
+            "raw": self.raw,
+        }
+        (folder / f"{self.name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

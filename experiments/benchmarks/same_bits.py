@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from measuring import machine, markdown
+from measuring import machine_facts, markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -400,7 +400,7 @@ def digest_data(cache: Path) -> str:
 
 def record(path: Path, old: Side, runs: Sequence[Run], digests: Mapping[str, str | None]) -> None:
     """Write the digests of OLD to `path`, null where OLD differs from itself, with the commands and the machine."""
-    about = machine()
+    about = machine_facts()
     values = {
         "commit": old.commit,
         "machine": {key: about[key] for key in ("cpu", "cores", "torch", "python", "date")},
@@ -429,7 +429,7 @@ def report(expected: Mapping[str, str | None], found: Mapping[str, str], *, is_p
         {"run": name, "OLD": (digest or "–")[:SHORT], "NEW": found[name][:SHORT], "verdict": verdicts[name]}
         for name, digest in expected.items()
     ]
-    print(f"\n{markdown(rows)}\n")
+    print(f"\n{markdown_table(rows)}\n")
     print(", ".join(f"{count} {each}" for each, count in Counter(verdicts.values()).items()))
 
     of_runs = [each for name, each in verdicts.items() if name != DATA]

@@ -1,7 +1,7 @@
-"""Seconds from the command to the first training step: `experiments/train.py`, defaults, data cached.
+"""Seconds from the command to the first training step: `experiments/train.py` with its defaults, data in the cache.
 
-A segment's first progress.json is written right after its first step; the run is then interrupted. Stages: the plan is
-there, the first segment has trained a step, every segment has.
+A segment writes its first progress.json right after its first step. The run is stopped once every segment has. The
+stages are: the plan is written, the first segment has trained a step, every segment has.
 
     python experiments/benchmarks/startup.py
     python experiments/benchmarks/startup.py --repetitions 3 --overrides network=cnn partition.segments=3
@@ -15,16 +15,45 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import machine, parser, write
+from measuring import Report, machine_facts, make_parser
 
 from partrain.data import DataSettings, prepare_data
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120  # seconds
+TIMEOUT = 120  # seconds
+LAST_STAGE = "every segment's first step"
 
 
-def start(overrides: list[str]) -> dict[str, float]:
-    """Seconds to each stage of one start."""
+def main() -> None:
+    """Start the command several times, and write the report."""
+    parser = make_parser(__doc__, repetitions=5)
+    parser.add_argument("--overrides", nargs="*", default=[], help="settings for experiments/train.py")
+    options = parser.parse_args()
+    prepare_data(DataSettings())
+    machine = machine_facts()
+    measure_start(options.overrides)  # From now on the files of the libraries are in the page cache.
+    starts = [measure_start(options.overrides) for _ in range(options.repetitions)]
+    rows = [
+        {
+            "stage": stage,
+            "median, s": statistics.median(start[stage] for start in starts),
+            "least, s": min(start[stage] for start in starts),
+            "most, s": max(start[stage] for start in starts),
+        }
+        for stage in starts[0]
+    ]
+    Report(
+        name="startup",
+        title="From command to first step",
+        rows=rows,
+        machine=machine,
+        notes=["The aim: 8 s at most."],
+        raw=starts,
+    ).write(options.out)
+
+
+def measure_start(overrides: list[str]) -> dict[str, float]:
+    """Start the command in a new folder, and return the seconds until each stage."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, str(ROOT / "experiments" / "train.py"), f"hydra.run.dir={run}", *overrides]
@@ -32,42 +61,31 @@ def start(overrides: list[str]) -> dict[str, float]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         stages: dict[str, float] = {}
         try:
-            while "every segment's first step" not in stages:
-                passed = time.perf_counter() - started
-                if process.poll() is not None or passed > PATIENCE:
-                    raise RuntimeError(f"no first step: {process.stdout.read() if process.stdout else ''}")
-                if (run / "plan.json").exists():
-                    stages.setdefault("plan", passed)
-                stepped = [(each / "progress.json").exists() for each in run.glob("segments/*")]
-                if any(stepped):
-                    stages.setdefault("first step", passed)
-                if stepped and all(stepped):
-                    stages.setdefault("every segment's first step", passed)
+            while LAST_STAGE not in stages:
+                seconds = time.perf_counter() - started
+                if process.poll() is not None or seconds > TIMEOUT:
+                    output = process.stdout.read() if process.stdout else ""
+                    raise RuntimeError(
+                        f"No segment trained a step within {seconds:.0f} s. The command printed: {output}"
+                    )
+                for stage in reached_stages(run):
+                    stages.setdefault(stage, seconds)
                 time.sleep(0.005)
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=TIMEOUT)
     return stages
 
 
-def main() -> None:
-    options = parser(__doc__, repetitions=5)
-    options.add_argument("--overrides", nargs="*", default=[], help="settings for experiments/train.py")
-    given = options.parse_args()
-    prepare_data(DataSettings())
-    about = machine()
-    start(given.overrides)  # the files of the libraries are then in the page cache
-    found = [start(given.overrides) for _ in range(given.repetitions)]
-    rows = [
-        {
-            "stage": stage,
-            "median, s": statistics.median(each[stage] for each in found),
-            "least, s": min(each[stage] for each in found),
-            "most, s": max(each[stage] for each in found),
-        }
-        for stage in found[0]
-    ]
-    write(given.out, "startup", "From command to first step", rows, about, ["The aim: 8 s at most."], found)
+def reached_stages(run: Path) -> list[str]:
+    """Return the stages that the run in this folder has reached, in their order."""
+    stages = ["plan"] if (run / "plan.json").exists() else []
+    has_stepped = [(folder / "progress.json").exists() for folder in run.glob("segments/*")]
+    if any(has_stepped):
+        stages.append("first step")
+    if has_stepped and all(has_stepped):
+        stages.append(LAST_STAGE)
+    return stages
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which data set to train on, and where its files and its prepared arrays lie."""
+"""The settings of a data set, and the folder where its prepared arrays are cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from partrain import checks
 from partrain.errors import UserError
 
 DATA_SETS = ("glyphs", "emnist", "mnist", "fashion_mnist", "kmnist")
+"""The names of the built-in data sets."""
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+"""The names of EMNIST's splits."""
 
 
 @dataclass(kw_only=True)
@@ -42,24 +44,24 @@ class DataSettings:
             self.split = self.split or "balanced"
             checks.one_of("data.split", self.split, EMNIST_SPLITS)
         elif self.split is not None:
-            raise UserError(f"data.split={self.split}: {self.name} has no splits; leave it out, or use emnist")
+            raise UserError(f"data.split={self.split}: {self.name} has no splits. Leave it out, or use emnist.")
         for part, limit in self.limits.items():
             if limit is not None:
                 checks.at_least(f"data.limit_{part}", limit, 1)
 
     @property
     def limits(self) -> dict[str, int | None]:
-        """How many images to use at most, by part."""
+        """Return the number of images to use at most, by part; None for all."""
         return {"train": self.limit_train, "test": self.limit_test}
 
     @property
     def cache_folder(self) -> Path:
-        """Where prepared arrays lie."""
+        """Return the folder of prepared arrays."""
         return cache_folder(self.cache)
 
     @property
     def root_folder(self) -> Path:
-        """Where a data set's own files lie."""
+        """Return the folder of the data set's own files."""
         return Path(self.root).expanduser() if self.root else self.cache_folder / "downloads"
 
 

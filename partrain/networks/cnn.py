@@ -42,7 +42,8 @@ class CNNSettings:
         self.strides = list(self.strides) or [1] * len(self.channels)
         if len(self.strides) != len(self.channels):
             raise UserError(
-                f"network.strides={list(self.strides)} and network.channels={list(self.channels)} must be as many"
+                f"network.strides={list(self.strides)} has {len(self.strides)} values, but network.channels="
+                f"{list(self.channels)} {len(self.channels)}. Give one stride for each convolution."
             )
         for stride in self.strides:
             checks.at_least("network.strides", stride, 1)

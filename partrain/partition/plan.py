@@ -14,6 +14,7 @@ from partrain.partition.cost import measure_costs
 from partrain.partition.receptive_field import receptive_fields
 
 BALANCES = ("layers", "compute", "parameters", "memory")
+"""The quantities of which segments can have equal shares."""
 
 _STATE_BYTES = 16  # per parameter in training: weight, gradient and Adam's two moments, four bytes each
 
@@ -41,11 +42,12 @@ class PartitionSettings:
             if self.at is not None and len(self.at) + 1 != self.segments:
                 raise UserError(
                     f"partition.at={list(self.at)} makes {len(self.at) + 1} segments, but partition.segments="
-                    f"{self.segments}; give one of the two"
+                    f"{self.segments}. Give only one of the two."
                 )
 
     @property
     def num_segments(self) -> int:
+        """Return the number of segments, from whichever setting gives it."""
         if self.at is not None:
             return len(self.at) + 1
         return 2 if self.segments is None else self.segments

@@ -28,7 +28,7 @@ def test_an_unknown_split_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", ["glyphs", "mnist", "fashion_mnist", "kmnist"])
 def test_only_emnist_has_splits(name: str) -> None:
     assert message(name=name, split="balanced") == (
-        f"data.split=balanced: {name} has no splits; leave it out, or use emnist"
+        f"data.split=balanced: {name} has no splits. Leave it out, or use emnist."
     )
 
 

@@ -114,7 +114,7 @@ def test_a_plan_survives_json() -> None:
         ),
         (
             {"at": [3], "segments": 3},
-            "partition.at=[3] makes 2 segments, but partition.segments=3; give one of the two",
+            "partition.at=[3] makes 2 segments, but partition.segments=3. Give only one of the two.",
         ),
         ({"balance": "luck"}, "partition.balance=luck is unknown; known: compute, layers, memory, parameters"),
     ],
