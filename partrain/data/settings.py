@@ -66,7 +66,7 @@ class DataSettings:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder `cache`, or else $PARTRAIN_CACHE, or else partrain's folder where the platform has its caches."""
+    """Return `cache`, or else $PARTRAIN_CACHE, or else partrain's folder among the platform's caches."""
     if chosen := cache or os.environ.get("PARTRAIN_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

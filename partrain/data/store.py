@@ -34,7 +34,7 @@ Limits = dict[str, int | None]
 """The number of images to use at most, by part; None for all."""
 
 PixelCounts = npt.NDArray[np.int64]
-"""How often each of the 256 pixel values occurs: [256]."""
+"""The number of times that each of the 256 pixel values occurs: [256]."""
 
 _ANOTHER_CACHE = "set data.cache or $PARTRAIN_CACHE to another folder"
 

@@ -144,7 +144,10 @@ class Chain:
         return cuts
 
     def _find_layers(self) -> list[Layer]:
-        """Return a layer for each piece between neighbouring cuts that has weights, with the pieces up to the next."""
+        """Return a layer for each piece between neighbouring cuts that has weights.
+
+        A layer extends to the next one, over the pieces without weights in between. The first starts at the input.
+        """
         positions = [0, *(cut.position for cut in self.cuts), len(self.nodes)]
         weighted = [(start, stop) for start, stop in itertools.pairwise(positions) if self._has_weights(start, stop)]
         if not weighted:

@@ -3,7 +3,7 @@
 A network is constructed from fake tensors, which have a shape and no memory. A tape records every operation that makes
 or fills one of them. The process of a segment later replays the recorded operations for its own tensors alone.
 
-PyTorch's own meta device does not do, since functions of `torch.nn.init` skip meta tensors. Here each call of such a
+PyTorch's meta device cannot replace this, since functions of `torch.nn.init` skip its tensors. Here each call of such a
 function is recorded as one operation, because some of them read values, which fake tensors do not have.
 
 The random numbers of a tensor depend on the seed and its name. So every cutting of a network starts from the same

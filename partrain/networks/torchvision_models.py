@@ -29,9 +29,7 @@ class TorchvisionSettings:
     def __post_init__(self) -> None:
         import torchvision
 
-        known = torchvision.models.list_models(module=torchvision.models)
-        if self.name not in known:
-            raise UserError(f"network.name={self.name} is unknown; known: {', '.join(known)}")
+        checks.one_of("network.name", self.name, torchvision.models.list_models(module=torchvision.models))
         checks.at_least("network.image_size", self.image_size, 1)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -176,8 +176,8 @@ class _MeasuredChain:
         parameters = [dict(self.chain.extract_segment(start, stop).named_parameters()) for start, stop in ends]
         _check_not_tied(parameters)
         return [
-            self._describe_segment(index, start, stop, sum(parameter.numel() for parameter in own.values()))
-            for index, ((start, stop), own) in enumerate(zip(ends, parameters, strict=True))
+            self._describe_segment(index, start, stop, sum(tensor.numel() for tensor in by_name.values()))
+            for index, ((start, stop), by_name) in enumerate(zip(ends, parameters, strict=True))
         ]
 
     def _describe_segment(self, index: int, start: Cut | None, stop: Cut | None, num_parameters: int) -> SegmentPlan:
@@ -200,8 +200,8 @@ class _MeasuredChain:
 def _check_not_tied(parameters: Sequence[Mapping[str, nn.Parameter]]) -> None:
     """Raise `UserError` if two segments share a parameter, given each segment's parameters by name."""
     owners: dict[int, int] = {}
-    for index, own in enumerate(parameters):
-        for name, parameter in own.items():
+    for index, by_name in enumerate(parameters):
+        for name, parameter in by_name.items():
             if owners.setdefault(id(parameter), index) != index:
                 raise UserError(
                     f"network: parameter {name} is used on both sides of a cut. Cut elsewhere, or give each its own."

@@ -30,8 +30,8 @@ class _ReceptiveField:
 def receptive_fields(chain: Chain, image_shape: Sequence[int]) -> dict[str, int]:
     """Return the receptive field of each node's values, in pixels along a side of the image, by the node's name.
 
-    Convolution and pooling widen the field by their windows. Any other module that mixes places, such as a linear layer
-    on a flattened map, makes it the whole image. On vectors and on values that depend on the whole image nothing changes.
+    Convolution and pooling widen the field by their windows. Linear layers, attention and adaptive pooling make it the
+    whole image. Any other operation leaves it as it is.
 
     Args:
         chain: The network.

@@ -19,6 +19,7 @@ LABELS = "emnist-balanced-train-labels-idx1-ubyte.gz"
 
 @pytest.fixture
 def raw(balanced: Path) -> Path:
+    """Return the folder of the files of EMNIST Balanced."""
     return balanced / "EMNIST" / "raw"
 
 
@@ -31,6 +32,7 @@ def message(raw: Path, **settings: object) -> str:
 
 
 def rewrite(file: Path, change: Callable[[bytes], bytes]) -> Path:
+    """Replace a compressed file's content by what `change` makes of it."""
     file.write_bytes(gzip.compress(change(gzip.decompress(file.read_bytes())), compresslevel=1))
     return file
 

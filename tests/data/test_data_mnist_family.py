@@ -42,6 +42,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def open_prepared(root: Path, name: str = "emnist", **settings: object) -> Dataset:
+    """Prepare a data set from the files in `root`, without any download."""
     return prepare_data(DataSettings(name=name, root=str(root), download=False, **settings), show_progress=False)  # type: ignore[arg-type]
 
 
@@ -52,6 +53,7 @@ def official(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, hashes:
 
 
 def sha256(content: bytes) -> str:
+    """Return the hash of `content` as official_files.json has it."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 

@@ -34,6 +34,7 @@ print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 
 
 def message(*arrays: object, **options: object) -> str:
+    """Return the message by which `Dataset.from_arrays` refuses its arguments."""
     with pytest.raises(ValueError) as raised:
         Dataset.from_arrays(*arrays, **options)  # type: ignore[arg-type]
     return str(raised.value)
@@ -43,9 +44,9 @@ def test_settings_find_what_they_made(balanced: Path, capsys: pytest.CaptureFixt
     settings = DataSettings(name="emnist", root=str(balanced), download=False)
     made = prepare_data(settings)
     times = {file: file.stat().st_mtime_ns for file in made.folder.iterdir()}
-    found = prepare_data(settings)
+    again = prepare_data(settings)
     assert capsys.readouterr().err == "Preparing emnist balanced: 5,640 images\n"
-    assert found.folder == made.folder
+    assert again.folder == made.folder
     assert {file: file.stat().st_mtime_ns for file in made.folder.iterdir()} == times
     assert made.folder.parent == settings.cache_folder
     assert made.folder.name.startswith("emnist-balanced-")
@@ -131,12 +132,12 @@ def test_two_processes_that_start_at_once(balanced: Path, tmp_path: Path, glyphs
     package = str(Path(partrain.data.__file__).parents[2])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", RACE, own, other, str(balanced), shared],
+            [sys.executable, "-c", RACE, mine, others, str(balanced), shared],
             env=os.environ | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,
         )
-        for own, other in (ready, ready[::-1])
+        for mine, others in (ready, ready[::-1])
     ]
     outputs = [process.communicate(timeout=100)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

@@ -10,6 +10,7 @@ from partrain.data import EMNIST_SPLITS, DataSettings
 
 
 def message(**settings: object) -> str:
+    """Return the message by which the settings are refused."""
     with pytest.raises(ValueError) as raised:
         DataSettings(**settings)  # type: ignore[arg-type]
     return str(raised.value)

@@ -25,6 +25,7 @@ NETWORKS: dict[str, NetworkSettings] = {
 
 
 def initialised_chain(settings: NetworkSettings) -> Chain:
+    """Return the chain of a network with real weights, for 28×28 images and 10 classes."""
     chain = Chain.build(settings, IMAGES, 10)
     materialise(chain.network, chain.tape, 0)
     return chain
@@ -97,21 +98,30 @@ def test_residual_blocks_are_cut_around_not_through() -> None:
 
 
 class Branching(nn.Module):
+    """A network that branches on the value of a tensor."""
+
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return either the layer's output or the images."""
         return self.linear(images) if images.sum() > 0 else images
 
 
 class TwoInputs(nn.Module):
+    """A network that takes two tensors."""
+
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the sum of both tensors."""
         return left + right
 
 
 class Weightless(nn.Module):
+    """A network without weights."""
+
     def forward(self, images: Tensor) -> Tensor:
+        """Return the images plus 1."""
         return images + 1
 
 
@@ -129,7 +139,7 @@ def test_networks_that_cannot_be_cut_say_why(module: type[nn.Module], message: s
 
 
 class Own(nn.Module):
-    """A user's network with a functional body and a weight used by name."""
+    """A network as a user may write it, with activations as functions and a weight used by name."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -138,6 +148,7 @@ class Own(nn.Module):
         self.last = nn.Linear(32, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return class scores [batch, classes]."""
         hidden = torch.relu(self.first(images.flatten(1)))
         hidden = torch.tanh(hidden @ self.matrix + hidden)
         return self.last(hidden)

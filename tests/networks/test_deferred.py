@@ -11,7 +11,7 @@ from partrain.rng import derive_seed
 
 
 class Oddities(nn.Module):
-    """Initialisers of many kinds, a view, a derived buffer, a constant."""
+    """A module with initialisers of many kinds, a view, a derived buffer and a constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class Oddities(nn.Module):
 
 
 def materialised(seed: int) -> nn.Module:
+    """Return an `Oddities` that was recorded and then made real."""
     network, tape = record_network(Oddities)
     assert all(isinstance(parameter, FakeTensor) for parameter in network.parameters())
     materialise(network, tape, seed)

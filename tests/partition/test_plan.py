@@ -14,6 +14,7 @@ IMAGES = (1, 28, 28)
 
 
 def plan_of(network: NetworkSettings | None = None, **settings: Any) -> Plan:
+    """Return the plan of a network, by default the paper's, for 28×28 images and 47 classes."""
     return make_plan(network or MLPSettings(), IMAGES, 47, PartitionSettings(**settings), batch_size=256)
 
 
@@ -26,7 +27,7 @@ def test_costs_of_the_papers_network() -> None:
     assert first.layers == ["linear0", "linear1", "linear2"]
     assert (first.start, first.stop, first.output_shape) == (None, "relu2", [512])
     assert (second.start, second.stop, second.output_shape) == ("relu2", None, [47])
-    # kept for the backward pass: each linear layer's input, and its output, which is also the ReLU's
+    # Stored for the backward pass: each linear layer's input, and its output, which is also the ReLU's
     assert first.activation_bytes == 4 * (784 + 512 + 512 + 512)
 
 
