@@ -47,15 +47,15 @@ class ArraySource:
         Raises:
             UserError: If an array has the wrong type or shape, or labels do not fit the images or the classes.
         """
-        images = {part: _checked_images(f"{part}_images", images[part]) for part in PARTS}
-        labels = {part: _checked_labels(f"{part}_labels", labels[part], images[part]) for part in PARTS}
-        _check_equal_shapes(images)
-        _check_not_constant(images["train"])
+        pixels = {part: _checked_images(f"{part}_images", images[part]) for part in PARTS}
+        numbers = {part: _checked_labels(f"{part}_labels", labels[part], pixels[part]) for part in PARTS}
+        _check_equal_shapes(pixels)
+        _check_not_constant(pixels["train"])
         if classes is None:
-            classes = _numbered_classes(labels)
-        for part, array in labels.items():
+            classes = _numbered_classes(numbers)
+        for part, array in numbers.items():
             _check_label_range(f"{part}_labels", array, len(classes))
-        return cls(images, labels, tuple(classes))
+        return cls(pixels, numbers, tuple(classes))
 
     def identity(self) -> dict[str, Any]:
         """Return the classes and the hash of every array."""

@@ -151,8 +151,8 @@ def test_missing_data_folder(tmp_path: Path) -> None:
         f"emnist-balanced-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")
     )
     assert outcome.error == (
-        f"error: data.name=emnist: missing in {tmp_path}/EMNIST/raw: {files} (each unpacked, or with .gz); "
-        "set data.download=true, or data.root to a folder that holds EMNIST/raw with them"
+        f"error: data.name=emnist: {tmp_path}/EMNIST/raw lacks {files} (each unpacked, or with .gz). "
+        "Set data.download=true, or data.root to a folder that holds EMNIST/raw with them."
     )
 
 
