@@ -167,7 +167,7 @@ def test_truncated_data_file(tmp_path: Path) -> None:
         "train", "data=mnist", f"data.root={tmp_path}", "data.download=false", f"hydra.run.dir={tmp_path / 'run'}"
     )
     assert outcome.code == 1
-    assert outcome.error.startswith(f"error: {raw}/train-images-idx3-ubyte.gz: ")
+    assert outcome.error.startswith(f"error: {raw}/train-images-idx3-ubyte.gz is truncated: ")
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
         (
             ["partition.segments=integer(4,5)"],
             {},
-            "configuration 0 (partition.segments=4): partition.segments=4, but the network has 3 layers; ",
+            "configuration 0 (partition.segments=4): partition.segments=4 is more than the network's 3 layers. ",
         ),
         (
             ["train.batch_size=choice(577,578)"],
