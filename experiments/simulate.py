@@ -1,18 +1,24 @@
-"""How long a sharded training would take on other devices, from the costs that one has recorded. `--help`: the settings."""
+"""Print how long a sharded training takes on other devices, simulated from the costs that one has measured.
+
+    python experiments/simulate.py costs=runs/<folder>/shards/0/costs.json devices=[1,2,4,8]
+
+The option --help lists the settings.
+"""
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from partrain.cli.config import clear_errors, clear_job_errors, register
-from partrain.shards.makespans import SimulateSettings, show_makespans
+from partrain.shards.makespans import SimulateSettings, print_makespans
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="simulate")
 def main(config: DictConfig) -> None:
+    """Print the table of makespans that the settings ask for."""
     with clear_job_errors():
         settings = OmegaConf.to_object(config)
         assert isinstance(settings, SimulateSettings)
-        show_makespans(settings)
+        print_makespans(settings)
 
 
 if __name__ == "__main__":

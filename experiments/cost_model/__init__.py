@@ -1,1 +1,1 @@
-"""A model of what a training step costs, which the claims on speed and traffic fit and check."""
+"""A model of the cost of a training step, which the claims on speed and traffic fit and check."""

@@ -1,8 +1,9 @@
-"""How long recorded costs would take on other devices: to plan a sharded training before it is paid for."""
+"""A table of simulated makespans: how long a sharded training takes on other numbers of devices and other policies."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from rich.table import Table
@@ -52,89 +53,110 @@ class SimulateSettings:
         if self.steps is not None:
             checks.at_least("steps", self.steps, 1)
 
-    def loads(self) -> list[Load]:
-        """The models to be trained.
+    def read_loads(self) -> list[Load]:
+        """Return the models to train: those of the file that did a step, `copies` times, for `steps` steps each.
 
         Raises:
-            ValueError: there is no such file, it is damaged, or holds no model.
+            UserError: If there is no such file, or if it is damaged or holds no model that did a step.
         """
         if not self.costs:
-            raise UserError("costs=<file> is needed: the costs.json that a sharded training has left in its folder")
+            raise UserError("costs=<file> is missing; give the costs.json in the folder of a sharded training")
         try:
-            found = read_loads(self.costs)
+            measured = read_loads(self.costs)
         except FileNotFoundError:
             raise UserError(f"costs={self.costs}: there is no such file") from None
-        recorded = [load for load in found if load.seconds > 0 or self.steps]
-        if not recorded:
-            raise UserError(f"costs={self.costs} holds no model that did a step; take that of another training")
-        return [load if self.steps is None else replace(load, steps=self.steps) for load in recorded] * self.copies
+
+        loads = [load for load in measured if load.seconds > 0 or self.steps]
+        if not loads:
+            raise UserError(
+                f"costs={self.costs} holds no model that did a step; give the costs.json of another sharded training"
+            )
+        if self.steps is not None:
+            loads = [replace(load, steps=self.steps) for load in loads]
+        return loads * self.copies
 
 
 @dataclass(frozen=True, kw_only=True)
 class Makespan:
-    """What is simulated of `devices` and `policy`, in seconds. `busy`: from 0 to 1. `speedup`: over one model at a time.
-
-    `critical_path`, `equal_share`: neither of which any schedule is under.
-    """
+    """A row of the table: a simulated training on `devices` devices under `policy`. All times are in seconds."""
 
     devices: int
     policy: str
     makespan: float
     critical_path: float
+    """How long the longest model takes alone. No schedule is faster."""
     equal_share: float
+    """The computation per device, were it shared equally. No schedule is faster."""
     busy: float
+    """The part of the time for which a device computes, from 0 to 1."""
     speedup: float
+    """How many times faster than computing all models one at a time, without copies."""
 
 
-def makespans(settings: SimulateSettings) -> list[Makespan]:
-    """A row for each number of devices and policy."""
-    return _makespans(settings, settings.loads())
+def simulate_makespans(settings: SimulateSettings, loads: Sequence[Load]) -> list[Makespan]:
+    """Simulate the training of `loads` for each number of devices with each policy, and return a row for each."""
+    return [
+        _simulate_makespan(settings, loads, devices, policy)
+        for devices, policy in product(settings.devices, settings.policies)
+    ]
 
 
-def _makespans(settings: SimulateSettings, loads: Sequence[Load]) -> list[Makespan]:
-    rows = []
-    work = sum(load.seconds for load in loads)
-    for devices in settings.devices:
-        for policy in settings.policies:
-            result = simulate(
-                loads,
-                devices,
-                POLICIES[policy](settings.seed),
-                pins_backward=settings.activations == "keep",
-                double_buffer=settings.double_buffer,
-            )
-            rows.append(
-                Makespan(
-                    devices=devices,
-                    policy=policy,
-                    makespan=result.makespan,
-                    critical_path=critical_path(loads),
-                    equal_share=equal_share(loads, devices),
-                    busy=result.busy,
-                    speedup=work / result.makespan,
-                )
-            )
-    return rows
+def _simulate_makespan(settings: SimulateSettings, loads: Sequence[Load], devices: int, policy: str) -> Makespan:
+    result = simulate(
+        loads,
+        devices,
+        POLICIES[policy](settings.seed),
+        pins_backward=settings.activations == "keep",
+        double_buffer=settings.double_buffer,
+    )
+    return Makespan(
+        devices=devices,
+        policy=policy,
+        makespan=result.makespan,
+        critical_path=critical_path(loads),
+        equal_share=equal_share(loads, devices),
+        busy=result.busy,
+        speedup=sum(load.seconds for load in loads) / result.makespan,
+    )
 
 
-def show_makespans(settings: SimulateSettings) -> None:
-    """Print the table, write it where that is asked for, and say from how many devices on nothing is gained."""
-    loads = settings.loads()
-    rows = _makespans(settings, loads)
-    steps = sum(load.steps for load in loads)
-    table = Table(title=f"{len(loads)} model{'s' * (len(loads) != 1)}, {steps:,} steps, from {settings.costs}")
-    for column in ("devices", "policy", "makespan", "critical path", "equal share", "× the bound", "busy", "speed-up"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
-    for row in rows:
-        bound = max(row.critical_path, row.equal_share)
-        times = [format_duration(seconds) for seconds in (row.makespan, row.critical_path, row.equal_share)]
-        ratios = [f"{row.makespan / bound:.3f}", f"{row.busy:.1%}", f"{row.speedup:.2f}"]
-        table.add_row(str(row.devices), row.policy, *times, *ratios)
-    console.print(table)
-    enough = math.ceil(sum(load.seconds for load in loads) / critical_path(loads))
+def print_makespans(settings: SimulateSettings) -> None:
+    """Print the table, and from how many devices on another one gains nothing; write the table to `settings.csv`."""
+    loads = settings.read_loads()
+    rows = simulate_makespans(settings, loads)
+    console.print(_table(rows, title=_title(loads, settings.costs)))
+
+    longest = critical_path(loads)
+    most_devices = math.ceil(sum(load.seconds for load in loads) / longest)
+    plural = "s" * (most_devices != 1)
     console.print(
-        f"The longest model alone sets a bound: beyond {enough} device{'s' * (enough != 1)} nothing is gained."
+        f"Nothing is gained by more than {most_devices} device{plural}: the longest model alone takes {format_duration(longest)}."
     )
     if settings.csv is not None:
         write_csv(Path(settings.csv), [vars(row) for row in rows])
         console.print(f"Table: {settings.csv}", soft_wrap=True)
+
+
+def _title(loads: Sequence[Load], source: str) -> str:
+    steps = sum(load.steps for load in loads)
+    return f"{len(loads)} model{'s' * (len(loads) != 1)}, {steps:,} steps, from {source}"
+
+
+def _table(rows: Sequence[Makespan], title: str) -> Table:
+    table = Table(title=title)
+    columns = ("devices", "policy", "makespan", "critical path", "equal share", "× lower bound", "busy", "speedup")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for row in rows:
+        lower_bound = max(row.critical_path, row.equal_share)
+        table.add_row(
+            str(row.devices),
+            row.policy,
+            format_duration(row.makespan),
+            format_duration(row.critical_path),
+            format_duration(row.equal_share),
+            f"{row.makespan / lower_bound:.3f}",
+            f"{row.busy:.1%}",
+            f"{row.speedup:.2f}",
+        )
+    return table

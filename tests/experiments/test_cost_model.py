@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cost_model.cost_model import CostModel, check, errors, fit, held_out
+from cost_model.cost_model import CostModel, compare_with_measured, fit, prediction_errors, split_held_out
 from cost_model.projection import LINKS, NOTES, DeepNetwork, plot_projection, project, projection_plots
-from cost_model.step import NAMES, Constants
-from cost_model.work import Setting, Stage, System, Work, joined, traffic_bytes
+from cost_model.step_counts import NAMES, Constants
+from cost_model.workload import ComparisonSetup, Stage, System, Workload, join_stages, traffic_bytes
 
 import partrain
 from partrain.comparison.grid import Cell
@@ -50,12 +50,12 @@ STRATEGIES = (
 
 
 @cache
-def setting(cores: int | None = 2, precision: str = "bf16", nccl: bool = False) -> Setting:
-    return Setting(precision=precision, system=System(cores=cores, nccl=nccl))
+def comparison(cores: int | None = 2, precision: str = "bf16", nccl: bool = False) -> ComparisonSetup:
+    return ComparisonSetup(precision=precision, system=System(cores=cores, nccl=nccl))
 
 
 def model(constants: Constants = KNOWN, **options: Any) -> CostModel:
-    return CostModel(constants=constants, setting=setting(**options))
+    return CostModel(constants=constants, setup=comparison(**options))
 
 
 def cell(strategy: str, segments: int = 2, width: int = 512, batch_size: int = 256, microbatches: int = 4) -> Cell:
@@ -86,7 +86,7 @@ def table() -> list[dict[str, Any]]:
         | {
             "microbatches": each.microbatches or "",
             "samples_per_second": each.batch_size / truth.predict(each).seconds,
-            "traffic_bytes_per_step": truth.traffic(each),
+            "traffic_bytes_per_step": truth.predict_traffic(each),
         }
         for each in sorted(cells, key=str)
     ]
@@ -95,11 +95,13 @@ def table() -> list[dict[str, Any]]:
 
 def test_bytes_of_replicas() -> None:
     """All-reduce: every process sends 2 (N - 1) / N of its gradients; FSDP gathers weights in bf16 twice and reduces."""
-    assert model().traffic(cell("data_parallel", 2)) == pytest.approx(2 * 4 * PARAMETERS)
-    assert model().traffic(cell("data_parallel", 4)) == pytest.approx(6 * 4 * PARAMETERS)
-    assert model().traffic(cell("fully_sharded", 2)) == pytest.approx((2 * 2 + 2 * 4) * PARAMETERS)
-    assert model(nccl=True).traffic(cell("fully_sharded", 4)) == pytest.approx(3 * (2 * 2 + 4) * PARAMETERS)
-    assert model(precision="fp32").traffic(cell("fully_sharded", 2)) == pytest.approx((2 * 4 + 2 * 4) * PARAMETERS)
+    assert model().predict_traffic(cell("data_parallel", 2)) == pytest.approx(2 * 4 * PARAMETERS)
+    assert model().predict_traffic(cell("data_parallel", 4)) == pytest.approx(6 * 4 * PARAMETERS)
+    assert model().predict_traffic(cell("fully_sharded", 2)) == pytest.approx((2 * 2 + 2 * 4) * PARAMETERS)
+    assert model(nccl=True).predict_traffic(cell("fully_sharded", 4)) == pytest.approx(3 * (2 * 2 + 4) * PARAMETERS)
+    assert model(precision="fp32").predict_traffic(cell("fully_sharded", 2)) == pytest.approx(
+        (2 * 4 + 2 * 4) * PARAMETERS
+    )
 
 
 @pytest.mark.parametrize("segments", [2, 3, 6])
@@ -107,11 +109,11 @@ def test_bytes_of_stages(segments: int) -> None:
     """A boundary's activations go to the right, and their gradients, just as large, to the left."""
     boundaries = (segments - 1) * 256 * 512 * 2
     for strategy in ("model_parallel", "gpipe", "1f1b"):
-        assert model().traffic(cell(strategy, segments)) == 2 * boundaries
-        assert model(precision="fp32").traffic(cell(strategy, segments)) == 4 * boundaries
-    assert model().traffic(cell("decoupled", segments)) == boundaries
-    assert model().traffic(cell("synthetic", segments)) == 0
-    assert model().traffic(cell("end_to_end")) == 0
+        assert model().predict_traffic(cell(strategy, segments)) == 2 * boundaries
+        assert model(precision="fp32").predict_traffic(cell(strategy, segments)) == 4 * boundaries
+    assert model().predict_traffic(cell("decoupled", segments)) == boundaries
+    assert model().predict_traffic(cell("synthetic", segments)) == 0
+    assert model().predict_traffic(cell("end_to_end")) == 0
 
 
 @pytest.mark.parametrize("strategy", ["data_parallel", "fully_sharded", "1f1b", "decoupled"])
@@ -125,23 +127,25 @@ def test_bytes_as_measured(strategy: str, small: Dataset, tmp_path: Path) -> Non
         launch=LaunchSettings(device="cpu"),
     )
     results = partrain.run(settings, tmp_path / "run", dataset=small, show=False)
-    here = Setting(precision="fp32", shared=settings, input_shape=(1, 8, 8), num_classes=5, system=System(cores=2))
+    here = ComparisonSetup(
+        precision="fp32", shared=settings, input_shape=(1, 8, 8), num_classes=5, system=System(cores=2)
+    )
     shared = replace(settings, strategy=StrategySettings())
-    expected = traffic_bytes(replace(here, shared=shared).work(cell(strategy, 2, 256, 128)), here.system)
+    expected = traffic_bytes(replace(here, shared=shared).workload(cell(strategy, 2, 256, 128)), here.system)
     assert expected <= results["traffic_bytes_per_step"] < 1.05 * expected
 
 
 def test_known_constants_are_found_again() -> None:
     """From times that known constants give, the fit predicts cells it has seen and those with K = 4, held out."""
     rows = table()
-    kept, held = held_out(rows, segments=4)
-    fitted = fit(kept, setting(), pull=0.001)
-    assert errors(check(fitted, kept))["worst_error"] < 0.01
-    assert errors(check(fitted, held))["worst_error"] < 0.01
+    kept, held = split_held_out(rows, segments=4)
+    fitted = fit(kept, comparison(), pull=0.001)
+    assert prediction_errors(compare_with_measured(fitted, kept))["worst_error"] < 0.01
+    assert prediction_errors(compare_with_measured(fitted, held))["worst_error"] < 0.01
     assert len(kept) + len(held) == len(rows)
-    assert errors(check(fit(kept, setting()), kept))["worst_error"] < 0.01
-    assert fitted.spread["flop"] == pytest.approx(1, abs=0.01)
-    checked = check(fitted, held)[0]
+    assert prediction_errors(compare_with_measured(fit(kept, comparison()), kept))["worst_error"] < 0.01
+    assert fitted.error_factors["flop"] == pytest.approx(1, abs=0.01)
+    checked = compare_with_measured(fitted, held)[0]
     parts = sum(checked[f"{part}_seconds"] for part in ("compute", "communication", "bubble"))
     assert parts == pytest.approx(checked["predicted_seconds"])
     assert checked["predicted_traffic_bytes"] == pytest.approx(checked["measured_traffic_bytes"])
@@ -154,10 +158,10 @@ def test_medians_of_done_runs() -> None:
     speed = float(one["samples_per_second"])
     rows = rows + [one | {"samples_per_second": str(speed * factor)} for factor in (0.5, 1.0, 2.0)]
     rows += [one | {"samples_per_second": ""}, one | {"strategy": "sequential"}]
-    assert errors(check(fit(rows, setting()), rows))["worst_error"] < 0.01
+    assert prediction_errors(compare_with_measured(fit(rows, comparison()), rows))["worst_error"] < 0.01
 
 
-def alike(strategy: str, count: int, microbatches: int = 1) -> Work:
+def alike(strategy: str, count: int, microbatches: int = 1) -> Workload:
     """`count` equal stages, whose only cost is a second per layer."""
     stage = Stage(
         layers=1,
@@ -168,7 +172,7 @@ def alike(strategy: str, count: int, microbatches: int = 1) -> Work:
         input_shape=(1,),
         output_shape=(1,),
     )
-    return Work(
+    return Workload(
         strategy=strategy,
         stages=(stage,) * count,
         processes=count,
@@ -184,10 +188,10 @@ def test_bubble(count: int, microbatches: int) -> None:
     """Of a pipeline of equal stages (K - 1) / (m + K - 1) is bubble; of model parallel (K - 1) / K."""
     seconds = model(replace(NONE, layer=1.0))
     for strategy in PIPELINES:
-        step = seconds.step(alike(strategy, count, microbatches), System(cores=None))
+        step = seconds.step_time(alike(strategy, count, microbatches), System(cores=None))
         assert step.seconds == pytest.approx(microbatches + count - 1)
         assert step.bubble / step.seconds == pytest.approx((count - 1) / (microbatches + count - 1))
-    step = seconds.step(alike("model_parallel", count), System(cores=None))
+    step = seconds.step_time(alike("model_parallel", count), System(cores=None))
     assert step.bubble / step.seconds == pytest.approx((count - 1) / count)
 
 
@@ -195,7 +199,7 @@ def test_bubble(count: int, microbatches: int) -> None:
 def test_cores_are_shared(strategy: str) -> None:
     """Four processes of one second each: one second on a core each, two on two cores, four on one."""
     seconds = model(replace(NONE, step=1.0))
-    times = [seconds.step(alike(strategy, 4), System(cores=cores)).seconds for cores in (None, 4, 2, 1)]
+    times = [seconds.step_time(alike(strategy, 4), System(cores=cores)).seconds for cores in (None, 4, 2, 1)]
     assert times == pytest.approx([1, 1, 2, 4])
 
 
@@ -203,14 +207,14 @@ def test_threads_share_the_arithmetic() -> None:
     """A process alone on two cores halves its operations, not its calls, and pays for every shared layer."""
     work = alike("end_to_end", 1)
     two = System(cores=2)
-    assert model(replace(NONE, optimizer=1.0)).step(work, two).seconds == pytest.approx(0.5)
-    assert model(replace(NONE, layer=1.0, fork=0.25)).step(work, two).seconds == pytest.approx(1.25)
+    assert model(replace(NONE, optimizer=1.0)).step_time(work, two).seconds == pytest.approx(0.5)
+    assert model(replace(NONE, layer=1.0, fork=0.25)).step_time(work, two).seconds == pytest.approx(1.25)
 
 
 def test_input_gradients() -> None:
     """A segment fed synthetic samples needs no gradient of its input; a stage of model parallel does."""
     flops = replace(NONE, flop=1.0)
-    stage = setting().work(cell("model_parallel", 6)).stages[2]
+    stage = comparison().workload(cell("model_parallel", 6)).stages[2]
     assert stage.first_flops == stage.flops == 2 * 512 * 512
     devices = System(cores=None)
     stages = (stage, stage)
@@ -218,30 +222,30 @@ def test_input_gradients() -> None:
         strategy: replace(alike(strategy, 2), stages=stages, num_classes=0)
         for strategy in ("synthetic", "model_parallel")
     }
-    assert model(flops).step(works["synthetic"], devices).seconds == 64 * 2 * stage.flops
-    assert model(flops).step(works["model_parallel"], devices).seconds == 64 * (2 + 3) * stage.flops
+    assert model(flops).step_time(works["synthetic"], devices).seconds == 64 * 2 * stage.flops
+    assert model(flops).step_time(works["model_parallel"], devices).seconds == 64 * (2 + 3) * stage.flops
 
 
 def test_bytes_move_while_gpus_compute() -> None:
     """With NCCL an all-reduce hides behind the backward pass, a third being forward; with gloo the cores move bytes."""
     work = replace(alike("data_parallel", 1), processes=2)
     constants = replace(NONE, layer=3.0, round=1.0)
-    assert model(constants).step(work, System(cores=None)).seconds == pytest.approx(3 + 2)
-    assert model(constants).step(work, System(cores=None, nccl=True)).seconds == pytest.approx(max(3, 1 + 2))
+    assert model(constants).step_time(work, System(cores=None)).seconds == pytest.approx(3 + 2)
+    assert model(constants).step_time(work, System(cores=None, nccl=True)).seconds == pytest.approx(max(3, 1 + 2))
 
 
 def test_too_few_cells() -> None:
     rows = [row for row in table() if row["strategy"] == "end_to_end"]
     with pytest.raises(ValueError) as error:
-        fit(rows[:3], setting())
+        fit(rows[:3], comparison())
     assert str(error.value) == (
-        "cost model: 3 cells are too few to fit 7 constants (flop, weight, activation, optimizer, layer, fork, step); "
+        "Cost model: 3 cells are too few to fit 7 constants (flop, weight, activation, optimizer, layer, fork, step); "
         "measure at least 7: more widths, batch sizes or numbers of segments"
     )
     with pytest.raises(ValueError, match="0 cells are too few"):
-        fit([], setting())
+        fit([], comparison())
     with pytest.raises(ValueError, match="no measured cell to check"):
-        errors([])
+        prediction_errors([])
 
 
 def test_unknown_strategy() -> None:
@@ -252,10 +256,10 @@ def test_unknown_strategy() -> None:
 def test_strategy_that_was_not_fitted() -> None:
     rows = [row for row in table() if row["strategy"] in ("synthetic", "end_to_end")]
     with pytest.raises(ValueError) as error:
-        fit(rows, setting()).predict(cell("data_parallel"))
+        fit(rows, comparison()).predict(cell("data_parallel"))
     assert str(error.value) == (
-        "cost model: strategy=data_parallel depends on collective_byte, round, of which no fitted cell tells anything; "
-        "add cells of that strategy to those that are fitted"
+        "Cost model: strategy=data_parallel depends on collective_byte, round, on which no fitted cell depends; "
+        "add cells of that strategy to the fitted ones"
     )
 
 
@@ -282,9 +286,9 @@ def test_projection(tmp_path: Path) -> None:
 
 def test_layers_of_a_deep_network() -> None:
     """Replicated from a plan of three layers they are what the whole plan says."""
-    shared = setting()
+    shared = comparison()
     layers = DeepNetwork(depth=6, width=512).layers(shared)
-    whole = joined(layers)
+    whole = join_stages(layers)
     assert whole.parameters == PARAMETERS
-    assert joined(layers[:3]) == shared.work(cell("gpipe")).stages[0]
-    assert whole == shared.work(cell("end_to_end")).stages[0]
+    assert join_stages(layers[:3]) == shared.workload(cell("gpipe")).stages[0]
+    assert whole == shared.workload(cell("end_to_end")).stages[0]

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, fo
 
 from claims.output import save_figure, write_run_table
 from claims.runs import make_parser, run_grid
-from cost_model.cost_model import CostModel, check, errors, fit
+from cost_model.cost_model import CostModel, compare_with_measured, fit, prediction_errors
 from cost_model.projection import NOTES, TITLE, plot_projection, project, projection_plots
-from cost_model.work import Setting
+from cost_model.workload import ComparisonSetup
 
 from partrain.cli.config import clear_errors
 from partrain.comparison.summary import summarise
@@ -116,18 +116,21 @@ def write_model(out: Path, fitted: dict[str, list[CellRun]], held_out: dict[str,
     """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
     first = next(iter(fitted.values()))[0]
     shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
-    setting = Setting(precision=first.results["train"]["precision"], shared=shared)
-    model = fit([run_row(run, []) for runs in fitted.values() for run in runs], setting)
-    checked = {name: check(model, [run_row(run, []) for run in runs]) for name, runs in (fitted | held_out).items()}
+    setup = ComparisonSetup(precision=first.results["train"]["precision"], shared=shared)
+    model = fit([run_row(run, []) for runs in fitted.values() for run in runs], setup)
+    checked = {
+        name: compare_with_measured(model, [run_row(run, []) for run in runs])
+        for name, runs in (fitted | held_out).items()
+    }
     write_csv(out / "cost_model.csv", [{"cells": name} | each for name, found in checked.items() for each in found])
     summary = [
         {"cells": name, "": "fitted" if name in fitted else "held out"}
         | {"number": len(found)}
-        | {key: f"{errors(found)[key]:.0%}" for key in ("median_error", "worst_error")}
+        | {key: f"{prediction_errors(found)[key]:.0%}" for key in ("median_error", "worst_error")}
         for name, found in checked.items()
     ]
     constants = [
-        {"constant": name, "seconds": value, "standard error, factor": model.spread.get(name)}
+        {"constant": name, "seconds": value, "standard error, factor": model.error_factors.get(name)}
         for name, value in asdict(model.constants).items()
     ]
     text = ["# Model of cost\n", markdown_table(summary), markdown_table(constants)]

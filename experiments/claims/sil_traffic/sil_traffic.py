@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, fo
 
 from claims.output import save_figure
 from claims.runs import run_claim
-from cost_model.work import Setting, traffic_bytes
+from cost_model.workload import ComparisonSetup, traffic_bytes
 
 from partrain.comparison.table import CellRun
 from partrain.report.style import COLOURS
@@ -28,7 +28,7 @@ EPOCHS = 8
 
 def table(runs: list[CellRun]) -> list[dict[str, Any]]:
     """A row per cell: bytes per step, measured and from first principles, and in a whole training."""
-    setting = Setting(precision=runs[0].results["train"]["precision"])
+    setup = ComparisonSetup(precision=runs[0].results["train"]["precision"])
     return [
         {
             "width": run.cell.width,
@@ -36,19 +36,19 @@ def table(runs: list[CellRun]) -> list[dict[str, Any]]:
             "K": run.cell.segments,
             "strategy": run.cell.strategy,
             "bytes per step": round(run.results["traffic_bytes_per_step"]),
-            "from first principles": _expected(run, setting),
+            "from first principles": _expected(run, setup),
             f"GB in {EPOCHS} epochs of {EPOCH:,} images": float(f"{_whole_training(run):.3g}"),
         }
         for run in sorted(runs, key=lambda run: (run.cell.width or 0, run.cell.batch_size, run.cell.segments))
     ]
 
 
-def _expected(run: CellRun, setting: Setting) -> int | None:
+def _expected(run: CellRun, setup: ComparisonSetup) -> int | None:
     """None for the sequential schedule: it stores outputs once, whatever the number of steps."""
     if run.cell.strategy == "sequential":
         return None
-    work = setting.work(run.cell)
-    return round(traffic_bytes(work, setting.system))
+    workload = setup.workload(run.cell)
+    return round(traffic_bytes(workload, setup.system))
 
 
 def _whole_training(run: CellRun) -> float:
