@@ -16,7 +16,7 @@ from partrain.errors import UserError
 from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.preparation import Preparation
+from partrain.shards.preparation import ModelPreparer
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
@@ -36,8 +36,8 @@ class Candidate:
 class Admission:
     """Of the sharded training in `folder`."""
 
-    def __init__(self, folder: Path, context: TrainingContext, preparation: Preparation) -> None:
-        self._folder, self._control, self._preparation = folder, context, preparation
+    def __init__(self, folder: Path, context: TrainingContext, preparer: ModelPreparer) -> None:
+        self._folder, self._control, self._preparer = folder, context, preparer
         self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
         self._under_way: dict[Future[HostModel], Candidate] = {}
         self._here: set[Path] = set()  # tasks of candidates and of models that train
@@ -70,8 +70,8 @@ class Admission:
         candidates = self._added()
         if not candidates:
             raise UserError("tasks: there is none; give at least one")
-        needed = [self._preparation.host_bytes(each.task) for each in candidates]
-        host.check(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
+        needed = [self._preparer.estimate_host_bytes(each.task) for each in candidates]
+        host.check_free(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
         return [self._prepare(each, host) for each in candidates]
 
     def later(self, host: HostMemory) -> Iterator[tuple[Candidate, HostModel | Exception]]:
@@ -99,12 +99,12 @@ class Admission:
         return [self._waiting.get() for _ in range(self._waiting.qsize())]
 
     def _check_and_prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
-        host.check(2 * self._preparation.host_bytes(candidate.task))
+        host.check_free(2 * self._preparer.estimate_host_bytes(candidate.task))
         return self._prepare(candidate, host)
 
     def _prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
         before = torch.get_num_threads()
-        torch.set_num_threads(self._preparation.worker.threads)  # as it will be computed
+        torch.set_num_threads(self._preparer.worker.threads)  # as it will be computed
         try:
             with TORCH_PATCH_LOCK:
                 (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
@@ -112,7 +112,7 @@ class Admission:
                 if host_model.next_step is None:
                     host_model.save()
                 else:
-                    self._preparation.prepare(host_model, host)
+                    self._preparer.prepare(host_model, host)
                 return host_model
         finally:
             torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +25,22 @@ from partrain.training.progress import EpochMeter
 from partrain.training.state import assign_weights
 
 
-class DeviceModel:
-    """The model that `spec` describes, on `device`. `moves`: a shard may lie elsewhere from one unit to the next."""
+class UnitInputs(NamedTuple):
+    """The tensors that a unit is computed from, on the device."""
 
-    def __init__(self, spec: ModelSpec, device: torch.device, moves: bool) -> None:
-        self.spec, self.device, self.moves = spec, device, moves
+    buffer: Tensor
+    """The shard's bytes."""
+    features: Tensor | None = None
+    """The output of the shard to the left, [batch, *shape]. None for a unit that does not need it."""
+    gradient: Tensor | None = None
+    """The gradient of the shard's output, [batch, *shape]. None for a forward pass and the last shard."""
+
+
+class DeviceModel:
+    """The model that `spec` describes, on `device`. `shards_move`: a shard may lie elsewhere from one unit to the next."""
+
+    def __init__(self, spec: ModelSpec, device: torch.device, *, shards_move: bool) -> None:
+        self.spec, self.device, self.shards_move = spec, device, shards_move
         task = spec.task
         self.precision = resolve_precision(task.train.precision, device)
         self.chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
@@ -38,15 +50,15 @@ class DeviceModel:
         self.shards = [DeviceShard(self, each) for each in spec.shards]
 
     def compute(
-        self, request: UnitRequest, result: UnitResult, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
+        self, request: UnitRequest, result: UnitResult, inputs: UnitInputs
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Do the unit with the shard's bytes in `buffer`. `features`, `gradient`: what its neighbours have left it.
+        """Do the unit with the shard's bytes and what its neighbours have left it.
 
         What came of it is noted in `result`; what it leaves its neighbours is returned: its output, and the gradient of its
         features.
         """
         with TORCH_PATCH_LOCK:  # models that join are traced in another thread
-            return self._compute(request, result, buffer, features, gradient)
+            return self._compute(request, result, inputs.buffer, inputs.features, inputs.gradient)
 
     def _compute(
         self, request: UnitRequest, result: UnitResult, buffer: Tensor, features: Tensor | None, gradient: Tensor | None
@@ -75,7 +87,7 @@ class DeviceModel:
             shard.backward(gradient)
         if unit.is_backward:
             shard.step(request.learning_rate)
-        if self.moves:
+        if self.shards_move:
             shard.release()
         return output, shard.features_gradient() if unit.is_backward else None
 
@@ -139,7 +151,7 @@ class DeviceShard:
         if not self.is_built:
             self.build(views)
         self._buffer = buffer
-        self._attach(views, {path: place.view(buffer) for path, place in self.spec.layout.state.items()})
+        self._attach(views, {path: place.view(buffer) for path, place in self.spec.layout.optimizer_state.items()})
 
     def release(self) -> None:
         """Let go of the bytes that are bound, which would stay on the device as long as anyone refers to them."""
@@ -174,7 +186,7 @@ class DeviceShard:
         self._buffers = [(owner, each, name) for owner, each, name in held if name in views]
         nothing = partial(torch.empty, 0, device=self.model.device)
         self._no_weights = {name: nothing(dtype=place.dtype) for name, place in self.spec.layout.weights.items()}
-        self._no_state = {path: nothing(dtype=place.dtype) for path, place in self.spec.layout.state.items()}
+        self._no_state = {path: nothing(dtype=place.dtype) for path, place in self.spec.layout.optimizer_state.items()}
         self.is_built = True
 
     # ---- forward
@@ -185,7 +197,7 @@ class DeviceShard:
             with torch.no_grad():
                 return self.run(features)
         self._features = self.asking_gradient(features)
-        with ActivationOffload(lambda: self.bound).hooks() if self.model.moves else nullcontext():
+        with ActivationOffload(lambda: self.bound).hooks() if self.model.shards_move else nullcontext():
             self._output = self.run(self._features)
         return self._output.detach()
 

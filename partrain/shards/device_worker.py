@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from partrain.device import synchronize
-from partrain.shards.device_model import DeviceModel
-from partrain.shards.host import map_bytes
-from partrain.shards.memory import DeviceMemory, Resident, copy_bytes
+from partrain.shards.device_model import DeviceModel, UnitInputs
+from partrain.shards.host import map_file
+from partrain.shards.memory import DeviceMemory, ResidentShard, copy_bytes
 from partrain.shards.messages import (
     AddModel,
     CrossingSpec,
@@ -44,7 +44,7 @@ class _Task:
 
     request: UnitRequest
     result: UnitResult
-    resident: Resident | None = None
+    resident: ResidentShard | None = None
     features: Tensor | None = None
     gradient: Tensor | None = None
     output: Tensor | None = None
@@ -57,7 +57,9 @@ class Worker:
     def __init__(self, connection: Connection, settings: WorkerSettings) -> None:
         self.connection, self.settings = connection, settings
         self.device = torch.device(settings.device)
-        self.memory = DeviceMemory(self.device, settings.budget_bytes, settings.uses_separate_buffers)
+        self.memory = DeviceMemory(
+            self.device, settings.budget_bytes, uses_separate_buffers=settings.uses_separate_buffers
+        )
         self.models: dict[int, DeviceModel] = {}
         self.broken: dict[int, Exception] = {}  # why a model could not be built
         self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, once used
@@ -109,13 +111,13 @@ class Worker:
         if isinstance(message, AddModel):
             try:
                 self.models[message.model_id] = DeviceModel(
-                    message.spec, self.device, self.settings.uses_separate_buffers
+                    message.spec, self.device, shards_move=self.settings.uses_separate_buffers
                 )
             except Exception as error:
                 self.broken[message.model_id] = error  # which its first request will say
             return None
         if isinstance(message, RemoveModel):
-            self.memory.forget(message.model_id)
+            self.memory.evict_model(message.model_id)
             self.crossings.pop(message.model_id, None)
             self.broken.pop(message.model_id, None)
             if self.models.pop(message.model_id, None) is not None:
@@ -123,7 +125,9 @@ class Worker:
             return None
         if isinstance(message, Prefetch):
             with suppress(Exception):  # the model has left meanwhile, or its request will say what is wrong
-                self.memory.leave(self._fetch(message.model_id, message.shard, message.version, message.is_backward)[0])
+                self.memory.release(
+                    self._fetch(message.model_id, message.shard, message.version, message.is_backward)[0]
+                )
             return None
         task = _Task(message, UnitResult(unit=message.unit))
         self._attempt(task, self._load)
@@ -143,16 +147,16 @@ class Worker:
             task.gradient = _copied(crossings[unit.shard][1], self.device)
         task.result.load_span = began, time.time()
 
-    def _fetch(self, model: int, shard: int, version: int, backward: bool) -> tuple[Resident, int]:
+    def _fetch(self, model: int, shard: int, version: int, backward: bool) -> tuple[ResidentShard, int]:
         """The shard on the device, and how many bytes had to be copied for it."""
         spec = self.models[model].spec.shards[shard]
-        resident = self.memory.take((model, shard), spec, version)
+        resident = self.memory.acquire((model, shard), spec, version)
         until = spec.layout.num_bytes if backward else spec.layout.forward_bytes
-        if not self.settings.uses_separate_buffers or resident.loaded >= until:
+        if not self.settings.uses_separate_buffers or resident.loaded_bytes >= until:
             return resident, 0
-        part = slice(resident.loaded, until)
+        part = slice(resident.loaded_bytes, until)
         copy_bytes(resident.host[part], resident.buffer[part])
-        resident.loaded = until
+        resident.loaded_bytes = until
         return resident, until - part.start
 
     def _crossings(self, model: int) -> list[tuple[Tensor, Tensor]]:
@@ -167,7 +171,7 @@ class Worker:
         assert task.resident is not None
         began, model = time.time(), self.models[task.request.unit.model_id]
         task.output, task.gradient = model.compute(
-            task.request, task.result, task.resident.buffer, task.features, task.gradient
+            task.request, task.result, UnitInputs(task.resident.buffer, task.features, task.gradient)
         )
         task.features = None
         synchronize(self.device)
@@ -181,8 +185,8 @@ class Worker:
         version = request.version + 1 if error is None else -1
         task.resident = task.features = task.gradient = task.output = task.error = error = None  # others need the room
         if resident is not None:
-            self.memory.give(resident, version)
-        task.result.peak_bytes = self.memory.peak
+            self.memory.release_stored(resident, version)
+        task.result.peak_bytes = self.memory.peak_bytes
         self.connection.send(answer)
 
     def _store(self, task: _Task) -> None:
@@ -190,7 +194,7 @@ class Worker:
         assert resident is not None
         began = time.time()
         layout = self.models[unit.model_id].spec.shards[unit.shard].layout
-        changed = slice(0, layout.num_bytes) if unit.is_backward else slice(*layout.buffers)
+        changed = slice(0, layout.num_bytes) if unit.is_backward else slice(*layout.buffer_range)
         if self.settings.uses_separate_buffers and changed.start < changed.stop:
             copy_bytes(resident.buffer[changed], resident.host[changed])
         crossings = self._crossings(unit.model_id)
@@ -220,7 +224,7 @@ def _or_die(target: Callable[[], None]) -> None:
 
 
 def _views(file: Path, crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
-    held = map_bytes(file)
+    held = map_file(file)
     return crossing.output.view(held), crossing.gradient.view(held)
 
 

@@ -17,11 +17,11 @@ from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.messages import Prefetch, UnitFailure, UnitResult
 from partrain.shards.policies import POLICIES, Policy
-from partrain.shards.preparation import Preparation
+from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Scheduler
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import Load, write_loads
-from partrain.shards.timeline import Timeline
+from partrain.shards.timeline import TimelineWriter
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool, worker_settings
 from partrain.shards.worker_process import WorkerProcess
@@ -58,7 +58,7 @@ class ShardedTraining:
         self.view = TrainingView(self.folder, show_progress=show_progress)
         self.context = TrainingContext(self.folder)
         self.failures: dict[Path, str] = {}
-        self.admission = Admission(self.folder, self.context, Preparation(settings, self.workers[0]))
+        self.admission = Admission(self.folder, self.context, ModelPreparer(settings, self.workers[0]))
         policy = policy or POLICIES[settings.policy](seed)
         self.scheduler = Scheduler(
             len(devices), policy, pins_backward=settings.activations == "keep", double_buffer=settings.double_buffer
@@ -117,7 +117,7 @@ class ShardedTraining:
             with (
                 handle_signals(self.context),
                 ThreadPoolExecutor(1) as self.saver,
-                Timeline(self.folder) as self.timeline,
+                TimelineWriter(self.folder) as self.timeline,
             ):
                 for host_model in ready:
                     self.enter(host_model)
@@ -227,7 +227,7 @@ class ShardedTraining:
         self.scheduler.remove(model)
         self.to_reload.discard(model)
         self.pool.remove_model(model)
-        self.host.free(host_model.files())
+        self.host.delete_files(host_model.files())
         del host_model.training  # with its modules, which refer to themselves
         gc.collect()
         self.view.done(host_model.folder)

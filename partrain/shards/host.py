@@ -40,7 +40,7 @@ class HostMemory:
         self.folders = [Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base)) for base in bases]
         self._count = 0
 
-    def check(self, needed: int) -> None:
+    def check_free(self, needed: int) -> None:
         """That `needed` bytes more can be had.
 
         Raises:
@@ -54,7 +54,7 @@ class HostMemory:
                 f"these models need {needed / _GIB:.2f} GiB of {where}, {free / _GIB:.2f} GiB are free; {remedy}"
             )
 
-    def make(self, num_bytes: int) -> Path:
+    def create_file(self, num_bytes: int) -> Path:
         """A new file of so many bytes, which are there from now on: a file with holes would end a process that fills one.
 
         Raises:
@@ -73,7 +73,7 @@ class HostMemory:
                 break
         return path
 
-    def make_all(self, sizes: Iterable[int]) -> list[Path]:
+    def create_files(self, sizes: Iterable[int]) -> list[Path]:
         """A new file of each of these numbers of bytes; all of them, or none.
 
         Raises:
@@ -82,13 +82,13 @@ class HostMemory:
         made: list[Path] = []
         try:
             for size in sizes:
-                made.append(self.make(size))
+                made.append(self.create_file(size))
         except OSError:
-            self.free(made)
+            self.delete_files(made)
             raise
         return made
 
-    def free(self, paths: Iterable[Path]) -> None:
+    def delete_files(self, paths: Iterable[Path]) -> None:
         """Let go of files; who has them mapped may still use them."""
         for path in paths:
             path.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class HostMemory:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def map_bytes(path: Path) -> Tensor:
+def map_file(path: Path) -> Tensor:
     """The file's bytes, as a tensor that is shared with all who map it."""
     return torch.from_file(str(path), shared=True, size=path.stat().st_size, dtype=torch.uint8)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host import map_bytes
-from partrain.shards.layout import Layout
+from partrain.shards.host import map_file
+from partrain.shards.layout import ShardLayout
 from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
@@ -87,7 +87,7 @@ class HostModel:
 
     # ---- where its tensors lie
 
-    def layouts(self, cuts: Sequence[tuple[str | None, str | None]]) -> list[Layout]:
+    def layouts(self, cuts: Sequence[tuple[str | None, str | None]]) -> list[ShardLayout]:
         """Of shards between these starts and stops."""
         task = self.training.task
         chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
@@ -103,7 +103,7 @@ class HostModel:
             own = {name: parameters[name].detach() for name in shard.state_dict() if name in parameters}
             aliases = {name: shared[name] for name in shard.state_dict() if name in shared}
             buffers = {name: state[name] for name in shard.state_dict() if name not in own | aliases}
-            layouts.append(Layout.of(own, buffers, self._optimizer_state(own), aliases))
+            layouts.append(ShardLayout.from_tensors(own, buffers, self._optimizer_state(own), aliases))
         return layouts
 
     def _optimizer_state(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,15 +120,15 @@ class HostModel:
                 found[f"{name}/step"] = torch.as_tensor(kept.get("step", 0.0), dtype=torch.float32)
         return found
 
-    def flat_bytes(self, layout: Layout) -> Tensor:
+    def flat_bytes(self, layout: ShardLayout) -> Tensor:
         """A copy of a shard's tensors, laid out so."""
         held = torch.zeros(layout.num_bytes, dtype=torch.uint8)
         state = self.training.model.state_dict()
         for name, place in layout.weights.items():
             place.view(held).copy_(state[name])
-        names = {path.rpartition("/")[0]: state[path.rpartition("/")[0]] for path in layout.state}
+        names = {path.rpartition("/")[0]: state[path.rpartition("/")[0]] for path in layout.optimizer_state}
         for path, tensor in self._optimizer_state(names).items():
-            layout.state[path].view(held).copy_(tensor)
+            layout.optimizer_state[path].view(held).copy_(tensor)
         return held
 
     def move_to_host_memory(self, shards: Sequence[ShardSpec]) -> None:
@@ -136,9 +136,9 @@ class HostModel:
         model, optimizer = self.training.model, self.training.optimizer
         parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for shard in shards:
-            held = map_bytes(shard.file)
+            held = map_file(shard.file)
             views = {name: place.view(held) for name, place in shard.layout.weights.items()}
-            state = {path: place.view(held) for path, place in shard.layout.state.items()}
+            state = {path: place.view(held) for path, place in shard.layout.optimizer_state.items()}
             for path, tensor in self._optimizer_state({n: t for n, t in views.items() if n in parameters}).items():
                 name, _, key = path.rpartition("/")
                 optimizer.state[parameters[name]][key] = state[path].copy_(tensor)

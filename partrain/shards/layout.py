@@ -11,10 +11,10 @@ _ALIGNED = 64  # bytes
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorSlot:
     """A tensor's place: the byte it begins at, and what it is like."""
 
-    begin: int
+    offset: int
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -25,32 +25,32 @@ class Place:
 
     def view(self, buffer: Tensor) -> Tensor:
         """The tensor in `buffer`, which holds bytes. That others in it change is no concern of autograd's."""
-        held = buffer.data[self.begin : self.begin + self.num_bytes].view(self.dtype)
+        held = buffer.data[self.offset : self.offset + self.num_bytes].view(self.dtype)
         return held.as_strided(self.shape, self.stride, held.storage_offset())
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """The places of a shard's tensors by name: `weights` and buffers first, which are all that a forward pass needs,
     then the optimiser's `state`, by `<name>/<key>`.
 
     `forward_bytes`: up to the end of the weights. `buffers`: the first and last byte of what a forward pass changes.
     """
 
-    weights: dict[str, Place]
-    state: dict[str, Place]
-    buffers: tuple[int, int]
+    weights: dict[str, TensorSlot]
+    optimizer_state: dict[str, TensorSlot]
+    buffer_range: tuple[int, int]
     forward_bytes: int
     num_bytes: int
 
     @classmethod
-    def of(
+    def from_tensors(
         cls,
         parameters: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
         aliases: Mapping[str, str] | None = None,
-    ) -> "Layout":
+    ) -> "ShardLayout":
         """One after another. `aliases`: other names of parameters."""
         places, first = _place(parameters, 0)
         more, forward_bytes = _place(buffers, first)
@@ -59,10 +59,10 @@ class Layout:
         return cls(places | more | also, rest, (first, forward_bytes), forward_bytes, num_bytes)
 
 
-def _place(tensors: Mapping[str, Tensor], begin: int) -> tuple[dict[str, Place], int]:
+def _place(tensors: Mapping[str, Tensor], begin: int) -> tuple[dict[str, TensorSlot], int]:
     places = {}
     for name, tensor in tensors.items():
-        places[name] = Place(begin, tensor.dtype, tuple(tensor.shape), tensor.stride())
+        places[name] = TensorSlot(begin, tensor.dtype, tuple(tensor.shape), tensor.stride())
         begin += aligned(tensor.numel() * tensor.element_size())
     return places, begin
 

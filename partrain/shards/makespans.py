@@ -128,9 +128,9 @@ def print_makespans(settings: SimulateSettings) -> None:
 
     longest = critical_path(loads)
     most_devices = math.ceil(sum(load.seconds for load in loads) / longest)
-    plural = "s" * (most_devices != 1)
+    devices = f"{most_devices} device{'s' * (most_devices != 1)}"
     console.print(
-        f"Nothing is gained by more than {most_devices} device{plural}: the longest model alone takes {format_duration(longest)}."
+        f"Nothing is gained by more than {devices}: the longest model alone takes {format_duration(longest)}."
     )
     if settings.csv is not None:
         write_csv(Path(settings.csv), [vars(row) for row in rows])

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from partrain.device import copy_on_own_stream, is_gpu, pin, unpin
-from partrain.shards.host import map_bytes
+from partrain.shards.host import map_file
 from partrain.shards.messages import ShardSpec
 
 Key = tuple[int, int]  # model and shard
 
 
 @dataclass(eq=False)
-class Resident:
+class ResidentShard:
     """A shard that is on the device: its bytes there and in host memory, and how far they are alike.
 
-    `version` is that of the host's bytes when they were copied, `loaded` how many were. `work_bytes`: what its unit takes
-    besides. `in_use`: by a unit.
+    `version` is that of the host's bytes when they were copied, `loaded_bytes` how many were. `workspace_bytes`: what
+    its unit takes besides. `in_use`: by a unit.
     """
 
     host: Tensor
     buffer: Tensor
     version: int
-    loaded: int
-    work_bytes: int
+    loaded_bytes: int
+    workspace_bytes: int
     in_use: bool = True
 
 
@@ -40,14 +40,15 @@ class DeviceMemory:
     where they are.
     """
 
-    def __init__(self, device: torch.device, budget: int, separate: bool) -> None:
-        self.device, self.budget, self.separate = device, budget, separate
-        self.peak = 0
-        self.residents: OrderedDict[Key, Resident] = OrderedDict()
-        self.hosts: dict[Key, Tensor] = {}
+    def __init__(self, device: torch.device, budget_bytes: int, *, uses_separate_buffers: bool) -> None:
+        self.device = device
+        self.budget_bytes, self.uses_separate_buffers = budget_bytes, uses_separate_buffers
+        self.peak_bytes = 0
+        self.residents: OrderedDict[Key, ResidentShard] = OrderedDict()
+        self.host_bytes: dict[Key, Tensor] = {}
         self._changed = threading.Condition()
 
-    def take(self, key: Key, spec: ShardSpec, version: int) -> Resident:
+    def acquire(self, key: Key, spec: ShardSpec, version: int) -> ResidentShard:
         """Wait until there is room for the shard; its bytes are still to be copied, from `loaded` on."""
         with self._changed:
             resident = self.residents.pop(key, None)
@@ -57,39 +58,43 @@ class DeviceMemory:
                 self._changed.wait()
             if resident is None:
                 host = self._host(key, spec.file)
-                buffer = torch.empty(len(host), dtype=torch.uint8, device=self.device) if self.separate else host
-                resident = Resident(host, buffer, version, 0, spec.work_bytes)
+                buffer = (
+                    torch.empty(len(host), dtype=torch.uint8, device=self.device)
+                    if self.uses_separate_buffers
+                    else host
+                )
+                resident = ResidentShard(host, buffer, version, 0, spec.workspace_bytes)
             resident.in_use = True
             self.residents[key] = resident
-            self.peak = max(self.peak, self._held())
+            self.peak_bytes = max(self.peak_bytes, self._held())
             return resident
 
-    def leave(self, resident: Resident) -> None:
+    def release(self, resident: ResidentShard) -> None:
         """The shard stays as it is until it is taken again, or others need room."""
         with self._changed:
             resident.in_use = False
             self._changed.notify_all()
 
-    def give(self, resident: Resident, version: int) -> None:
+    def release_stored(self, resident: ResidentShard, version: int) -> None:
         """The unit is done, and the host's bytes, now of `version`, are the same; the shard stays until others need room."""
         resident.version = version
-        self.leave(resident)
+        self.release(resident)
 
-    def forget(self, model: int) -> None:
+    def evict_model(self, model: int) -> None:
         """Let go of all shards of `model`."""
         with self._changed:
             for key in [key for key in self.residents if key[0] == model]:
                 del self.residents[key]
-            for key in [key for key in self.hosts if key[0] == model]:
-                host = self.hosts.pop(key)
+            for key in [key for key in self.host_bytes if key[0] == model]:
+                host = self.host_bytes.pop(key)
                 if is_gpu(self.device):
                     unpin(host)
             self._changed.notify_all()
 
-    def _makes_room(self, spec: ShardSpec, resident: Resident | None) -> bool:
+    def _makes_room(self, spec: ShardSpec, resident: ResidentShard | None) -> bool:
         """Whether the shard fits beside those in use, once others have been let go of."""
         size = spec.layout.num_bytes
-        while self._held(size, spec.work_bytes) > self.budget:
+        while self._held(size, spec.workspace_bytes) > self.budget_bytes:
             idle = next((key for key, each in self.residents.items() if not each.in_use), None)
             if idle is None:
                 return not self.residents  # alone it is let in: that it fits has been seen in a trial
@@ -99,14 +104,16 @@ class DeviceMemory:
     def _held(self, size: int = 0, work: int = 0) -> int:
         """Bytes of all shards, and of the largest work among those in use."""
         held = self.residents.values()
-        return size + sum(len(each.buffer) for each in held) + max([work, *(r.work_bytes for r in held if r.in_use)])
+        return (
+            size + sum(len(each.buffer) for each in held) + max([work, *(r.workspace_bytes for r in held if r.in_use)])
+        )
 
     def _host(self, key: Key, file: Path) -> Tensor:
-        if key not in self.hosts:
-            self.hosts[key] = map_bytes(file)
+        if key not in self.host_bytes:
+            self.host_bytes[key] = map_file(file)
             if is_gpu(self.device):
-                pin(self.hosts[key])
-        return self.hosts[key]
+                pin(self.host_bytes[key])
+        return self.host_bytes[key]
 
 
 def copy_bytes(source: Tensor, target: Tensor) -> None:

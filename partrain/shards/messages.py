@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.shards.layout import Layout, Place
+from partrain.shards.layout import ShardLayout, TensorSlot
 from partrain.shards.scheduler import Unit
 from partrain.training.task import SegmentTask
 
@@ -33,14 +33,14 @@ class WorkerSettings:
 class ShardSpec:
     """A shard: the part of a task's network between two cuts (None: where the task itself begins or ends).
 
-    `layout` is that of the `file` in host memory; `work_bytes` is what a device needs besides to compute it.
+    `layout` is that of the `file` in host memory; `workspace_bytes` is what a device needs besides to compute it.
     """
 
     start: str | None
     stop: str | None
-    layout: Layout
+    layout: ShardLayout
     file: Path
-    work_bytes: int
+    workspace_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class CrossingSpec:
     """Between two shards: a tensor goes right and its gradient left, both in the `file` in host memory."""
 
     file: Path
-    output: Place
-    gradient: Place
+    output: TensorSlot
+    gradient: TensorSlot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from partrain.device import is_gpu, release_unused_memory
 from partrain.errors import UserError
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.layout import Layout, aligned
+from partrain.shards.layout import ShardLayout, aligned
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
-from partrain.shards.partitioner import Pieces
+from partrain.shards.partitioner import PieceChain
 from partrain.shards.profiler import StepProfile, profile_step
 from partrain.shards.settings import ShardSettings
 from partrain.training.task import SegmentTask
@@ -23,20 +23,20 @@ _SMALLEST = 1.02  # of an exact need, so that what is said to work does
 
 
 @dataclass(frozen=True)
-class ShardedCut:
+class ShardPlan:
     """A model cut into shards: start and stop of each, where its tensors lie, and what a step of them takes."""
 
     cuts: list[tuple[str | None, str | None]]
-    layouts: list[Layout]
-    trial: StepProfile
+    layouts: list[ShardLayout]
+    profile: StepProfile
 
     def needs(self, double_buffer: bool) -> list[int]:
         """Bytes of a device, shard by shard; with `double_buffer` another one lies beside each."""
-        work = self.trial.work_bytes
+        work = self.profile.workspace_bytes
         return [(1 + double_buffer) * layout.num_bytes + own for layout, own in zip(self.layouts, work, strict=True)]
 
 
-class Preparation:
+class ModelPreparer:
     """Prepares models for workers like `worker`.
 
     What a trial tells of a model is taken to hold for others of its shape.
@@ -45,19 +45,19 @@ class Preparation:
     def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
-        self._pieces: dict[Hashable, Pieces] = {}
-        self._cuts: dict[Hashable, ShardedCut] = {}
+        self._pieces: dict[Hashable, PieceChain] = {}
+        self._cuts: dict[Hashable, ShardPlan] = {}
 
-    def host_bytes(self, task: SegmentTask) -> int:
+    def estimate_host_bytes(self, task: SegmentTask) -> int:
         """About what the task's model takes of host memory."""
-        held = sum(piece.weights + piece.state for piece in self.pieces(task).pieces)
-        kept = sum(piece.activations for piece in self.pieces(task).pieces)
+        held = sum(piece.weight_bytes + piece.state_bytes for piece in self.pieces(task).pieces)
+        kept = sum(piece.activation_bytes for piece in self.pieces(task).pieces)
         return held + (kept if self.settings.activations == "keep" else 0)
 
-    def pieces(self, task: SegmentTask) -> Pieces:
+    def pieces(self, task: SegmentTask) -> PieceChain:
         key = _shape(task)
         if key not in self._pieces:
-            self._pieces[key] = Pieces.of(task)
+            self._pieces[key] = PieceChain.from_task(task)
         return self._pieces[key]
 
     def prepare(self, host_model: HostModel, host: HostMemory) -> None:
@@ -67,14 +67,14 @@ class Preparation:
             ValueError: a layer alone does not fit into the budget.
         """
         task = replace(host_model.training.task, device=str(self.device))
-        found = self.cut(host_model, task)
-        trial = found.trial
+        found = self.plan_shards(host_model, task)
+        trial = found.profile
         sizes = [layout.num_bytes for layout in found.layouts]
-        files = host.make_all([*sizes, *(each.begin + aligned(each.num_bytes) for each in trial.gradients)])
+        files = host.create_files([*sizes, *(each.offset + aligned(each.num_bytes) for each in trial.gradients)])
         shards = [
-            ShardSpec(start=start, stop=stop, layout=layout, file=file, work_bytes=work)
+            ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=work)
             for (start, stop), layout, file, work in zip(
-                found.cuts, found.layouts, files[: len(sizes)], trial.work_bytes, strict=True
+                found.cuts, found.layouts, files[: len(sizes)], trial.workspace_bytes, strict=True
             )
         ]
         crossings = [
@@ -91,7 +91,7 @@ class Preparation:
         )
         host_model.place(spec, trial.costs)
 
-    def cut(self, host_model: HostModel, task: SegmentTask) -> "ShardedCut":
+    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> "ShardPlan":
         """The model of `host_model`, `task` on the device, cut into as few shards as fit.
 
         Raises:
@@ -102,11 +102,11 @@ class Preparation:
             self._cuts[key] = self._find(host_model, task)
         return self._cuts[key]
 
-    def _find(self, host_model: HostModel, task: SegmentTask) -> "ShardedCut":
+    def _find(self, host_model: HostModel, task: SegmentTask) -> "ShardPlan":
         """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
         pieces, factor = self.pieces(task), 1.0
         for _ in range(_ATTEMPTS):
-            firsts = pieces.fewest(self.budget, factor, self.settings.double_buffer)
+            firsts = pieces.fewest_shards(self.budget, factor, double_buffer=self.settings.double_buffer)
             if firsts is None:
                 firsts = list(range(len(pieces.pieces)))
             finest = len(firsts) == len(pieces.pieces)
@@ -133,14 +133,15 @@ class Preparation:
                 )
             bounds = [*firsts, len(pieces.pieces)]
             estimates = [
-                pieces.need(bounds[n], bounds[n + 1], factor, self.settings.double_buffer) for n in range(len(firsts))
+                pieces.estimate_bytes(bounds[n], bounds[n + 1], factor, double_buffer=self.settings.double_buffer)
+                for n in range(len(firsts))
             ]
             factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
         raise UserError(f"{host_model.folder}: no cut of its model fits into {self.budget:,} bytes")
 
-    def attempt(self, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> "ShardedCut":
+    def attempt(self, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> "ShardPlan":
         """Cut the model before the pieces `firsts`, and try a step of it."""
-        cuts = self.pieces(task).cut(firsts)
+        cuts = self.pieces(task).cuts(firsts)
         layouts = host_model.layouts(cuts)
         hosts = [host_model.flat_bytes(layout) for layout in layouts]
         decay, keep = host_model.training.default_decay(), self.settings.activations == "keep"
@@ -160,7 +161,7 @@ class Preparation:
             if is_gpu(self.device):  # the workers' processes need what this one's allocator would hold on to
                 gc.collect()
                 release_unused_memory(self.device)
-        return ShardedCut(cuts, layouts, trial)
+        return ShardPlan(cuts, layouts, trial)
 
 
 def _shape(task: SegmentTask) -> Hashable:

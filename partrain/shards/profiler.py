@@ -13,8 +13,8 @@ from torch import Tensor
 
 from partrain.device import synchronize
 from partrain.packs.capacity import LiveBytesMode
-from partrain.shards.device_model import DeviceModel
-from partrain.shards.layout import Layout, Place, aligned
+from partrain.shards.device_model import DeviceModel, UnitInputs
+from partrain.shards.layout import ShardLayout, TensorSlot, aligned
 from partrain.shards.memory import copy_bytes
 from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units, unit_at
@@ -25,12 +25,12 @@ _ROUNDS = 3  # of which the fastest counts
 
 @dataclass(frozen=True, kw_only=True)
 class StepProfile:
-    """What was seen: `work_bytes` of each shard besides its own, `costs` of each unit, what crosses between shards."""
+    """What was seen: `workspace_bytes` of each shard besides its own, `costs` of each unit, what crosses between shards."""
 
-    work_bytes: tuple[int, ...]
+    workspace_bytes: tuple[int, ...]
     costs: tuple[Cost, ...]
-    outputs: tuple[Place, ...]
-    gradients: tuple[Place, ...]
+    outputs: tuple[TensorSlot, ...]
+    gradients: tuple[TensorSlot, ...]
 
 
 class _StepProfiler:
@@ -41,7 +41,7 @@ class _StepProfiler:
 
     def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> None:
         self.spec, self.device, self.hosts, self.separate = spec, device, hosts, separate
-        self.model = DeviceModel(spec, device, moves=separate)
+        self.model = DeviceModel(spec, device, shards_move=separate)
         self.outputs: dict[int, Tensor] = {}
         self.gradients: dict[int, Tensor] = {}
         self._targets: NDArray[np.generic] | None = None
@@ -74,7 +74,7 @@ class _StepProfiler:
         features = self.outputs[shard - 1].to(self.device, copy=True) if needs_features else None
         gradient = None if unit.is_forward else self.gradients[shard].to(self.device, copy=True)
         result = UnitResult(unit=unit)
-        output, left = self.model.compute(request, result, buffer, features, gradient)
+        output, left = self.model.compute(request, result, UnitInputs(buffer, features, gradient))
         if result.targets is not None:
             self._targets = result.targets
         if output is not None:
@@ -88,7 +88,7 @@ def profile_step(
     folder: Path,
     decay: float,
     cuts: Sequence[tuple[str | None, str | None]],
-    layouts: Sequence[Layout],
+    layouts: Sequence[ShardLayout],
     hosts: Sequence[Tensor],
     device: torch.device,
     keep: bool,
@@ -96,7 +96,7 @@ def profile_step(
 ) -> StepProfile:
     """Try a step of the task's model, cut into shards between `cuts` whose bytes are in `hosts`, which change."""
     shards = tuple(
-        ShardSpec(start=start, stop=stop, layout=layout, file=Path(), work_bytes=0)
+        ShardSpec(start=start, stop=stop, layout=layout, file=Path(), workspace_bytes=0)
         for (start, stop), layout in zip(cuts, layouts, strict=True)
     )
     spec = ModelSpec(
@@ -113,16 +113,16 @@ def profile_step(
             work[shard] = max(work[shard], live.peak_bytes)
     outputs = tuple(_place(rehearsal.outputs[number]) for number in range(len(shards) - 1))
     gradients = tuple(
-        _place(rehearsal.gradients[number], begin=aligned(output.num_bytes)) for number, output in enumerate(outputs)
+        _place(rehearsal.gradients[number], offset=aligned(output.num_bytes)) for number, output in enumerate(outputs)
     )
     spec = replace(spec, keeps_activations=keep)
     return StepProfile(
-        work_bytes=tuple(work), costs=_timed(spec, device, hosts, separate), outputs=outputs, gradients=gradients
+        workspace_bytes=tuple(work), costs=_timed(spec, device, hosts, separate), outputs=outputs, gradients=gradients
     )
 
 
-def _place(tensor: Tensor, begin: int = 0) -> Place:
-    return Place(begin, tensor.dtype, tuple(tensor.shape), torch.empty_like(tensor).stride())
+def _place(tensor: Tensor, offset: int = 0) -> TensorSlot:
+    return TensorSlot(offset, tensor.dtype, tuple(tensor.shape), torch.empty_like(tensor).stride())
 
 
 def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> tuple[Cost, ...]:
@@ -137,7 +137,7 @@ def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separ
         unit = unit_at(0, 0, position, count)
         layout, host = spec.shards[unit.shard].layout, hosts[unit.shard]
         until = layout.num_bytes if unit.is_backward else layout.forward_bytes
-        changed = slice(0, until) if unit.is_backward else slice(*layout.buffers)
+        changed = slice(0, until) if unit.is_backward else slice(*layout.buffer_range)
         buffer = torch.empty_like(host, device=device)
         load = _copying(host[:until], buffer[:until])
         store = _copying(buffer[changed], torch.empty_like(host[changed])) if changed.start < changed.stop else 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from partrain.shards import host
-from partrain.shards.host import HostMemory, allocate_file, map_bytes
+from partrain.shards.host import HostMemory, allocate_file, map_file
 from partrain.shards.messages import WorkerSettings
 from partrain.shards.worker_process import WorkerProcess
 
@@ -23,12 +23,12 @@ def shared_memory(tmp_path: Path) -> Path:
 
 def test_who_maps_a_file_sees_what_others_write(tmp_path: Path, shared_memory: Path) -> None:
     memory = HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
-    path = memory.make(1000)
+    path = memory.create_file(1000)
     assert path.is_relative_to(shared_memory)
     assert path.stat().st_blocks * 512 >= 1000  # no holes
-    map_bytes(path)[7] = 42
-    assert map_bytes(path)[7] == 42
-    memory.free([path])
+    map_file(path)[7] = 42
+    assert map_file(path)[7] == 42
+    memory.delete_files([path])
     assert not path.exists()
     memory.close()
     assert not list(shared_memory.iterdir())
@@ -38,7 +38,7 @@ def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Pat
     disk = tmp_path / "disk"
     disk.mkdir()
     memory = HostMemory(disk, on_disk=True, shared_memory=shared_memory)
-    assert memory.make(10).is_relative_to(disk)
+    assert memory.create_file(10).is_relative_to(disk)
     memory.close()
 
     def full(path: Path, num_bytes: int) -> None:
@@ -47,7 +47,7 @@ def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Pat
             raise OSError("No space left on device")
 
     memory = HostMemory(disk, on_disk=False, shared_memory=shared_memory, allocate=full)
-    assert memory.make(10).is_relative_to(disk)
+    assert memory.create_file(10).is_relative_to(disk)
     assert not [path for path in shared_memory.rglob("*") if path.is_file()]
     memory.close()
     assert not list(disk.iterdir())
@@ -55,15 +55,15 @@ def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Pat
 
 def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_bytes", lambda device: 3 * 2**30)
-    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check(3 * 2**30)
+    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(3 * 2**30)
     with pytest.raises(ValueError) as caught:
-        HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check(2**32)
+        HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(2**32)
     assert str(caught.value) == (
         "these models need 4.00 GiB of host memory, 3.00 GiB are free; train fewer models at once, "
         "or set launch.shards.spill_to=disk"
     )
     with pytest.raises(ValueError, match=r"^these models need 1073741824.00 GiB of disk, .* are free; free some$"):
-        HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check(2**60)
+        HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check_free(2**60)
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_path: Path, shared_memory: Path) -> None:

@@ -7,7 +7,7 @@ from pages import read_figures, read_table, visible_text
 
 from partrain.runs.page import write_run_page
 from partrain.shards.page import write_shards_page
-from partrain.shards.timeline import COLUMNS, MOMENTS, read_timeline
+from partrain.shards.timeline import TIME_COLUMNS, UNIT_COLUMNS, read_timeline
 from partrain.storage.run_folder import TIMELINE
 
 Unit = tuple[int, str, int, int, str, float, float]
@@ -15,7 +15,7 @@ Unit = tuple[int, str, int, int, str, float, float]
 
 def write_timeline(folder: Path, *sessions: list[Unit]) -> None:
     """Rows of device, model, step, shard, kind, begin and end."""
-    rows = [",".join((*COLUMNS, *MOMENTS))]
+    rows = [",".join((*UNIT_COLUMNS, *TIME_COLUMNS))]
     for session, units in enumerate(sessions):
         for *unit, begin, end in units:
             moments = [1000 * (1 + session) + moment for moment in (begin - 0.1, begin, begin, end, end, end + 0.1)]
@@ -41,13 +41,16 @@ def test_a_row_for_each_device_and_a_colour_for_each_model(tmp_path: Path) -> No
     assert one["y"] == ["device 0", "device 0", None, "device 1", "device 1", None, "device 0", "device 0", None]
     assert one["line"]["color"] != two["line"]["color"]
     assert "one, step 0, shard 1, both" in one["text"]
-    busy = {line["name"]: line["y"] for line in drawn["Busy"]["data"]}
+    busy = {line["name"]: line["y"] for line in drawn["Device utilisation"]["data"]}
     assert sum(busy["device 0"]) / len(busy["device 0"]) == pytest.approx(50)
     assert sum(busy["device 1"]) / len(busy["device 1"]) == pytest.approx(75)
     text = visible_text(page.read_text())
     assert "busy 62.5% of the time" in text
     assert "4 units of 3 shards" in text
-    assert "at least 4.0 s (the longest model's units) and 2.5 s (an equal share of all computation)" in text
+    assert (
+        "no schedule takes less than 4.0 s (the longest model's units, one after another) "
+        "or 2.5 s (an equal share of all computation)"
+    ) in text
     assert read_table(page, "Models")[1:] == [
         ["one", "2", "1", "4.0", "4,000.0", "4.0"],
         ["two", "1", "1", "1.0", "1,000.0", "1.0"],
@@ -75,7 +78,7 @@ def test_the_time_between_two_sessions_is_left_out(tmp_path: Path) -> None:
     text = visible_text(page.read_text())
     assert "time, 2 sessions" in text
     assert "busy 58.3% of the time" in text
-    for name in ("Devices over time", "Busy"):
+    for name in ("Devices over time", "Device utilisation"):
         (line,) = read_figures(page)[name]["layout"]["shapes"]
         assert line["x0"] == 4.0
 

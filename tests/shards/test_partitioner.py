@@ -12,52 +12,54 @@ from partrain.data import Dataset
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.shards.host_model import HostModel
-from partrain.shards.partitioner import Piece, Pieces
-from partrain.shards.preparation import Preparation, ShardedCut
+from partrain.shards.partitioner import Piece, PieceChain
+from partrain.shards.preparation import ModelPreparer, ShardPlan
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
 
 
-def row(*sizes: int, state: int = 0, activations: int = 0) -> Pieces:
+def row(*sizes: int, state: int = 0, activations: int = 0) -> PieceChain:
     pieces = [Piece(f"layer{n}", f"cut{n}" if n else None, size, state, activations) for n, size in enumerate(sizes)]
-    return Pieces(tuple(pieces), None)
+    return PieceChain(tuple(pieces), None)
 
 
-def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> Pieces:
+def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> PieceChain:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
-    return Pieces.of(SegmentTask.read(task))
+    return PieceChain.from_task(SegmentTask.read(task))
 
 
-def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardedCut:
+def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardPlan:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
     host_model = HostModel(task, "one", TrainingContext(task))
     settings = replace(how, budget_gib=budget / 2**30)
-    return Preparation(settings, worker_settings(["cpu"], settings)[0]).cut(host_model, host_model.training.task)
+    return ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).plan_shards(
+        host_model, host_model.training.task
+    )
 
 
 def test_as_few_shards_as_fit() -> None:
     """A shard takes its weights twice, once for their gradients; a second one beside it a third time."""
-    assert row(10, 10, 10, 10).fewest(80, 1.0, double_buffer=False) == [0]
-    assert row(10, 10, 10, 10).fewest(79, 1.0, double_buffer=False) == [0, 3]
-    assert row(10, 10, 10, 10).fewest(79, 1.0, double_buffer=True) == [0, 2]
-    assert row(10, 10, 10, 10).fewest(59, 1.0, double_buffer=True) == [0, 1, 2, 3]
-    assert row(10, 30, 10, 10).fewest(60, 1.0, double_buffer=False) == [0, 1, 2]
-    assert row(10, 10, 10, 10).fewest(60, 2.0, double_buffer=False) == [0, 2]
-    assert row(10, 10, state=20, activations=5).fewest(45, 1.0, double_buffer=False) == [0, 1]
-    assert row(10, 31, 10).fewest(60, 1.0, double_buffer=False) is None
+    assert row(10, 10, 10, 10).fewest_shards(80, 1.0, double_buffer=False) == [0]
+    assert row(10, 10, 10, 10).fewest_shards(79, 1.0, double_buffer=False) == [0, 3]
+    assert row(10, 10, 10, 10).fewest_shards(79, 1.0, double_buffer=True) == [0, 2]
+    assert row(10, 10, 10, 10).fewest_shards(59, 1.0, double_buffer=True) == [0, 1, 2, 3]
+    assert row(10, 30, 10, 10).fewest_shards(60, 1.0, double_buffer=False) == [0, 1, 2]
+    assert row(10, 10, 10, 10).fewest_shards(60, 2.0, double_buffer=False) == [0, 2]
+    assert row(10, 10, state=20, activations=5).fewest_shards(45, 1.0, double_buffer=False) == [0, 1]
+    assert row(10, 31, 10).fewest_shards(60, 1.0, double_buffer=False) is None
 
 
 def test_shards_are_between_cuts() -> None:
-    assert row(1, 1, 1, 1).cut([0, 2, 3]) == [(None, "cut2"), ("cut2", "cut3"), ("cut3", None)]
+    assert row(1, 1, 1, 1).cuts([0, 2, 3]) == [(None, "cut2"), ("cut2", "cut3"), ("cut3", None)]
 
 
 def test_pieces_are_layers_with_what_is_before_the_next(small: Dataset, tmp_path: Path) -> None:
     pieces = pieces_of(small, tmp_path, MLPSettings(depth=3, width=32)).pieces
     assert [piece.name for piece in pieces] == ["linear0", "linear1", "linear2"]
-    assert [piece.weights for piece in pieces] == [8 * (64 * 32 + 32), 8 * (32 * 32 + 32), 8 * (32 * 5 + 5)]
-    assert [piece.state for piece in pieces] == [2 * piece.weights for piece in pieces]  # of AdamW
+    assert [piece.weight_bytes for piece in pieces] == [8 * (64 * 32 + 32), 8 * (32 * 32 + 32), 8 * (32 * 5 + 5)]
+    assert [piece.state_bytes for piece in pieces] == [2 * piece.weight_bytes for piece in pieces]  # of AdamW
 
 
 def test_no_cut_is_within_a_residual_block_nor_between_shared_weights(small: Dataset, tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_no_cut_is_within_a_residual_block_nor_between_shared_weights(small: Dat
     assert [piece.name for piece in block] == ["0.first", "1"]
     tied = pieces_of(small, tmp_path / "tied", CustomSettings(builder="own_networks:tied")).pieces
     assert [piece.name for piece in tied] == ["1", "3", "9", "11"]
-    assert tied[1].weights == 8 * (2 * 32 * 32 + 3 * 32)  # what is shared is there once
+    assert tied[1].weight_bytes == 8 * (2 * 32 * 32 + 3 * 32)  # what is shared is there once
 
 
 def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None:
@@ -74,16 +76,16 @@ def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None
         network=MLPSettings(depth=4, width=32), partition=PartitionSettings(segments=2, before_activation=True)
     )
     *_, task = write_tasks(tmp_path, small, [settings])
-    pieces = Pieces.of(SegmentTask.read(task)).pieces
-    assert [piece.weights > 0 for piece in pieces] == [True, True]
+    pieces = PieceChain.from_task(SegmentTask.read(task)).pieces
+    assert [piece.weight_bytes > 0 for piece in pieces] == [True, True]
 
 
 @pytest.mark.parametrize("double_buffer", [False, True])
 def test_a_cut_fits_by_trial_and_one_shard_fewer_would_not(small: Dataset, tmp_path: Path, double_buffer: bool) -> None:
     network, budget, how = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
-    found = find_cut(small, tmp_path / "one", network, budget, how)
-    assert len(found.cuts) > 1
-    assert max(found.needs(double_buffer)) <= budget
+    plan = find_cut(small, tmp_path / "one", network, budget, how)
+    assert len(plan.cuts) > 1
+    assert max(plan.needs(double_buffer)) <= budget
     assert len(find_cut(small, tmp_path / "other", network, 10**9, how).cuts) == 1
 
 
@@ -94,7 +96,9 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
     network, how = MLPSettings(depth=8, width=32), ShardSettings()
     honest = find_cut(small, tmp_path / "one", network, 260_000, how)
     monkeypatch.setattr(
-        Pieces, "need", lambda self, first, last, factor, double_buffer: int(20_000 * factor * (last - first))
+        PieceChain,
+        "estimate_bytes",
+        lambda self, first, last, factor, *, double_buffer: int(20_000 * factor * (last - first)),
     )
     misled = find_cut(small, tmp_path / "other", network, 260_000, how)
     assert len(misled.cuts) >= len(honest.cuts)
@@ -115,19 +119,19 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
 def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), Preparation.attempt
+    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.attempt
     tried = []
 
-    def run_out(self: Preparation, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> ShardedCut:
+    def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> ShardPlan:
         tried.append(len(firsts))
         if len(firsts) < 4 or "never" in host_model.folder.parts:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
         return attempt(self, host_model, task, firsts)
 
-    monkeypatch.setattr(Preparation, "attempt", run_out)
-    found = find_cut(small, tmp_path / "at last", network, 800_000, how)
+    monkeypatch.setattr(ModelPreparer, "attempt", run_out)
+    plan = find_cut(small, tmp_path / "at last", network, 800_000, how)
     assert tried == sorted(tried)
-    assert len(found.cuts) == tried[-1] >= 4
+    assert len(plan.cuts) == tried[-1] >= 4
     with pytest.raises(ValueError) as caught:
         find_cut(small, tmp_path / "never", network, 800_000, how)
     assert str(caught.value) == (

@@ -166,7 +166,7 @@ def test_makespans_that_can_be_told_by_hand() -> None:
     # alone, the next shard is copied in beside the computation, and what has changed is copied back before it goes on
     alone = load(2.0, 3.0, 2.0, steps=4, transfer=0.5)
     assert simulate([alone], 1, FirstReady()).makespan == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
-    assert alone.path == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
+    assert alone.critical_path == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
     # transfers beside the computation of others take no time of their own, but for the first in and the last out
     hidden = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady())
     assert hidden.makespan == pytest.approx(1 + 4 * 3 * 2 + 1)
@@ -188,9 +188,11 @@ def test_costs_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_simulated() -> None:
-    with pytest.raises(ValueError, match=r"^there is no model to simulate; give at least one$"):
+    with pytest.raises(ValueError, match=r"^There is no model to simulate; give at least one load$"):
         simulate([], 2, FirstReady())
-    with pytest.raises(ValueError, match=r"^devices=0 must be at least 1$"):
+    with pytest.raises(ValueError, match=r"^devices must be at least 1, got 0$"):
         simulate([load(1.0)], 0, FirstReady())
-    with pytest.raises(ValueError, match=r"^a step of n shards has 2 n - 1 units, there are 2$"):
+    with pytest.raises(
+        ValueError, match=r"^A step of n shards has 2 n - 1 units, which is an odd number; got 2 units$"
+    ):
         load(1.0, 2.0)

@@ -20,10 +20,10 @@ from partrain.shards.device_model import DeviceModel
 from partrain.shards.device_worker import Worker
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.layout import Layout
+from partrain.shards.layout import ShardLayout
 from partrain.shards.memory import DeviceMemory
 from partrain.shards.messages import AddModel, Prefetch, RemoveModel, ShardSpec, UnitFailure, UnitResult
-from partrain.shards.preparation import Preparation
+from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
@@ -59,7 +59,7 @@ def make_host_model(small: Dataset, folder: Path, host: HostMemory, how: ShardSe
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
     host_model = HostModel(task, folder.name, TrainingContext(task))
     settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
-    Preparation(settings, worker_settings(["cpu"], settings)[0]).prepare(host_model, host)
+    ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(host_model, host)
     return host_model
 
 
@@ -90,7 +90,7 @@ def do_step(worker: Worker, wire: Wire, host_models: list[HostModel]) -> list[in
 def in_host_memory(worker: Worker) -> list[torch.Tensor]:
     """What the worker has mapped: shards, outputs and gradients."""
     crossings = (crossing for crossings in worker.crossings.values() for pair in crossings for crossing in pair)
-    return [*worker.memory.hosts.values(), *crossings]
+    return [*worker.memory.host_bytes.values(), *crossings]
 
 
 @pytest.mark.parametrize("double_buffer", [False, True])
@@ -112,7 +112,7 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
         sum(len(host_model.versions) - 1 for host_model in host_models) * torch.get_rng_state().nbytes
     )  # in the scheduler's process
     assert ROOM / 2 < live.peak_bytes <= ROOM + kept
-    assert worker.memory.peak <= ROOM
+    assert worker.memory.peak_bytes <= ROOM
 
 
 @pytest.mark.parametrize("double_buffer", [False, True])
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
     host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no coffee")
 
     with monkeypatch.context() as patch:
@@ -219,31 +219,31 @@ class _Absent:
 def spec(num_bytes: int, folder: Path, work: int = 0) -> ShardSpec:
     path = folder / f"{num_bytes}-{work}"
     path.write_bytes(bytes(num_bytes))
-    layout = Layout({}, {}, (0, 0), num_bytes, num_bytes)
-    return ShardSpec(start=None, stop=None, layout=layout, file=path, work_bytes=work)
+    layout = ShardLayout({}, {}, (0, 0), num_bytes, num_bytes)
+    return ShardSpec(start=None, stop=None, layout=layout, file=path, workspace_bytes=work)
 
 
 def test_who_was_used_last_stays_longest(tmp_path: Path) -> None:
-    memory = DeviceMemory(CPU, 100, separate=True)
+    memory = DeviceMemory(CPU, 100, uses_separate_buffers=True)
     for number in range(3):
-        memory.give(memory.take((number, 0), spec(30, tmp_path), 0), 0)
-    memory.give(memory.take((0, 0), spec(30, tmp_path), 0), 0)
-    memory.take((3, 0), spec(30, tmp_path, work=10), 0)
+        memory.release_stored(memory.acquire((number, 0), spec(30, tmp_path), 0), 0)
+    memory.release_stored(memory.acquire((0, 0), spec(30, tmp_path), 0), 0)
+    memory.acquire((3, 0), spec(30, tmp_path, work=10), 0)
     assert list(memory.residents) == [(2, 0), (0, 0), (3, 0)]
-    assert memory.peak == 100
+    assert memory.peak_bytes == 100
 
 
 def test_a_shard_that_has_changed_elsewhere_is_copied_again(tmp_path: Path) -> None:
-    memory = DeviceMemory(CPU, 100, separate=True)
-    first = memory.take((0, 0), spec(30, tmp_path), 0)
-    first.loaded = 30
-    memory.give(first, 1)
-    assert memory.take((0, 0), spec(30, tmp_path), 1) is first
-    memory.leave(first)
-    again = memory.take((0, 0), spec(30, tmp_path), 2)
-    assert (again is first, again.loaded) == (False, 0)
+    memory = DeviceMemory(CPU, 100, uses_separate_buffers=True)
+    first = memory.acquire((0, 0), spec(30, tmp_path), 0)
+    first.loaded_bytes = 30
+    memory.release_stored(first, 1)
+    assert memory.acquire((0, 0), spec(30, tmp_path), 1) is first
+    memory.release(first)
+    again = memory.acquire((0, 0), spec(30, tmp_path), 2)
+    assert (again is first, again.loaded_bytes) == (False, 0)
 
 
 def test_one_that_is_alone_is_let_in_whatever_its_size(tmp_path: Path) -> None:
-    memory = DeviceMemory(CPU, 10, separate=True)
-    assert len(memory.take((0, 0), spec(30, tmp_path), 0).buffer) == 30
+    memory = DeviceMemory(CPU, 10, uses_separate_buffers=True)
+    assert len(memory.acquire((0, 0), spec(30, tmp_path), 0).buffer) == 30

@@ -50,7 +50,7 @@ def test_every_kind_of_layer(small: Dataset, tmp_path: Path, activations: str) -
     how = {"activations": activations, "separate": True, "budget_gib": ROOM / 2**30}
     sharded, alone = sharded_and_alone(small, tmp_path, settings, **how)
     assert difference(sharded, alone) < TOLERANCE
-    shards = [load.shards for load in read_loads(tmp_path / "shards/costs.json")]
+    shards = [load.num_shards for load in read_loads(tmp_path / "shards/costs.json")]
     assert [min(shards[3 * n : 3 * n + 2]) > 1 for n in range(len(NETWORKS))] == [True] * len(NETWORKS)
 
 
@@ -66,7 +66,7 @@ def test_lower_precisions_come_to_the_same_bits(small: Dataset, tmp_path: Path, 
     settings = [settings_of(seed=n, train=replace(TRAIN, precision=precision)) for n in range(3)]
     how = {"budget_gib": 140_000 / 2**30, "separate": True}
     assert difference(*sharded_and_alone(small, tmp_path, settings, **how)) == 0
-    assert max(load.shards for load in read_loads(tmp_path / "shards/costs.json")) > 1
+    assert max(load.num_shards for load in read_loads(tmp_path / "shards/costs.json")) > 1
 
 
 def test_segments_with_labels_of_their_own(small: Dataset, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def in_shards(settings: RunSettings, budget: float, folder: Path, dataset: Datas
         "busy": sum(row["end"] - row["begin"] for row in rows) / (WORKERS * seconds),
         "simulated": simulated.makespan / seconds,
         "at 8 devices": sum(load.seconds for load in loads * 2) / wide.makespan,
-        "shards": loads[0].shards,
+        "shards": loads[0].num_shards,
     }
 
 

@@ -31,7 +31,7 @@ from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, LongestRemaining
-from partrain.shards.preparation import Preparation
+from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
 from partrain.shards.worker_pool import worker_settings
@@ -61,8 +61,8 @@ def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Datas
     run.write()
     host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
     how = ShardSettings(budget_gib=budget / 1024)
-    preparation = Preparation(how, worker_settings(["cpu"], how)[0])
-    return preparation.cut(host_model, host_model.training.task).trial.costs
+    preparer = ModelPreparer(how, worker_settings(["cpu"], how)[0])
+    return preparer.plan_shards(host_model, host_model.training.task).profile.costs
 
 
 def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool, models: int | None = None) -> list[Load]:
