@@ -1,6 +1,6 @@
-"""The start of a device's worker process: `python -m partrain.shards <descriptor of its connection>`.
+"""The entry point of a device's worker process: `python -m partrain.shards <file descriptor of its connection>`.
 
-Nothing imports this file, so that no module is there twice.
+No other module imports this one, since it would then exist twice: under its own name and as `__main__`.
 """
 
 import sys

@@ -1,12 +1,16 @@
-"""Models on their way in: added at any time, cut and laid into host memory one after another, then handed over."""
+"""The admission of models to a sharded training: checked, cut, placed in host memory, and handed to the schedule.
+
+Models may be added at any time and from any thread. Those that are added during training are prepared one at a time in a
+thread of their own, while the others train.
+"""
 
 import os
 import queue
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -24,62 +28,117 @@ from partrain.training.task import SegmentTask
 
 @dataclass(frozen=True)
 class Candidate:
-    """The model of `task` in its `folder`, which is to join. `name`: for people. `pause_after`: the epoch after
-    which it is to."""
+    """A model that is to join a training."""
 
     folder: Path
+    """The task's folder."""
     task: SegmentTask
     name: str
+    """The name that is shown of the model."""
     pause_after: int | None
+    """The epoch after which the model pauses, or None."""
+
+
+class CandidateQueue:
+    """A queue of models that are to join the sharded training in `folder`. Any thread may add to it.
+
+    Args:
+        folder: The folder of the sharded training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._candidates: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+        self._admitted: set[Path] = set()
+        """The tasks' folders of all models in the queue or in training."""
+
+    def add(self, task: str | Path, pause_after: int | None, name: str | None) -> None:
+        """Add the model of a task.
+
+        Args:
+            task: The task's folder.
+            pause_after: The epoch after which the model pauses, or None.
+            name: The name that is shown of the model; by default the folder's path.
+
+        Raises:
+            UserError: If the folder holds no task, is in training already, or asks for what shards cannot do.
+        """
+        folder = Path(task).absolute()
+        segment_task = SegmentTask.read(folder)
+        if pause_after is not None:
+            checks.at_least(f"{folder}: pause_after", pause_after, 1)
+        if folder in self._admitted:
+            raise UserError(f"{folder} is being trained already; give every task once")
+        if segment_task.train.compile:
+            raise UserError(f"{folder}: train.compile=true does not work in shards; leave it out")
+        self._admitted.add(folder)
+        name = name or os.path.relpath(folder, self._folder.parent)
+        self._candidates.put(Candidate(folder, segment_task, name, pause_after))
+
+    def take_all(self) -> list[Candidate]:
+        """Remove all candidates from the queue, and return them in the order in which they were added."""
+        return [self._candidates.get() for _ in range(self._candidates.qsize())]
+
+    def is_empty(self) -> bool:
+        """Return whether no candidate is in the queue."""
+        return self._candidates.empty()
+
+    def release(self, folder: Path) -> None:
+        """Allow the task in `folder` to be added again, since its model has left the training."""
+        self._admitted.discard(folder)
 
 
 class Admission:
-    """Of the sharded training in `folder`."""
+    """The preparation of models that are to join a training. Used as a context manager, it waits for its thread to end.
 
-    def __init__(self, folder: Path, context: TrainingContext, preparer: ModelPreparer) -> None:
-        self._folder, self._control, self._preparer = folder, context, preparer
-        self._waiting: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
-        self._under_way: dict[Future[HostModel], Candidate] = {}
-        self._here: set[Path] = set()  # tasks of candidates and of models that train
+    Args:
+        candidates: The queue of models to prepare.
+        context: The requests to stop.
+        preparer: The preparer, which cuts models and places them.
+        host: The host memory that models are placed in.
+    """
 
-    def add(self, task: str | Path, pause_after: int | None, name: str | None) -> None:
-        """Any thread may.
+    def __init__(
+        self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer, host: HostMemory
+    ) -> None:
+        self._candidates = candidates
+        self._context = context
+        self._preparer = preparer
+        self._host = host
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: dict[Future[HostModel], Candidate] = {}
 
-        Raises:
-            ValueError: the folder is no task's, is here already, or asks for what shards have not.
-        """
-        folder = Path(task).absolute()
-        settings = SegmentTask.read(folder)
-        if pause_after is not None:
-            checks.at_least(f"{folder}: pause_after", pause_after, 1)
-        if folder in self._here:
-            raise UserError(f"{folder} is being trained already; give every task once")
-        if settings.train.compile:
-            raise UserError(f"{folder}: train.compile=true is not for shards; leave it out")
-        self._here.add(folder)
-        self._waiting.put(
-            Candidate(folder, settings, name or os.path.relpath(folder, self._folder.parent), pause_after)
-        )
+    def __enter__(self) -> Self:
+        return self
 
-    def first(self, host: HostMemory) -> list[HostModel]:
-        """All that have been added so far, prepared here and now in `host`.
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def prepare_first(self) -> list[HostModel]:
+        """Prepare all models that have been added so far, and return them.
 
         Raises:
-            ValueError: there is none, or one of them, or all of them, do not fit.
+            UserError: If there is no model, or any of them or all together do not fit.
         """
-        candidates = self._added()
+        candidates = self._candidates.take_all()
         if not candidates:
             raise UserError("tasks: there is none; give at least one")
-        needed = [self._preparer.estimate_host_bytes(each.task) for each in candidates]
-        host.check_free(sum(needed) + max(needed))  # one at a time is there twice, while it is tried
-        return [self._prepare(each, host) for each in candidates]
+        sizes = [self._preparer.estimate_host_bytes(candidate.task) for candidate in candidates]
+        # The model whose cut is tried exists twice meanwhile.
+        self._host.check_free(sum(sizes) + max(sizes))
+        return [self._prepare(candidate) for candidate in candidates]
 
-    def later(self, host: HostMemory) -> Iterator[tuple[Candidate, HostModel | Exception]]:
-        """Those that have been added since and are prepared now, in a thread of its own, or why they cannot be."""
-        for candidate in self._added():
-            self._under_way[self._thread.submit(self._check_and_prepare, candidate, host)] = candidate
-        for future in [future for future in self._under_way if future.done()]:
-            candidate, error = self._under_way.pop(future), future.exception()
+    def prepared(self) -> Iterator[tuple[Candidate, HostModel | Exception]]:
+        """Start to prepare the models added since the last call, and yield those that are ready by now.
+
+        Yields:
+            Each candidate with its model, or with the error that it cannot be prepared.
+        """
+        for candidate in self._candidates.take_all():
+            self._pending[self._thread.submit(self._check_and_prepare, candidate)] = candidate
+        for future in [future for future in self._pending if future.done()]:
+            candidate = self._pending.pop(future)
+            error = future.exception()
             if error is None:
                 yield candidate, future.result()
             elif isinstance(error, Exception):
@@ -87,41 +146,37 @@ class Admission:
             else:
                 raise error
 
-    def is_left(self) -> bool:
-        """Whether anyone is still to come."""
-        return bool(self._under_way) or not self._waiting.empty()
+    def has_pending(self) -> bool:
+        """Return whether any model is in the queue or in preparation."""
+        return bool(self._pending) or not self._candidates.is_empty()
 
-    def gone(self, folder: Path) -> None:
-        """The task is no longer here; it may be added again."""
-        self._here.discard(folder)
+    def release(self, folder: Path) -> None:
+        """Allow the task in `folder` to be added again, since its model has left the training."""
+        self._candidates.release(folder)
 
-    def _added(self) -> list[Candidate]:
-        return [self._waiting.get() for _ in range(self._waiting.qsize())]
+    def _check_and_prepare(self, candidate: Candidate) -> HostModel:
+        """Prepare a model if it fits into host memory beside those that train, twice while its cut is tried."""
+        self._host.check_free(2 * self._preparer.estimate_host_bytes(candidate.task))
+        return self._prepare(candidate)
 
-    def _check_and_prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
-        host.check_free(2 * self._preparer.estimate_host_bytes(candidate.task))
-        return self._prepare(candidate, host)
+    def _prepare(self, candidate: Candidate) -> HostModel:
+        """Cut and place a model. One that has no steps left only writes what it leaves."""
+        with _num_threads(self._preparer.worker.threads), TORCH_PATCH_LOCK:
+            (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
+            model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after)
+            if model.has_steps_left:
+                self._preparer.prepare(model, self._host)
+            else:
+                model.save()
+            return model
 
-    def _prepare(self, candidate: Candidate, host: HostMemory) -> HostModel:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._preparer.worker.threads)  # as it will be computed
-        try:
-            with TORCH_PATCH_LOCK:
-                (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
-                host_model = HostModel(candidate.folder, candidate.name, self._control, candidate.pause_after)
-                if host_model.next_step is None:
-                    host_model.save()
-                else:
-                    self._preparer.prepare(host_model, host)
-                return host_model
-        finally:
-            torch.set_num_threads(before)
 
-    def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown(cancel_futures=True)
+@contextmanager
+def _num_threads(number: int) -> Iterator[None]:
+    """Let PyTorch use as many CPU threads as a worker does, so that what is timed here holds there."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,6 +1,12 @@
-"""The process that computes on one device: units come, their shards are copied in, computed and copied back.
+"""A device's worker process: it copies shards in from host memory, computes their units, and copies them back.
 
-Three threads with a unit in each: one copies in, one computes, one copies back. Without double buffering one does all.
+With double buffering three threads work at once, each on a unit of its own:
+
+    loading     unit 1   unit 2   unit 3   ...
+    computing            unit 1   unit 2   unit 3   ...
+    storing                       unit 1   unit 2   unit 3   ...
+
+Otherwise one thread does the three parts of each unit in turn.
 """
 
 import gc
@@ -11,11 +17,10 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,7 +31,9 @@ from partrain.shards.host import map_file
 from partrain.shards.memory import DeviceMemory, ResidentShard, copy_bytes
 from partrain.shards.messages import (
     AddModel,
+    Answer,
     CrossingSpec,
+    Message,
     Prefetch,
     RemoveModel,
     UnitFailure,
@@ -35,187 +42,265 @@ from partrain.shards.messages import (
     WorkerSettings,
 )
 
-Message = AddModel | UnitRequest | Prefetch | RemoveModel
+_FAILED_VERSION = -1
+"""The version of a shard on the device after its unit failed, so that it is copied again."""
+
+
+def main(descriptor: int) -> None:
+    """Run a worker process until the scheduler closes its connection.
+
+    Args:
+        descriptor: The file descriptor of the connection, whose first message is the worker's settings.
+    """
+    # A terminal sends Ctrl-C to all processes, and the scheduler decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    settings = connection.recv()
+    assert isinstance(settings, WorkerSettings)
+    torch.set_num_threads(settings.threads)
+    Worker(connection, settings).run()
+    # If the scheduler's process was killed, nobody else would free the shared memory.
+    for folder in settings.scratch_folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
-class _Task:
-    """A request on its way through the worker: what it has to compute with, and what comes of it."""
+class _UnitExecution:
+    """The execution of one unit: its request, the tensors it is computed from, and its result."""
 
     request: UnitRequest
     result: UnitResult
     resident: ResidentShard | None = None
     features: Tensor | None = None
+    """The output of the shard before, copied to the device [batch, *shape]."""
     gradient: Tensor | None = None
+    """The gradient of the shard's output, and once that is computed, of its features [batch, *shape]."""
     output: Tensor | None = None
+    """The output of a forward pass [batch, *shape]."""
     error: Exception | None = None
+
+    def release_tensors(self) -> None:
+        """Drop all references to memory of the device, which other units need."""
+        self.resident = self.features = self.gradient = self.output = None
 
 
 class Worker:
-    """Does what comes over `connection`, in order, until it is closed."""
+    """A worker, which handles the messages of a connection in their order until the connection is closed.
 
-    def __init__(self, connection: Connection, settings: WorkerSettings) -> None:
-        self.connection, self.settings = connection, settings
+    Args:
+        connection: The connection to the scheduler's process.
+        settings: The worker's settings.
+    """
+
+    def __init__(self, connection: "Connection[Answer, Message]", settings: WorkerSettings) -> None:
+        self.connection = connection
+        self.settings = settings
         self.device = torch.device(settings.device)
         self.memory = DeviceMemory(
             self.device, settings.budget_bytes, uses_separate_buffers=settings.uses_separate_buffers
         )
         self.models: dict[int, DeviceModel] = {}
-        self.broken: dict[int, Exception] = {}  # why a model could not be built
-        self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}  # outputs and gradients in host memory, once used
+        self.build_errors: dict[int, Exception] = {}
+        """The errors of models that could not be built, which their first unit reports."""
+        self.crossings: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """The (output, gradient) pairs in host memory between neighbouring shards, of each model that was used."""
 
     def run(self) -> None:
+        """Compute all units that are requested, until the connection is closed."""
         if self.settings.double_buffer:
             self._run_in_threads()
             return
-        while (message := self._receive()) is not None:
-            if task := self.load(message):
-                self.compute(task)
-                self.store(task)
+        for execution in self._load_units():
+            self._compute_unit(execution)
+            self._store_unit(execution)
 
     def _run_in_threads(self) -> None:
-        loaded: queue.Queue[_Task | None] = queue.Queue()
-        computed: queue.Queue[_Task | None] = queue.Queue()
+        """Load, compute and store units in a thread each. None in a queue marks its end."""
+        loaded: queue.Queue[_UnitExecution | None] = queue.Queue()
+        computed: queue.Queue[_UnitExecution | None] = queue.Queue()
 
         def load_all() -> None:
-            while (message := self._receive()) is not None:
-                if task := self.load(message):
-                    loaded.put(task)
+            for execution in self._load_units():
+                loaded.put(execution)
             loaded.put(None)
 
         def store_all() -> None:
-            while (task := computed.get()) is not None:
-                self.store(task)
+            while (execution := computed.get()) is not None:
+                self._store_unit(execution)
 
-        threads = [threading.Thread(target=_or_die, args=(target,), daemon=True) for target in (load_all, store_all)]
+        threads = [
+            threading.Thread(target=_exit_on_error, args=(target,), daemon=True) for target in (load_all, store_all)
+        ]
         for thread in threads:
             thread.start()
-        while (task := loaded.get()) is not None:
-            self.compute(task)
-            computed.put(task)
+        while (execution := loaded.get()) is not None:
+            self._compute_unit(execution)
+            computed.put(execution)
         computed.put(None)
         for thread in threads:
             thread.join()
 
+    # ---- Messages.
+
+    def _load_units(self) -> Iterator[_UnitExecution]:
+        """Yield the requested units with their inputs on the device, and handle all other messages in between."""
+        while (message := self._receive()) is not None:
+            if isinstance(message, UnitRequest):
+                yield self._load_unit(message)
+            elif isinstance(message, AddModel):
+                self._add_model(message)
+            elif isinstance(message, RemoveModel):
+                self._remove_model(message)
+            else:
+                self._prefetch(message)
+
     def _receive(self) -> Message | None:
+        """Return the next message, or None if the scheduler has closed the connection."""
         try:
-            message: Message = self.connection.recv()
-        except (EOFError, OSError):  # the scheduler is gone
+            return self.connection.recv()
+        except (EOFError, OSError):
             return None
-        return message
 
-    # ---- the three parts of a request
+    def _add_model(self, message: AddModel) -> None:
+        """Build a model. An error is kept for its first unit, since only units are answered."""
+        try:
+            self.models[message.model_id] = DeviceModel(
+                message.spec, self.device, shards_move=self.settings.uses_separate_buffers
+            )
+        except Exception as error:
+            self.build_errors[message.model_id] = error
 
-    def load(self, message: Message) -> _Task | None:
-        """Copy a request's shard and what its neighbours have left it to the device; take note of anything else."""
-        if isinstance(message, AddModel):
-            try:
-                self.models[message.model_id] = DeviceModel(
-                    message.spec, self.device, shards_move=self.settings.uses_separate_buffers
-                )
-            except Exception as error:
-                self.broken[message.model_id] = error  # which its first request will say
-            return None
-        if isinstance(message, RemoveModel):
-            self.memory.evict_model(message.model_id)
-            self.crossings.pop(message.model_id, None)
-            self.broken.pop(message.model_id, None)
-            if self.models.pop(message.model_id, None) is not None:
-                gc.collect()  # modules refer to themselves, and to what they have bound
-            return None
-        if isinstance(message, Prefetch):
-            with suppress(Exception):  # the model has left meanwhile, or its request will say what is wrong
-                self.memory.release(
-                    self._fetch(message.model_id, message.shard, message.version, message.is_backward)[0]
-                )
-            return None
-        task = _Task(message, UnitResult(unit=message.unit))
-        self._attempt(task, self._load)
-        return task
+    def _remove_model(self, message: RemoveModel) -> None:
+        """Drop all that belongs to a model."""
+        self.memory.evict_model(message.model_id)
+        self.crossings.pop(message.model_id, None)
+        self.build_errors.pop(message.model_id, None)
+        if self.models.pop(message.model_id, None) is not None:
+            gc.collect()  # Modules refer to themselves, and to the memory that is bound to them.
 
-    def _load(self, task: _Task) -> None:
-        unit, began = task.request.unit, time.time()
-        if unit.model_id in self.broken:
-            raise self.broken[unit.model_id]
-        spec, crossings = self.models[unit.model_id].spec, self._crossings(unit.model_id)
-        task.resident, task.result.bytes_loaded = self._fetch(
-            unit.model_id, unit.shard, task.request.version, unit.is_backward
-        )
-        if unit.shard > 0 and (unit.is_forward or not spec.keeps_activations):
-            task.features = _copied(crossings[unit.shard - 1][0], self.device)
-        if not unit.is_forward:
-            task.gradient = _copied(crossings[unit.shard][1], self.device)
-        task.result.load_span = began, time.time()
+    def _prefetch(self, message: Prefetch) -> None:
+        """Copy a shard to the device that a unit is likely to need next."""
+        # The model may have been removed meanwhile. Any other error recurs in the unit's own request, which reports it.
+        with suppress(Exception):
+            resident, _ = self._fetch(
+                message.model_id, message.shard, message.version, needs_optimizer_state=message.is_backward
+            )
+            self.memory.release(resident)
 
-    def _fetch(self, model: int, shard: int, version: int, backward: bool) -> tuple[ResidentShard, int]:
-        """The shard on the device, and how many bytes had to be copied for it."""
-        spec = self.models[model].spec.shards[shard]
-        resident = self.memory.acquire((model, shard), spec, version)
-        until = spec.layout.num_bytes if backward else spec.layout.forward_bytes
-        if not self.settings.uses_separate_buffers or resident.loaded_bytes >= until:
-            return resident, 0
-        part = slice(resident.loaded_bytes, until)
-        copy_bytes(resident.host[part], resident.buffer[part])
-        resident.loaded_bytes = until
-        return resident, until - part.start
+    # ---- The three parts of a unit. An error in one is reported by the last, and other models go on.
 
-    def _crossings(self, model: int) -> list[tuple[Tensor, Tensor]]:
-        if model not in self.crossings:
-            self.crossings[model] = [_views(each.file, each) for each in self.models[model].spec.crossings]
-        return self.crossings[model]
+    def _load_unit(self, request: UnitRequest) -> _UnitExecution:
+        """Copy to the device what a unit is computed from."""
+        execution = _UnitExecution(request, UnitResult(unit=request.unit))
+        _attempt(execution, self._load)
+        return execution
 
-    def compute(self, task: _Task) -> None:
-        self._attempt(task, self._compute)
+    def _compute_unit(self, execution: _UnitExecution) -> None:
+        """Compute a unit whose inputs are loaded."""
+        _attempt(execution, self._compute)
 
-    def _compute(self, task: _Task) -> None:
-        assert task.resident is not None
-        began, model = time.time(), self.models[task.request.unit.model_id]
-        task.output, task.gradient = model.compute(
-            task.request, task.result, UnitInputs(task.resident.buffer, task.features, task.gradient)
-        )
-        task.features = None
-        synchronize(self.device)
-        task.result.compute_span = began, time.time()
-
-    def store(self, task: _Task) -> None:
-        """Copy what has changed back, and say so."""
-        self._attempt(task, self._store)
-        resident, request, error = task.resident, task.request, task.error
-        answer = task.result if error is None else UnitFailure(unit=request.unit, error=_portable(error))
-        version = request.version + 1 if error is None else -1
-        task.resident = task.features = task.gradient = task.output = task.error = error = None  # others need the room
+    def _store_unit(self, execution: _UnitExecution) -> None:
+        """Copy what a unit has changed back to host memory, and send its result or its error."""
+        _attempt(execution, self._store)
+        answer, version = self._answer(execution)
+        resident = execution.resident
+        execution.release_tensors()
         if resident is not None:
             self.memory.release_stored(resident, version)
-        task.result.peak_bytes = self.memory.peak_bytes
+        execution.result.peak_bytes = self.memory.peak_bytes
         self.connection.send(answer)
 
-    def _store(self, task: _Task) -> None:
-        unit, resident = task.request.unit, task.resident
-        assert resident is not None
-        began = time.time()
+    def _answer(self, execution: _UnitExecution) -> tuple[Answer, int]:
+        """Return a unit's answer, and the version of its shard on the device."""
+        if execution.error is None:
+            return execution.result, execution.request.version + 1
+        failure = UnitFailure(unit=execution.request.unit, error=_picklable_error(execution.error))
+        execution.error = None  # Its traceback refers to tensors on the device.
+        return failure, _FAILED_VERSION
+
+    def _load(self, execution: _UnitExecution) -> None:
+        """Copy a unit's shard to the device, and what its neighbours computed for it."""
+        begin = time.time()
+        unit = execution.request.unit
+        if unit.model_id in self.build_errors:
+            raise self.build_errors[unit.model_id]
+        execution.resident, execution.result.bytes_loaded = self._fetch(
+            unit.model_id, unit.shard, execution.request.version, needs_optimizer_state=unit.is_backward
+        )
+
+        crossings = self._model_crossings(unit.model_id)
+        computes_forward = unit.is_forward or not self.models[unit.model_id].spec.keeps_activations
+        if unit.shard > 0 and computes_forward:
+            output, _ = crossings[unit.shard - 1]
+            execution.features = _copy_to(output, self.device)
+        if not unit.is_forward:
+            _, gradient = crossings[unit.shard]
+            execution.gradient = _copy_to(gradient, self.device)
+        execution.result.load_span = begin, time.time()
+
+    def _compute(self, execution: _UnitExecution) -> None:
+        """Compute a unit on the device."""
+        assert execution.resident is not None
+        begin = time.time()
+        model = self.models[execution.request.unit.model_id]
+        inputs = UnitInputs(execution.resident.buffer, execution.features, execution.gradient)
+        execution.output, execution.gradient = model.compute(execution.request, execution.result, inputs)
+        execution.features = None
+        synchronize(self.device)
+        execution.result.compute_span = begin, time.time()
+
+    def _store(self, execution: _UnitExecution) -> None:
+        """Copy what a unit has changed back to host memory: the shard's bytes, its output or its features' gradient."""
+        assert execution.resident is not None
+        begin = time.time()
+        unit = execution.request.unit
         layout = self.models[unit.model_id].spec.shards[unit.shard].layout
         changed = slice(0, layout.num_bytes) if unit.is_backward else slice(*layout.buffer_range)
         if self.settings.uses_separate_buffers and changed.start < changed.stop:
-            copy_bytes(resident.buffer[changed], resident.host[changed])
-        crossings = self._crossings(unit.model_id)
-        if task.output is not None:
-            crossings[unit.shard][0].copy_(task.output)
-        if task.gradient is not None:
-            crossings[unit.shard - 1][1].copy_(task.gradient)
-        task.output = task.gradient = None
-        task.result.store_span = began, time.time()
+            copy_bytes(execution.resident.buffer[changed], execution.resident.host[changed])
 
-    def _attempt(self, task: _Task, part: Callable[[_Task], None]) -> None:
-        """Do a part of the request, unless an earlier one has failed; one model's failure is not the others'."""
-        if task.error is None:
-            try:
-                part(task)
-            except Exception as error:
-                task.error = error
+        crossings = self._model_crossings(unit.model_id)
+        if execution.output is not None:
+            crossings[unit.shard][0].copy_(execution.output)
+        if execution.gradient is not None:
+            crossings[unit.shard - 1][1].copy_(execution.gradient)
+        execution.output = execution.gradient = None
+        execution.result.store_span = begin, time.time()
+
+    def _fetch(
+        self, model_id: int, shard: int, version: int, *, needs_optimizer_state: bool
+    ) -> tuple[ResidentShard, int]:
+        """Return a shard with its bytes on the device, and how many bytes had to be copied for that."""
+        spec = self.models[model_id].spec.shards[shard]
+        resident = self.memory.acquire((model_id, shard), spec, version)
+        needed = spec.layout.num_bytes if needs_optimizer_state else spec.layout.forward_bytes
+        if not self.settings.uses_separate_buffers or resident.loaded_bytes >= needed:
+            return resident, 0
+        missing = slice(resident.loaded_bytes, needed)
+        copy_bytes(resident.host[missing], resident.buffer[missing])
+        resident.loaded_bytes = needed
+        return resident, missing.stop - missing.start
+
+    def _model_crossings(self, model_id: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the tensors in host memory between a model's shards, as (output, gradient) pairs."""
+        if model_id not in self.crossings:
+            crossings = self.models[model_id].spec.crossings
+            self.crossings[model_id] = [_map_crossing(crossing) for crossing in crossings]
+        return self.crossings[model_id]
 
 
-def _or_die(target: Callable[[], None]) -> None:
-    """A thread's whole life: without it the worker would wait for ever, so that it had better be replaced."""
+def _attempt(execution: _UnitExecution, part: Callable[[_UnitExecution], None]) -> None:
+    """Do one part of a unit and record its error, unless an earlier part has failed."""
+    if execution.error is not None:
+        return
+    try:
+        part(execution)
+    except Exception as error:
+        execution.error = error
+
+
+def _exit_on_error(target: Callable[[], None]) -> None:
+    """Run a thread's function, and end the process on any error: without the thread the worker would wait forever."""
     try:
         target()
     except BaseException:
@@ -223,35 +308,22 @@ def _or_die(target: Callable[[], None]) -> None:
         os._exit(1)
 
 
-def _views(file: Path, crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
-    held = map_file(file)
-    return crossing.output.view(held), crossing.gradient.view(held)
+def _map_crossing(crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
+    """Return a crossing's output and its gradient, in host memory."""
+    mapped = map_file(crossing.file)
+    return crossing.output.view(mapped), crossing.gradient.view(mapped)
 
 
-def _copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """On `device`, and not the host's own."""
+def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a copy of a tensor in host memory on `device`, also where the device is the CPU."""
     return tensor.clone() if device.type == "cpu" else tensor.to(device)
 
 
-def _portable(error: Exception) -> Exception:
-    """Such an error as can be sent: errors of users' own modules may not be."""
+def _picklable_error(error: Exception) -> Exception:
+    """Return an error of a built-in type with the same message, since errors of users' modules may not unpickle."""
     if isinstance(error, torch.OutOfMemoryError):
         return torch.OutOfMemoryError(str(error))
     if isinstance(error, ValueError | OSError):
         return ValueError(str(error))
-    told = f"{type(error).__name__}: {error}\n"
-    return RuntimeError(told + "".join(traceback.format_exception(error)))
-
-
-def main(descriptor: int) -> None:
-    """A worker process's whole life. Ctrl-C is its launcher's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(descriptor)
-    settings = connection.recv()
-    assert isinstance(settings, WorkerSettings)
-    torch.set_num_threads(settings.threads)
-    Worker(connection, settings).run()
-    for (
-        folder
-    ) in settings.scratch_folders:  # the scheduler's process may have been killed, and would hold memory for ever
-        shutil.rmtree(folder, ignore_errors=True)
+    trace = "".join(traceback.format_exception(error))
+    return RuntimeError(f"{type(error).__name__}: {error}\n{trace}")

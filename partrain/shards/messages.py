@@ -1,4 +1,4 @@
-"""What the scheduler's process and the workers say to one another: plain data, arrays of numpy's."""
+"""The messages between the scheduler's process and the worker processes: plain data, with NumPy arrays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from partrain.shards.layout import ShardLayout, TensorSlot
 from partrain.shards.scheduler import Unit
 from partrain.training.task import SegmentTask
+
+# ---- A model, as workers see it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,116 +33,142 @@ class WorkerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSpec:
-    """A shard: the part of a task's network between two cuts (None: where the task itself begins or ends).
-
-    `layout` is that of the `file` in host memory; `workspace_bytes` is what a device needs besides to compute it.
-    """
+    """A shard: the part of a task's network between two cuts."""
 
     start: str | None
+    """The name of the cut before the shard, or None if the task itself begins there."""
     stop: str | None
+    """The name of the cut after the shard, or None if the task itself ends there."""
     layout: ShardLayout
+    """Where each tensor of the shard is in the bytes of `file`."""
     file: Path
+    """The file in host memory that holds the shard's weights, buffers and optimiser state."""
     workspace_bytes: int
+    """Bytes of activations, gradients and temporaries that one unit of the shard needs besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossingSpec:
-    """Between two shards: a tensor goes right and its gradient left, both in the `file` in host memory."""
+    """The tensors that cross between two neighbouring shards, both in one file in host memory."""
 
     file: Path
     output: TensorSlot
+    """Where the left shard's output is."""
     gradient: TensorSlot
+    """Where the gradient of that output is, which the right shard computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: `task` in its `folder`, cut into `shards`. `default_decay`: where its settings leave that open."""
+    """A model and its cut into shards."""
 
     folder: Path
+    """The task's folder."""
     task: SegmentTask
+    """The task, with the worker's device."""
     default_decay: float
+    """The weight decay if the task's settings leave that open."""
     shards: tuple[ShardSpec, ...]
     crossings: tuple[CrossingSpec, ...]
+    """The tensors between shard n and shard n + 1, for each n."""
     keeps_activations: bool
+    """Whether activations are kept for the backward pass. Otherwise the backward pass computes them again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnitRequest:
-    """A unit to be done: a shard visits a device.
-
-    `version`: of the shard's state in host memory. `learning_rate`: the step's learning rate. `indices` [batch] into
-    the images.
-    `rng_state`: the state of the generator that dropout draws from at the shard's beginning, or what it is seeded with.
-    `targets`: what the model's output is held to, once its first shard has been forward.
-    `is_logged`, `ends_epoch`: as in `Step`. `decode_counts`: how many outputs were right in the epoch so far, and
-    how many were looked at.
-    """
-
-    unit: Unit
-    version: int
-    learning_rate: float
-    indices: NDArray[np.int64]
-    rng_state: NDArray[np.uint8] | int
-    targets: NDArray[np.generic] | None
-    is_logged: bool
-    ends_epoch: bool
-    decode_counts: tuple[float, float]
-
-
-@dataclass(kw_only=True)
-class UnitResult:
-    """What came of a request. `rng_state`: the generator's state behind a forward pass. `targets`: of a first shard's.
-
-    `is_cold`: the worker had the shard for the first time, so that its seconds tell little. `decode_counts`: as in
-    `UnitRequest`, now.
-    `load_span`, `compute_span`, `store_span`: when each began and ended, seconds since 1970. `bytes_loaded`: copied
-    to the device for it.
-    `peak_bytes`: what the worker has held at most.
-    """
-
-    unit: Unit
-    rng_state: NDArray[np.uint8] | None = None
-    targets: NDArray[np.generic] | None = None
-    loss: float | None = None
-    decode_counts: tuple[float, float] | None = None
-    warning: str = ""
-    is_cold: bool = False
-    load_span: tuple[float, float] = (0.0, 0.0)
-    compute_span: tuple[float, float] = (0.0, 0.0)
-    store_span: tuple[float, float] = (0.0, 0.0)
-    bytes_loaded: int = 0
-    peak_bytes: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitFailure:
-    """A model cannot go on. `error` is written to its folder."""
-
-    unit: Unit
-    error: Exception
+# ---- From the scheduler to a worker.
 
 
 @dataclass(frozen=True)
 class AddModel:
-    """The model is to be trained from now on, or again from its checkpoint."""
+    """A request to train a model from now on, from its beginning or again from its checkpoint."""
 
     model_id: int
     spec: ModelSpec
 
 
 @dataclass(frozen=True)
+class RemoveModel:
+    """A request to forget a model, which has ended, failed or gone back to its checkpoint."""
+
+    model_id: int
+
+
+@dataclass(frozen=True)
 class Prefetch:
-    """A shard that the worker will be asked for next is at `version`; `is_backward`: a backward pass needs all of
-    its bytes."""
+    """A request to copy a shard to the device that a unit is likely to need next."""
 
     model_id: int
     shard: int
     version: int
+    """The version of the shard's bytes in host memory."""
     is_backward: bool
+    """Whether the unit has a backward pass, which needs the optimiser's state besides the weights."""
 
 
-@dataclass(frozen=True)
-class RemoveModel:
-    """A model has ended, failed, or goes on from its checkpoint: nothing of it that a worker holds counts any more."""
+@dataclass(frozen=True, kw_only=True)
+class UnitRequest:
+    """A request to compute one unit."""
 
-    model_id: int
+    unit: Unit
+    version: int
+    """The version of the shard's bytes in host memory. A copy of another version on the device is out of date."""
+    learning_rate: float
+    indices: NDArray[np.int64]
+    """The batch, as indices into the training images [batch]."""
+    rng_state: NDArray[np.uint8] | int
+    """The generator's state at the beginning of the shard's forward pass, or, for the first shard, a seed."""
+    targets: NDArray[np.generic] | None
+    """The batch's targets, for the last shard. The first shard's forward pass returned them."""
+    is_logged: bool
+    """Whether decode accuracy is measured, as in `Step.is_logged`."""
+    ends_epoch: bool
+    """Whether the step is the last of its epoch."""
+    decode_counts: tuple[float, float]
+    """How many outputs of the epoch so far decoded correctly, and how many were measured."""
+
+
+Message = AddModel | RemoveModel | Prefetch | UnitRequest
+"""Any message from the scheduler to a worker."""
+
+# ---- From a worker to the scheduler.
+
+
+@dataclass(kw_only=True)
+class UnitResult:
+    """The result of a unit. A span is a (begin, end) pair of times, in seconds since 1970."""
+
+    unit: Unit
+    rng_state: NDArray[np.uint8] | None = None
+    """The generator's state after a forward pass, which the next shard's begins with."""
+    targets: NDArray[np.generic] | None = None
+    """The batch's targets, from the first shard's forward pass."""
+    loss: float | None = None
+    """The mean loss of the batch, from the last shard."""
+    decode_counts: tuple[float, float] | None = None
+    """The counts of `UnitRequest` with this batch added, from the last shard at a logged step."""
+    warning: str = ""
+    """The warning about the output at an epoch's end, or an empty text."""
+    is_cold: bool = False
+    """Whether the worker computed the shard for the first time, so that its seconds are no measure of later ones."""
+    load_span: tuple[float, float] = (0.0, 0.0)
+    """When the shard and its inputs were copied to the device."""
+    compute_span: tuple[float, float] = (0.0, 0.0)
+    """When the unit was computed."""
+    store_span: tuple[float, float] = (0.0, 0.0)
+    """When the shard and its outputs were copied back to host memory."""
+    bytes_loaded: int = 0
+    """Bytes of the shard that had to be copied to the device."""
+    peak_bytes: int = 0
+    """The most bytes that the worker has held on its device so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFailure:
+    """The report that a unit raised an error, so that its model cannot be trained further."""
+
+    unit: Unit
+    error: Exception
+
+
+Answer = UnitResult | UnitFailure
+"""Any message from a worker to the scheduler."""

@@ -1,4 +1,8 @@
-"""Which model a device takes up next. A policy is a few lines: add yours to `POLICIES`, or hand it to the scheduler."""
+"""Scheduling policies: which model a device computes a unit of next.
+
+A policy is an object with one method, `choose`. Pass your own to `train_sharded`, or add it to `POLICIES` to make it a
+value of the setting `policy`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,50 +14,61 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ReadyModels:
-    """The models that a device can take up, an entry each.
+    """The models that a device could compute a unit of next, one entry a model in every array [models]."""
 
-    `remaining`: seconds until the model is trained, were it alone. `step`: seconds of one of its steps. `since`: the
-    lower, the longer it has been waiting. `resident`: whether the shard that it needs is on the device already.
-    """
-
-    remaining: NDArray[np.float64]
-    step: NDArray[np.float64]
-    since: NDArray[np.int64]
-    resident: NDArray[np.bool_]
+    remaining_seconds: NDArray[np.float64]
+    """Seconds until each model is trained if it never waits for a device."""
+    step_seconds: NDArray[np.float64]
+    """Seconds that one training step of each model takes."""
+    ready_since: NDArray[np.int64]
+    """A counter's value when each model became ready. The lowest has waited longest."""
+    is_resident: NDArray[np.bool_]
+    """Whether the shard that the model's next unit needs is on the device already."""
 
 
 class Policy(Protocol):
+    """The interface of a scheduling policy."""
+
     def choose(self, ready: ReadyModels) -> int:
-        """The place of one of those that are `ready`; there is at least one."""
+        """Return the index of one of the ready models, of which there is at least one."""
         ...
 
 
 class LongestRemaining:
-    """Sharded longest-remaining-time-first (arXiv 2110.08633, section 4.3): the last to end must not begin late.
+    """Sharded longest-remaining-time-first (arXiv 2110.08633, section 4.3).
 
-    Of those that are within a step of the longest, one whose shard is on the device already, which saves a transfer.
+    The model with the most seconds of training left goes first, since it would otherwise end last and alone. A model
+    within one step of it is preferred if its next shard is on the device already, which saves a transfer.
     """
 
     def choose(self, ready: ReadyModels) -> int:
-        near = ready.resident & (ready.remaining + ready.step >= ready.remaining.max())
-        return int(np.where(near, np.inf, ready.remaining).argmax())
+        """Return the model with the longest remaining time, or a resident one that is within a step of it."""
+        longest = ready.remaining_seconds.max()
+        saves_transfer = ready.is_resident & (ready.remaining_seconds + ready.step_seconds >= longest)
+        return int(np.where(saves_transfer, np.inf, ready.remaining_seconds).argmax())
 
 
 class FirstReady:
-    """First in, first out: who has been waiting for the longest."""
+    """First in, first out."""
 
     def choose(self, ready: ReadyModels) -> int:
-        return int(ready.since.argmin())
+        """Return the model that has been ready for the longest time."""
+        return int(ready.ready_since.argmin())
 
 
 class Random:
-    """Any, from the seed."""
+    """A uniformly random choice.
+
+    Args:
+        seed: The seed of the choices.
+    """
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
 
     def choose(self, ready: ReadyModels) -> int:
-        return int(self._generator.integers(len(ready.since)))
+        """Return a random model."""
+        return int(self._generator.integers(len(ready.ready_since)))
 
 
 POLICIES: dict[str, Callable[[int], Policy]] = {
@@ -61,3 +76,4 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
     "fifo": lambda seed: FirstReady(),
     "random": Random,
 }
+"""The built-in policies: a function from a seed to a policy, by the name that settings use."""

@@ -1,4 +1,7 @@
-"""Shard parallelism, the front door: many models, each of which may be too large for a device, trained at once."""
+"""`train_sharded`: many models trained at once, each of which may be too large for a device.
+
+PyTorch's own model parallelism leaves all devices but one waiting. Here they compute shards of other models meanwhile.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,26 +23,37 @@ def train_sharded(
     *,
     show_progress: bool = True,
 ) -> dict[Path, str]:
-    """Train the models whose `tasks` (their folders) are given on `devices`, shards of all of them interleaved.
+    """Train several models at once, with the shards of all of them interleaved over the devices.
 
-    Every model ends as training it alone would have it end, in its own folder, which `partrain.load` reads. `devices`:
-    cuda:<n>, or cpu, once for each worker, which then have equal shares of the cores. `folder`: for the time line, the
-    measured costs and the workers' logs. `policy`: instead of the one that `settings` name; `seed`: of one that draws.
-    `pause_after`: after which epoch each is to pause. Called again on the same tasks, training goes on from their
-    checkpoints.
-    Returns why those failed that did, by task. Models that come later: `ShardedTraining`.
+    Every model reaches the weights that it would reach alone, and writes them to its own folder, which `partrain.load`
+    reads. When called again on the same tasks, training resumes from their checkpoints. Use `ShardedTraining` if models
+    are to join later.
+
+    Args:
+        tasks: The folders of the models' tasks.
+        devices: The device of each worker process: `cuda:<n>`, or `cpu` once for each worker. Workers on the CPU share
+            its cores equally.
+        folder: The folder for the time line, the measured costs and the workers' logs.
+        settings: The settings of shard parallelism; by default those of `ShardSettings()`.
+        policy: The scheduling policy, in place of the one that the settings name.
+        pause_after: The epoch after which a task pauses, by the task's folder.
+        seed: The seed of a policy that draws random numbers.
+        show_progress: Whether progress is printed.
+
+    Returns:
+        The error message of each model that failed, by the task's folder.
 
     Raises:
-        ValueError: there is no task or no device, a task is no training, or a model or all of them do not fit.
-        JobFailed: a worker was lost too often.
-        KeyboardInterrupt: Ctrl-C; every model has written its checkpoint.
+        UserError: If there is no task or no device, a folder holds no task, or the models do not fit.
+        JobFailed: If a worker was lost too often.
+        KeyboardInterrupt: If a stop was requested (Ctrl-C). Every model has written its checkpoint.
     """
     folders = [Path(task).absolute() for task in tasks]
-    wanted = {Path(task).absolute(): epoch for task, epoch in (pause_after or {}).items()}
-    for task in wanted.keys() - set(folders):
-        raise UserError(f"pause_after: {task} is none of the tasks")
-    training = ShardedTraining(devices, folder, settings, policy, seed=seed, show_progress=show_progress)
+    pauses = {Path(task).absolute(): epoch for task, epoch in (pause_after or {}).items()}
+    for task in pauses.keys() - set(folders):
+        raise UserError(f"pause_after: {task} is not among the tasks; add it to them or leave it out")
+    training = ShardedTraining(devices, folder, settings, policy=policy, seed=seed, show_progress=show_progress)
     for task in folders:
-        training.add(task, wanted.get(task))
+        training.add(task, pauses.get(task))
     training.run()
     return training.failures

@@ -1,4 +1,4 @@
-"""What a sharded training tells people: how models are cut, how far they are, and a page at the end."""
+"""The progress of a sharded training on the terminal, and its page at the end."""
 
 import time
 from collections.abc import Collection
@@ -8,48 +8,69 @@ from partrain.launch.display import Display
 from partrain.report.formatting import format_duration
 from partrain.shards.host_model import HostModel
 
-_LOOK, _TOLD_EVERY = 0.5, 10.0  # seconds
+_UPDATE_SECONDS = 0.5
+"""Seconds between updates of the models' bars."""
+_SUMMARY_SECONDS = 10.0
+"""Seconds between the lines that say how much is left."""
 
 
 class TrainingView(Display):
-    """Shows the models of the training in `folder`; without `show_progress`, lost workers alone."""
+    """A view of the models in a sharded training: how each is cut, how far it is, and how long all will take.
+
+    Args:
+        folder: The folder of the sharded training.
+        show_progress: Whether progress is shown. Lost workers are reported anyway.
+    """
 
     def __init__(self, folder: Path, *, show_progress: bool) -> None:
         super().__init__([], show_progress)
         self._folder = folder
-        self._looked = self._told = time.monotonic()
+        self._updated_at = self._summarized_at = time.monotonic()
 
-    def joined(self, host_model: HostModel) -> None:
-        """A model takes part from now on, cut like this."""
-        self.add(host_model.folder, host_model.name)
-        if self.show and host_model.is_prepared:
-            count, seconds = len(host_model.spec.shards), sum(cost.seconds for cost in host_model.costs)
+    def add_model(self, model: HostModel) -> None:
+        """Show a model that joins, and how it is cut."""
+        self.add(model.folder, model.name)
+        if self.show and model.is_prepared:
+            milliseconds = 1000 * sum(cost.seconds for cost in model.costs)
             self.print(
-                f"{host_model.name}: {count} shard{'s' * (count != 1)}, {1000 * seconds:.1f} ms a step in a trial"
+                f"{model.name}: {_count(len(model.spec.shards), 'shard')}, {milliseconds:.1f} ms a step in a trial"
             )
 
-    def look(self, host_models: Collection[HostModel], left: float) -> None:
-        """Show how far `host_models` are, with about so many seconds `left` for all of them."""
+    def update_models(self, models: Collection[HostModel], remaining_seconds: float) -> None:
+        """Show how far each model is, and from time to time how many seconds are left for all of them together."""
         now = time.monotonic()
-        if now - self._looked < _LOOK:
+        if now - self._updated_at < _UPDATE_SECONDS:
             return
-        self._looked = now
-        for host_model in host_models:
-            self.update(host_model.folder)
-        if self.show and now - self._told > _TOLD_EVERY:
-            self._told = now
-            self.print(
-                f"{len(host_models)} model{'s' * (len(host_models) != 1)} left, for about {format_duration(left)}"
-            )
+        self._updated_at = now
+        for model in models:
+            self.update(model.folder)
+        if self.show and now - self._summarized_at > _SUMMARY_SECONDS:
+            self._summarized_at = now
+            self.print(f"{_count(len(models), 'model')} left, about {format_duration(remaining_seconds)} to go")
 
-    def failed(self, name: str, error: Exception) -> None:
+    def report_failure(self, name: str, error: Exception) -> None:
+        """Print that a model failed, with the first line of its error."""
         if self.show:
-            self.print(f"{name} FAILED: {(str(error) or type(error).__name__).splitlines()[0]}; the others go on")
+            message = str(error) or type(error).__name__
+            self.print(f"{name} FAILED: {message.splitlines()[0]}; the other models continue")
+
+    def report_lost_worker(self, number: int, reason: str, num_models: int) -> None:
+        """Print that a worker was replaced, and how many models go back to their checkpoints."""
+        self.print(
+            f"Worker {number} {reason}; a new process replaces it, "
+            f"and {_count(num_models, 'model')} will resume from the last checkpoint"
+        )
 
     def write_page(self) -> None:
-        """Which device computed what when, as a page."""
-        from partrain.shards.page import write_shards_page  # plotly, which training need not wait for
+        """Write the page on which device computed what when, and print where it is."""
+        # It imports plotly, which takes long and is not needed to train.
+        from partrain.shards.page import write_shards_page
 
         page = write_shards_page(self._folder)
         if self.show:
             self.print(f"Page: {page}")
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 shard" or "3 shards"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

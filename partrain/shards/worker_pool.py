@@ -1,14 +1,15 @@
-"""All workers of a sharded training: told together, listened to, and replaced when they are lost."""
+"""The pool of all workers of a sharded training: they receive the same models, and are replaced when they are lost."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from partrain.device import free_bytes, num_cores
 from partrain.errors import JobFailed
-from partrain.shards.messages import AddModel, ModelSpec, RemoveModel, WorkerSettings
+from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_process import WorkerProcess
 
@@ -16,86 +17,127 @@ from partrain.shards.worker_process import WorkerProcess
 def worker_settings(
     devices: Sequence[str], settings: ShardSettings, threads: int | None = None
 ) -> list[WorkerSettings]:
-    """For a worker on each of `devices`; those on the same one share it. `threads`: of each; None: an equal share."""
-    on_cpu = torch.device(devices[0]).type == "cpu"
-    sharing = max(devices.count(device) for device in devices)
-    if settings.budget_gib is None:
-        budget = min(free_bytes(torch.device(device)) for device in set(devices)) // sharing
-    else:
-        budget = int(settings.budget_gib * 2**30)
+    """Return the settings of one worker for each entry of `devices`.
+
+    Workers with the same device share its memory, and on a CPU its cores.
+
+    Args:
+        devices: The device of each worker, all of one kind.
+        settings: The settings of shard parallelism.
+        threads: The CPU threads of each worker; by default an equal share of the cores.
+    """
+    is_on_cpu = torch.device(devices[0]).type == "cpu"
+    num_sharing = max(devices.count(device) for device in devices)
+    budget_bytes = _budget_bytes(devices, settings, num_sharing)
+    default_threads = max(1, num_cores() // num_sharing) if is_on_cpu else num_cores()
     return [
         WorkerSettings(
             device=device,
-            budget_bytes=budget,
-            threads=threads or max(1, num_cores() // (sharing if on_cpu else 1)),
-            uses_separate_buffers=settings.separate or not on_cpu,
+            budget_bytes=budget_bytes,
+            threads=threads or default_threads,
+            uses_separate_buffers=settings.separate or not is_on_cpu,
             double_buffer=settings.double_buffer,
         )
         for device in devices
     ]
 
 
-class WorkerPool:
-    """A worker process for each of `settings`, with their logs in `folder`, from the first model on.
+def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: int) -> int:
+    """Return the bytes that each worker may hold: the settings', or else its share of the fullest device's free ones."""
+    if settings.budget_gib is not None:
+        return int(settings.budget_gib * 2**30)
+    return min(free_bytes(torch.device(device)) for device in set(devices)) // num_sharing
 
-    `stall_seconds`, `max_restarts`: of each.
+
+class WorkerPool:
+    """A pool of worker processes, one for each device. The processes start when the first model is added.
+
+    Used as a context manager, it stops them at the end.
+
+    Args:
+        settings: The settings of each worker.
+        log_folder: The folder for a log file of each worker.
+        stall_seconds: Seconds after which a worker that computes one unit counts as stuck.
+        max_restarts: How often each worker is replaced before training fails.
     """
 
     def __init__(
-        self, settings: Sequence[WorkerSettings], folder: Path, stall_seconds: float, max_restarts: int
+        self, settings: Sequence[WorkerSettings], log_folder: Path, stall_seconds: float, max_restarts: int
     ) -> None:
-        self._settings, self._folder = settings, folder
-        self._stall_seconds, self._max_restarts = stall_seconds, max_restarts
-        self.workers: list[WorkerProcess] = []
+        self._settings = settings
+        self._log_folder = log_folder
+        self._stall_seconds = stall_seconds
+        self._max_restarts = max_restarts
+        self._num_restarts = [0] * len(settings)
+        self._workers: list[WorkerProcess] = []
+
+    def __len__(self) -> int:
+        return len(self._settings)
 
     def __getitem__(self, number: int) -> WorkerProcess:
-        return self.workers[number]
+        return self._workers[number]
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        return iter(self.workers)
+        return iter(self._workers)
 
-    def add_model(self, model: int, spec: ModelSpec) -> None:
-        """Tell all of a model that is to be trained; what they hold of it from before no longer counts."""
-        if not self.workers:
-            for number, settings in enumerate(self._settings):
-                self.workers.append(WorkerProcess(number, settings, self._folder / f"{number}.txt"))
-        self.remove_model(model)
-        for worker in self.workers:
-            worker.send(AddModel(model, spec))
+    def __enter__(self) -> Self:
+        return self
 
-    def remove_model(self, model: int) -> None:
-        for worker in self.workers:
-            worker.send(RemoveModel(model))
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.stop()
 
-    def ready(self, seconds: float) -> Iterable[WorkerProcess]:
-        """Those that have something to say, or are gone; wait for one of them for as long."""
-        connections = {worker.connection: worker for worker in self.workers}
-        for connection in wait(list(connections), seconds):
-            yield connections[connection]  # type: ignore[index]
+    def add_model(self, model_id: int, spec: ModelSpec) -> None:
+        """Send a model to all workers, in place of what they hold of it from before."""
+        if not self._workers:
+            self._workers = [self._start(number) for number in range(len(self._settings))]
+        self.remove_model(model_id)
+        self._send_all(AddModel(model_id, spec))
+
+    def remove_model(self, model_id: int) -> None:
+        """Let all workers forget a model."""
+        self._send_all(RemoveModel(model_id))
+
+    def ready(self, timeout: float) -> Iterable[WorkerProcess]:
+        """Yield the workers with an answer or a closed connection, waiting up to `timeout` seconds for the first."""
+        workers = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(workers), timeout):
+            yield workers[connection]  # type: ignore[index]
 
     def stalled(self) -> Iterable[tuple[WorkerProcess, str]]:
-        """Those that have been at one unit for too long, and how that is said."""
-        for worker in self.workers:
+        """Yield the workers that are stuck, each with the reason to replace it."""
+        for worker in list(self._workers):
             if worker.is_stalled(self._stall_seconds):
-                yield worker, f"has been at one unit for {self._stall_seconds:g} s"
+                yield worker, f"spent more than {self._stall_seconds:g} s on one unit"
 
     def replace(self, worker: WorkerProcess, reason: str, models: Mapping[int, ModelSpec]) -> None:
-        """A new process for the worker, which is lost for that `reason`, and is told of `models`.
+        """Replace a lost worker by a new process, and send it the models.
+
+        Args:
+            worker: The worker that is lost.
+            reason: The end of a sentence that begins with the worker's name.
+            models: The models in training, by their number.
 
         Raises:
-            JobFailed: it has been lost too often.
+            JobFailed: If the worker has been replaced too often before.
         """
         worker.kill()
-        worker.restarts += 1
-        if worker.restarts > self._max_restarts:
-            before = f"it was replaced {self._max_restarts} times before"
-            raise JobFailed(f"worker {worker.number} {reason}; {before}; see {worker.log}", is_user_error=True)
-        worker.start()
-        for model, spec in models.items():
-            worker.send(AddModel(model, spec))
+        number = worker.number
+        if self._num_restarts[number] >= self._max_restarts:
+            restarts = f"after {self._max_restarts} restart{'s' * (self._max_restarts != 1)}"
+            raise JobFailed(f"Worker {number} {reason} {restarts}; see {worker.log}", is_user_error=True)
+        self._num_restarts[number] += 1
+        self._workers[number] = self._start(number)
+        for model_id, spec in models.items():
+            self._workers[number].send(AddModel(model_id, spec))
 
-    def stop(self) -> None:
-        for worker in self.workers:
-            worker.connection.close()
-        for worker in self.workers:
-            worker.stop()
+    def _start(self, number: int) -> WorkerProcess:
+        """Start the worker of a number."""
+        return WorkerProcess(number, self._settings[number], self._log_folder / f"{number}.txt")
+
+    def _send_all(self, message: Message) -> None:
+        """Send a message to every worker."""
+        for worker in self._workers:
+            worker.send(message)

@@ -1,4 +1,4 @@
-"""A worker process, as the scheduler's process sees it."""
+"""A worker process as the scheduler's process sees it: started, sent messages, watched and stopped."""
 
 import os
 import socket
@@ -11,79 +11,87 @@ from pathlib import Path
 
 from partrain.launch.job import environment
 from partrain.packs.planner import ALLOCATOR
-from partrain.shards.messages import (
-    AddModel,
-    Prefetch,
-    RemoveModel,
-    UnitFailure,
-    UnitRequest,
-    UnitResult,
-    WorkerSettings,
-)
+from partrain.shards.messages import Answer, Message, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
 
 _MODULE = "partrain.shards"
+_STOP_SECONDS = 10
+"""Seconds that a worker has to end once its connection is closed, before it is killed."""
 
 
 class WorkerProcess:
-    """Worker `number`; what it says that is not for us goes to `log`. `since`: when it last had something to do."""
+    """A worker process, which computes units on one device. It starts at once.
+
+    Args:
+        number: The number of the worker and its device in the schedule.
+        settings: The worker's settings.
+        log: The file that the process's standard output and errors are appended to.
+
+    Attributes:
+        last_prefetched: The last unit whose shard the worker was asked to prefetch.
+    """
 
     def __init__(self, number: int, settings: WorkerSettings, log: Path) -> None:
-        self.number, self.settings, self.log = number, settings, log
-        self.restarts = 0
-        self.start()
+        self.number = number
+        self.log = log
+        self.process, self.connection = _start(log)
+        self.last_prefetched: Unit | None = None
+        self._num_pending = 0
+        """Units that were requested and have not been answered."""
+        self._busy_since = time.monotonic()
+        self.connection.send(settings)
 
-    def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log, theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(ALLOCATOR),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self.connection = Connection(os.dup(ours.fileno()))
-        ours.close()
-        self.under_way = 0
-        self.awaited: Unit | None = None  # the last for which a shard was to be fetched
-        self.since = time.monotonic()
-        self.connection.send(self.settings)
-
-    def send(self, message: AddModel | UnitRequest | Prefetch | RemoveModel) -> None:
-        """A worker that is gone is noticed where its answers are waited for."""
+    def send(self, message: Message) -> None:
+        """Send a message. If the process has died, that shows when `receive` is called next."""
         if isinstance(message, UnitRequest):
-            if self.under_way == 0:
-                self.since = time.monotonic()
-            self.under_way += 1
+            if self._num_pending == 0:
+                self._busy_since = time.monotonic()
+            self._num_pending += 1
         with suppress(OSError):
             self.connection.send(message)
 
-    def receive(self) -> UnitResult | UnitFailure | None:
-        """What it has to say; None: it is gone."""
+    def receive(self) -> Answer | None:
+        """Return the worker's next answer, waiting for it if need be, or None if the process has died."""
         try:
-            answer: UnitResult | UnitFailure = self.connection.recv()
+            answer: Answer = self.connection.recv()
         except (EOFError, OSError):
             return None
-        self.under_way -= 1
-        self.since = time.monotonic()
+        self._num_pending -= 1
+        self._busy_since = time.monotonic()
         return answer
 
     def is_stalled(self, seconds: float) -> bool:
-        return self.under_way > 0 and time.monotonic() - self.since > seconds
+        """Return whether the worker has computed one unit for longer than `seconds`."""
+        return self._num_pending > 0 and time.monotonic() - self._busy_since > seconds
 
     def stop(self) -> None:
-        """It ends once nothing more can come; insist after a while."""
+        """Close the connection, which ends the process, and kill it if it does not end in time."""
         self.connection.close()
         try:
-            self.process.wait(10)
+            self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
+        """End the process at once."""
         self.process.kill()
         self.process.wait()
         self.connection.close()
+
+
+def _start(log: Path) -> tuple["subprocess.Popen[bytes]", "Connection[Message | WorkerSettings, Answer]"]:
+    """Start a worker process, and return it with the connection to it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    own_end, worker_end = socket.socketpair()
+    with log.open("ab") as log_file, own_end, worker_end:
+        process = subprocess.Popen(
+            [sys.executable, "-m", _MODULE, str(worker_end.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            env=environment(ALLOCATOR),
+            pass_fds=[worker_end.fileno()],
+            start_new_session=True,
+        )
+        # `Connection` closes its descriptor, and so does the socket: each needs its own.
+        return process, Connection(os.dup(own_end.fileno()))

@@ -1,4 +1,4 @@
-"""Helpers: small trainings to be trained in shards."""
+"""Settings of small trainings, for tests that train them in shards."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,19 +10,22 @@ from partrain.settings import RunSettings
 from partrain.training.optimization import TrainSettings
 
 TRAIN = TrainSettings(epochs=2, batch_size=64, lr=0.01, precision="fp64", early_stop=0)
-TIGHT = 300_000 / 2**30  # GiB, which the network of `settings_of` does not fit into as one
-ROOM = 500_000  # bytes, which each layer of the tests' networks fits into
+TIGHT = 300_000 / 2**30
+"""A device's budget in GiB that the network of `settings_of` does not fit into as one shard."""
+ROOM = 500_000
+"""A device's budget in bytes that each layer of the tests' networks fits into."""
 
-# each with its own rate, decay, schedule, optimiser, seed and so data order
 VARIED: list[dict[str, Any]] = [
     {"seed": 0},
     {"seed": 1, "train": replace(TRAIN, optimizer="adam", lr=0.003, weight_decay=0.1)},
     {"seed": 2, "train": replace(TRAIN, optimizer="sgd", momentum=0.9, warmup=0.5)},
     {"seed": 0, "train": replace(TRAIN, optimizer="sgd", momentum=0.0, epochs=1)},
 ]
+"""Changed settings of four trainings, which differ in optimiser, schedule, number of epochs and order of the data."""
 
 
 def settings_of(**changed: Any) -> RunSettings:
+    """Return the settings of a small end-to-end training on the CPU, with some of them changed."""
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32),
         "train": TRAIN,

@@ -25,13 +25,16 @@ def test_the_units_of_a_step() -> None:
         (1, False, True),
         (0, False, True),
     ]
-    assert unit_at(7, 2, 0, 1) == Unit(7, 2, 0, 0, True, True)
+    assert unit_at(7, 2, 0, 1) == Unit(model_id=7, step=2, position=0, shard=0, is_forward=True, is_backward=True)
 
 
 def ready(remaining: list[float], resident: list[bool] | None = None, step: float = 1.0) -> ReadyModels:
     count = len(remaining)
     return ReadyModels(
-        np.array(remaining), np.full(count, step), np.arange(count)[::-1], np.array(resident or [False] * count)
+        remaining_seconds=np.array(remaining),
+        step_seconds=np.full(count, step),
+        ready_since=np.arange(count)[::-1],
+        is_resident=np.array(resident or [False] * count),
     )
 
 

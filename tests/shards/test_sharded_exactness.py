@@ -1,4 +1,4 @@
-"""Every model trained in shards comes to the weights that it comes to alone, wherever its shards have been."""
+"""Tests that every model trained in shards reaches the weights that it reaches alone, wherever its shards were."""
 
 import csv
 from dataclasses import replace
@@ -18,21 +18,30 @@ from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 from partrain.training.segment import train
 
-TOLERANCE = 1e-10  # of any weight, in fp64
+TOLERANCE = 1e-10
+"""The largest difference of any weight, in fp64."""
 
 
 def sharded_and_alone(
     small: Dataset, tmp_path: Path, settings: list[RunSettings], devices: int = 2, **changed: Any
-) -> tuple[Any, Any]:
-    alone, sharded = (write_tasks(tmp_path / kind, small, settings) for kind in ("alone", "sharded"))
+) -> tuple[list[Path], list[Path]]:
+    """Train a model of each of the settings in shards and alone, and return the folders of their tasks.
+
+    Args:
+        small: The data.
+        tmp_path: The folder for both.
+        settings: The settings of each model.
+        devices: How many workers there are, on the CPU.
+        **changed: Settings of shard parallelism.
+    """
+    alone, sharded = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "sharded"))
     for folder in alone:
         assert train(folder)
-    how = ShardSettings(**{"budget_gib": TIGHT, **changed})
-    assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", how, show_progress=False) == {}
+    shard_settings = ShardSettings(**{"budget_gib": TIGHT, **changed})
+    assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", shard_settings, show_progress=False) == {}
     return sharded, alone
 
 
-# none of them fits into ROOM bytes as one, and every layer does
 NETWORKS: list[NetworkSettings] = [
     MLPSettings(depth=7, width=32),
     MLPSettings(depth=6, width=32, dropout=0.3),
@@ -42,13 +51,14 @@ NETWORKS: list[NetworkSettings] = [
     CustomSettings(builder="own_networks:tied"),
     CustomSettings(builder="own_networks:frozen"),
 ]
+"""Networks of all kinds of layers. Each layer fits into ROOM bytes, and no whole network does."""
 
 
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
 def test_every_kind_of_layer(small: Dataset, tmp_path: Path, activations: str) -> None:
     settings = [settings_of(**{"network": network, **varied}) for network in NETWORKS for varied in VARIED[:3]]
-    how = {"activations": activations, "separate": True, "budget_gib": ROOM / 2**30}
-    sharded, alone = sharded_and_alone(small, tmp_path, settings, **how)
+    changed = {"activations": activations, "separate": True, "budget_gib": ROOM / 2**30}
+    sharded, alone = sharded_and_alone(small, tmp_path, settings, **changed)
     assert difference(sharded, alone) < TOLERANCE
     shards = [load.num_shards for load in read_loads(tmp_path / "shards/costs.json")]
     assert [min(shards[3 * n : 3 * n + 2]) > 1 for n in range(len(NETWORKS))] == [True] * len(NETWORKS)
@@ -57,20 +67,20 @@ def test_every_kind_of_layer(small: Dataset, tmp_path: Path, activations: str) -
 @pytest.mark.parametrize(("policy", "devices"), [("longest_remaining", 1), ("fifo", 2), ("random", 3)])
 def test_every_policy_and_number_of_devices(small: Dataset, tmp_path: Path, policy: str, devices: int) -> None:
     settings = [settings_of(**varied) for varied in VARIED]
-    how = {"policy": policy, "double_buffer": devices != 2, "separate": devices == 3}
-    assert difference(*sharded_and_alone(small, tmp_path, settings, devices, **how)) < TOLERANCE
+    changed = {"policy": policy, "double_buffer": devices != 2, "separate": devices == 3}
+    assert difference(*sharded_and_alone(small, tmp_path, settings, devices, **changed)) < TOLERANCE
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_lower_precisions_come_to_the_same_bits(small: Dataset, tmp_path: Path, precision: str) -> None:
     settings = [settings_of(seed=n, train=replace(TRAIN, precision=precision)) for n in range(3)]
-    how = {"budget_gib": 140_000 / 2**30, "separate": True}
-    assert difference(*sharded_and_alone(small, tmp_path, settings, **how)) == 0
+    changed = {"budget_gib": 140_000 / 2**30, "separate": True}
+    assert difference(*sharded_and_alone(small, tmp_path, settings, **changed)) == 0
     assert max(load.num_shards for load in read_loads(tmp_path / "shards/costs.json")) > 1
 
 
 def test_segments_with_labels_of_their_own(small: Dataset, tmp_path: Path) -> None:
-    """Segments need nothing of one another: to the scheduler they are models like any other."""
+    """Train segments, which do not depend on one another: to the scheduler they are models like any other."""
     settings = settings_of(partition=PartitionSettings(segments=3))
     sharded, alone = sharded_and_alone(small, tmp_path, [settings], budget_gib=1.0)
     assert len(sharded) == 3
@@ -80,6 +90,6 @@ def test_segments_with_labels_of_their_own(small: Dataset, tmp_path: Path) -> No
 def test_what_a_model_leaves_is_what_it_leaves_alone(small: Dataset, tmp_path: Path) -> None:
     (sharded,), (alone,) = sharded_and_alone(small, tmp_path, [settings_of()])
     rows = [list(csv.DictReader((folder / "metrics.csv").read_text().splitlines())) for folder in (sharded, alone)]
-    told = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "warning")
-    assert [[row[name] for name in told] for row in rows[0]] == [[row[name] for name in told] for row in rows[1]]
+    columns = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "warning")
+    assert [[row[name] for name in columns] for row in rows[0]] == [[row[name] for name in columns] for row in rows[1]]
     assert len(rows[0]) == 2

@@ -1,4 +1,4 @@
-"""What befalls shards of many models: stops, lost workers, failures, and what cannot be trained at all."""
+"""Tests of what can interrupt a sharded training: stops, lost workers, failures, and models that cannot be trained."""
 
 import csv
 import os
@@ -15,8 +15,10 @@ from partrain.data import Dataset
 from partrain.device import available_devices
 from partrain.errors import JobFailed
 from partrain.networks import MLPSettings
+from partrain.settings import RunSettings
 from partrain.shards import worker_pool
 from partrain.shards.driver import ShardedTraining
+from partrain.shards.session import Session
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
@@ -25,27 +27,28 @@ from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.segment import train
 
 HERE = ", ".join(available_devices())
-HOW = ShardSettings(budget_gib=TIGHT)
+SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
 
 
-def trained_alone(small: Dataset, folder: Path, settings: list) -> list[Path]:  # type: ignore[type-arg]
-    folders = write_tasks(folder, small, settings)
-    for each in folders:
-        train(each)
-    return folders
+def trained_alone(small: Dataset, folder: Path, settings: list[RunSettings]) -> list[Path]:
+    """Train a model of each of the settings by itself, and return the folders of their tasks."""
+    tasks = write_tasks(folder, small, settings)
+    for task in tasks:
+        train(task)
+    return tasks
 
 
-def disturb(monkeypatch: pytest.MonkeyPatch, after: int, what: Callable[[ShardedTraining], None]) -> None:
-    """Do `what` once so many units are done."""
-    done, count = ShardedTraining.record, [0]
+def disturb(monkeypatch: pytest.MonkeyPatch, num_units: int, disturbance: Callable[[Session], None]) -> None:
+    """Call `disturbance` with the session once `num_units` units have been recorded."""
+    record_result, count = Session.record_result, [0]
 
-    def disturbed(self: ShardedTraining, *arguments: object) -> None:
-        done(self, *arguments)  # type: ignore[arg-type]
+    def disturbed(self: Session, *arguments: object) -> None:
+        record_result(self, *arguments)  # type: ignore[arg-type]
         count[0] += 1
-        if count[0] == after:
-            what(self)
+        if count[0] == num_units:
+            disturbance(self)
 
-    monkeypatch.setattr(ShardedTraining, "record", disturbed)
+    monkeypatch.setattr(Session, "record_result", disturbed)
 
 
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
@@ -54,16 +57,18 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
 ) -> None:
     settings = [settings_of(seed=n, network=MLPSettings(depth=4, width=32, dropout=0.3)) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
-    folders, how = write_tasks(tmp_path / "sharded", small, settings), replace(HOW, activations=activations)
+    folders = write_tasks(tmp_path / "sharded", small, settings)
+    shard_settings = replace(SHARD_SETTINGS, activations=activations)
     with monkeypatch.context() as patch:
         disturb(patch, 40, lambda _: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False)
+            train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", shard_settings, show_progress=False)
     steps = [checkpoint.load_metadata(folder / CHECKPOINT)["step"] for folder in folders]
     assert all(0 < step < 20 for step in steps), steps
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}  # nothing is left to do
+    # Nothing is left to do, and nothing changes.
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
 
 
@@ -78,11 +83,11 @@ def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoi
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 70, lambda training: training.pool[0].process.kill())
-    how = replace(HOW, activations=activations)
-    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False) == {}
+    disturb(monkeypatch, 70, lambda session: session.pool[0].process.kill())
+    shard_settings = replace(SHARD_SETTINGS, activations=activations)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
-    assert "worker 0 has died; " in capsys.readouterr().out
+    assert "Worker 0 died; a new process replaces it, and " in capsys.readouterr().out
 
 
 def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhere(
@@ -91,11 +96,11 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 40, lambda training: os.kill(training.pool[1].process.pid, signal.SIGSTOP))
-    how = replace(HOW, stall_seconds=5.0)
-    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", how, show_progress=False) == {}
+    disturb(monkeypatch, 40, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP))
+    shard_settings = replace(SHARD_SETTINGS, stall_seconds=5.0)
+    assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
-    assert "worker 1 has been at one unit for 5 s; " in capsys.readouterr().out
+    assert "Worker 1 spent more than 5 s on one unit; a new process replaces it, and " in capsys.readouterr().out
 
 
 def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
@@ -104,7 +109,7 @@ def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
     settings = [settings_of(), settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd")), settings_of(seed=2)]
     alone = trained_alone(small, tmp_path / "alone", [settings[0], settings[2]])
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", HOW)
+    failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", SHARD_SETTINGS)
     (failed,) = failures
     assert failed == folders[1]
     assert "the loss is nan at epoch 1" in failures[failed] or "the loss is inf at epoch 1" in failures[failed]
@@ -119,8 +124,8 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
         ValueError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
     ) as caught:
         train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show_progress=False)
-    told = float(str(caught.value).rpartition(" ")[2])
-    settings = ShardSettings(budget_gib=told)
+    smallest_budget = float(str(caught.value).rpartition(" ")[2])
+    settings = ShardSettings(budget_gib=smallest_budget)
     assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show_progress=False) == {}
 
 
@@ -138,8 +143,8 @@ def test_host_memory_that_is_too_small_is_said_before_anything_begins(
 def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
     alone = trained_alone(small, tmp_path / "alone", [settings_of(**VARIED[2])])
     folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
-    how = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
-    assert train_sharded(folders, ["cpu"], tmp_path / "shards", how, show_progress=False) == {}
+    shard_settings = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
+    assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert not list((tmp_path / "shards").glob("partrain-*"))
 
@@ -170,33 +175,40 @@ def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
     assert str(caught.value) == f"{one} is being trained already; give every task once"
     with pytest.raises(ValueError) as caught:
         train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={tmp_path / "other": 1})
-    assert str(caught.value) == f"pause_after: {tmp_path}/other is none of the tasks"
+    assert str(caught.value) == f"pause_after: {tmp_path}/other is not among the tasks; add it to them or leave it out"
     with pytest.raises(ValueError) as caught:
         train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={one: 0})
     assert str(caught.value) == f"{one}: pause_after must be at least 1, got 0"
     (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
     with pytest.raises(ValueError) as caught:
         train_sharded([compiled], ["cpu"], tmp_path / "shards")
-    assert str(caught.value) == f"{compiled}: train.compile=true is not for shards; leave it out"
+    assert str(caught.value) == f"{compiled}: train.compile=true does not work in shards; leave it out"
 
 
 def test_models_join_while_others_train_and_leave_when_they_end(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is added beforehand, two from outside while it trains, and one when the first has ended."""
-    settings = [settings_of(**each) for each in VARIED]
+    """Add one model beforehand, two from outside while it trains, and one when the first has ended."""
+    settings = [settings_of(**varied) for varied in VARIED]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", HOW, show_progress=False)
-    disturb(monkeypatch, 5, lambda _: [training.add(each) for each in folders[1:3]])  # type: ignore[func-returns-value]
+    training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", SHARD_SETTINGS, show_progress=False)
     ended: list[Path] = []
     left: list[int] = []
+    sessions: list[Session] = []
 
-    def end(folder: Path) -> None:
+    def add_two(session: Session) -> None:
+        sessions.append(session)
+        for folder in folders[1:3]:
+            training.add(folder)
+
+    disturb(monkeypatch, 5, add_two)
+
+    def end(task: Path) -> None:
         if not ended:
             training.add(folders[3])
-        ended.append(folder)
-        left.append(sum(len(list(each.iterdir())) for each in training.host.folders))
+        ended.append(task)
+        left.append(sum(len(list(folder.iterdir())) for folder in sessions[0].host.folders))
 
     training.add(folders[0])
     training.run(end)
@@ -216,7 +228,7 @@ def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
     folders = write_tasks(
         tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
     )
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW)
+    training = ShardedTraining(["cpu"], tmp_path / "shards", SHARD_SETTINGS)
     disturb(monkeypatch, 5, lambda _: training.add(folders[1]))
     training.add(folders[0])
     training.run()
@@ -228,10 +240,10 @@ def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
 
 
 def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
-    """As a search does: until an epoch, with the weights of that epoch kept; later it goes on from there."""
+    """Train until an epoch as a search does, which leaves that epoch's weights, and continue later."""
     alone = trained_alone(small, tmp_path / "alone", [settings_of()])
     (folder,) = write_tasks(tmp_path / "sharded", small, [settings_of()])
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, show_progress=False)
+    training = ShardedTraining(["cpu"], tmp_path / "shards", SHARD_SETTINGS, show_progress=False)
     training.add(folder, pause_after=1)
     training.run()
     assert checkpoint.load_metadata(folder / CHECKPOINT)["step"] == 10
@@ -243,10 +255,10 @@ def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
 
 def test_a_worker_that_is_lost_again_and_again(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    disturb(monkeypatch, 5, lambda training: training.pool[0].process.kill())
-    training = ShardedTraining(["cpu"], tmp_path / "shards", HOW, max_restarts=0, show_progress=False)
+    disturb(monkeypatch, 5, lambda session: session.pool[0].process.kill())
+    training = ShardedTraining(["cpu"], tmp_path / "shards", SHARD_SETTINGS, max_restarts=0, show_progress=False)
     training.add(folders[0])
     with pytest.raises(JobFailed) as caught:
         training.run()
     log = tmp_path / "shards/workers/0.txt"
-    assert str(caught.value) == f"worker 0 has died; it was replaced 0 times before; see {log}"
+    assert str(caught.value) == f"Worker 0 died after 0 restarts; see {log}"

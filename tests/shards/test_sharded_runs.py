@@ -1,4 +1,4 @@
-"""launch=shards: whole runs and searches in shards, which come to what they come to in processes of their own."""
+"""Tests of launch=shards: runs and searches in shards reach the results that they reach in one process a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ IN_SHARDS = LaunchSettings(name="shards", device="cpu", threads=1, shards=TIGHT)
 
 
 def test_a_run_with_stored_boundaries_and_recovery(small: Dataset, tmp_path: Path) -> None:
-    """A segment after another, each fed the left one's outputs, then the whole: three stages, all in shards."""
+    """Train one segment after another, each fed the left one's outputs, then the whole: three stages, all in shards."""
     settings = settings_of(
         partition=PartitionSettings(segments=2),
         schedule=ScheduleSettings(name="sequential", last_input="stored", recovery_epochs=1),
@@ -60,8 +60,8 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
     for name, launch in (("local", LOCAL), ("shards", IN_SHARDS)):
         results = search(replace(shared, launch=launch), settings, tmp_path / name, small, show=False)
         assert not results["packed"]
-        found = [checkpoint.read_json(path) for path in sorted((tmp_path / name / "rungs").iterdir())]
-        rungs.append([{key: value for key, value in rung.items() if key != "seconds"} for rung in found])
+        records = [checkpoint.read_json(path) for path in sorted((tmp_path / name / "rungs").iterdir())]
+        rungs.append([{key: value for key, value in rung.items() if key != "seconds"} for rung in records])
     assert rungs[0] == rungs[1]
     assert len(rungs[1]) == 2
     assert len(rungs[1][0]["failed"]) in (1, 2)
@@ -90,11 +90,11 @@ def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 1000 if str(device) == "cuda:0" else 600)
     free = ShardSettings()
-    assert [each.budget_bytes for each in worker_pool.worker_settings(["cpu"] * 3, free)] == [200] * 3
-    assert [each.threads for each in worker_pool.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
-    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
-    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
-    assert [each.budget_bytes for each in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
+    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cpu"] * 3, free)] == [200] * 3
+    assert [worker.threads for worker in worker_pool.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
+    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
+    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
+    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
         2**31
     ]
 

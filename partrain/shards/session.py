@@ -1,0 +1,270 @@
+"""One session of a sharded training: the loop that assigns units to workers and records their results.
+
+Every round of the loop assigns units to the workers that need some, waits for results, and deals with what they bring: a
+model's step ends, its checkpoint is written, it leaves, it fails, or a worker is lost.
+"""
+
+import gc
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from partrain.launch.worker import write_report
+from partrain.shards.admission import Admission
+from partrain.shards.host import HostMemory
+from partrain.shards.host_model import HostModel
+from partrain.shards.messages import Prefetch, UnitFailure, UnitResult
+from partrain.shards.scheduler import Scheduler
+from partrain.shards.simulator import Load
+from partrain.shards.timeline import TimelineWriter
+from partrain.shards.view import TrainingView
+from partrain.shards.worker_pool import WorkerPool
+from partrain.shards.worker_process import WorkerProcess
+from partrain.training.context import TrainingContext
+
+_RESULT_SECONDS = 0.5
+"""Seconds to wait for a worker's result in one round."""
+_SAVING_SECONDS = 0.01
+"""Seconds to wait instead while a checkpoint is written, since its model can go on once it is."""
+
+
+class CheckpointWriter:
+    """A thread that writes checkpoints while workers compute units of other models.
+
+    Used as a context manager, it waits in the end until all are written.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: dict[int, Future[None]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether any checkpoint is still to be written, or its end to be collected."""
+        return bool(self._pending)
+
+    def submit(self, model_id: int, model: HostModel) -> None:
+        """Start to write a model's checkpoint."""
+        self._pending[model_id] = self._thread.submit(model.save)
+
+    def take_finished(self) -> list[tuple[int, BaseException | None]]:
+        """Return the models whose checkpoints have been written since the last call, each with its error or None."""
+        finished = [model_id for model_id, future in self._pending.items() if future.done()]
+        return [(model_id, self._pending.pop(model_id).exception()) for model_id in finished]
+
+
+@dataclass(kw_only=True)
+class TrainingHistory:
+    """The models that have left a sharded training: why they failed, and what they cost."""
+
+    failures: dict[Path, str] = field(default_factory=dict)
+    """The error message of each model that failed, by its task's folder."""
+    loads: dict[int, Load] = field(default_factory=dict)
+    """What the units of each model have cost, by its number."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A session of a sharded training, from the first model to the last or to a stop."""
+
+    scheduler: Scheduler
+    admission: Admission
+    host: HostMemory
+    pool: WorkerPool
+    writer: CheckpointWriter
+    timeline: TimelineWriter
+    view: TrainingView
+    context: TrainingContext
+    history: TrainingHistory
+    on_leave: Callable[[Path], None]
+    """The user's function, called with the task's folder of every model that ends, pauses or fails."""
+    prefetches: bool
+    """Whether workers copy in the shard that is likely to be needed next."""
+    models: dict[int, HostModel] = field(default_factory=dict)
+    """The models in training, by their number in the schedule."""
+    models_to_reload: set[int] = field(default_factory=set)
+    """The models to take back to their checkpoints once the unit that is under way has ended."""
+
+    # ---- The loop.
+
+    def run(self, first_models: Iterable[HostModel]) -> None:
+        """Train until no model is left, or, once a stop is requested, until the steps under way have ended."""
+        for model in first_models:
+            self.add_model(model)
+        self.admit_models()
+        while self.has_work():
+            self.run_once()
+
+    def has_work(self) -> bool:
+        """Return whether any unit is under way or to be assigned, or any model is still to join."""
+        may_join = self.admission.has_pending() and not self.scheduler.is_draining
+        return may_join or self.scheduler.has_work()
+
+    def run_once(self) -> None:
+        """Assign units, and handle what has happened by the time that a worker answers."""
+        self.assign_units()
+        self.request_prefetches()
+        for worker in self.pool.ready(_SAVING_SECONDS if self.writer.is_busy else _RESULT_SECONDS):
+            self.receive(worker)
+        self.finish_saves()
+        for worker, reason in self.pool.stalled():
+            self.replace_worker(worker, reason)
+        self.view.update_models(self.models.values(), self.scheduler.remaining_seconds() / len(self.pool))
+        self.admit_models()
+
+    def assign_units(self) -> None:
+        """Send each worker the units that the scheduler assigns to it."""
+        for device, unit in self.scheduler.assign():
+            self.pool[device].send(self.models[unit.model_id].make_request(unit))
+
+    def request_prefetches(self) -> None:
+        """Let each worker with a single unit copy in the shard that the unit's model needs next."""
+        if not self.prefetches:
+            return
+        for worker in self.pool:
+            unit = self.scheduler.next_to_prefetch(worker.number)
+            if unit is not None and unit != worker.last_prefetched:
+                worker.last_prefetched = unit
+                version = self.models[unit.model_id].versions[unit.shard]
+                worker.send(Prefetch(unit.model_id, unit.shard, version, unit.is_backward))
+
+    def receive(self, worker: WorkerProcess) -> None:
+        """Handle a worker's answer, or its death."""
+        answer = worker.receive()
+        if answer is None:
+            self.replace_worker(worker, "died")
+            return
+        model_id = answer.unit.model_id
+        if model_id in self.models_to_reload:
+            self.reload_model(model_id)
+        elif isinstance(answer, UnitFailure):
+            self.fail_model(model_id, answer.error)
+        else:
+            self.timeline.add(worker.number, self.models[model_id].name, answer)
+            self.record_result(worker.number, answer)
+
+    def record_result(self, device: int, result: UnitResult) -> None:
+        """Record what a unit has computed, and start to write a checkpoint if one is due."""
+        model_id = result.unit.model_id
+        model = self.models[model_id]
+        begin, end = result.compute_span
+        self.scheduler.complete(device, result.unit, None if result.is_cold else end - begin)
+        try:
+            is_checkpoint_due = model.record(result)
+        except ValueError as error:
+            self.fail_model(model_id, error)
+            return
+        self.scheduler.set_num_steps(model_id, model.remaining_steps.stop)
+        if is_checkpoint_due:
+            # A checkpoint takes as long as many units. Those of other models are computed meanwhile.
+            self.scheduler.suspend(model_id)
+            self.writer.submit(model_id, model)
+
+    def finish_saves(self) -> None:
+        """Let models whose checkpoints are written continue, or leave if they have no steps left."""
+        for model_id, error in self.writer.take_finished():
+            if isinstance(error, Exception):
+                self.fail_model(model_id, error)
+            elif self.models[model_id].has_steps_left:
+                self.scheduler.resume(model_id)
+            else:
+                self.remove_model(model_id)
+
+    # ---- Models join and leave.
+
+    def admit_models(self) -> None:
+        """Add the models that are prepared by now, or, once a stop is requested, let no new steps begin."""
+        self.scheduler.is_draining = self.context.should_stop()
+        if self.scheduler.is_draining:
+            return
+        for candidate, prepared in self.admission.prepared():
+            if isinstance(prepared, HostModel):
+                self.add_model(prepared)
+            else:
+                self.report_failure(candidate.folder, candidate.name, prepared)
+                self.leave(candidate.folder)
+
+    def add_model(self, model: HostModel) -> None:
+        """Schedule a prepared model and send it to the workers. One without steps left leaves at once."""
+        self.view.add_model(model)
+        if not model.is_prepared:
+            self.view.done(model.folder)
+            self.leave(model.folder)
+            return
+        steps = model.remaining_steps
+        unit_seconds = [cost.seconds for cost in model.costs]
+        model_id = self.scheduler.add(len(model.spec.shards), steps.stop, unit_seconds, steps.start)
+        self.models[model_id] = model
+        self.pool.add_model(model_id, model.spec)
+
+    def remove_model(self, model_id: int) -> None:
+        """Free all that a model holds, after it has ended, paused or failed."""
+        model = self.models.pop(model_id)
+        self.history.loads[model_id] = model.as_load(self.scheduler.unit_seconds(model_id))
+        self.scheduler.remove(model_id)
+        self.models_to_reload.discard(model_id)
+        self.pool.remove_model(model_id)
+        self.host.delete_files(model.files())
+        model.close()
+        gc.collect()  # Modules refer to themselves, and to the memory that is bound to them.
+        self.view.done(model.folder)
+        self.leave(model.folder)
+
+    def leave(self, folder: Path) -> None:
+        """Allow the task in `folder` to join again, and call the user's function for models that have left."""
+        self.admission.release(folder)
+        self.on_leave(folder)
+
+    def save_unfinished(self) -> None:
+        """Write the checkpoints of the models that are in training still, after a stop."""
+        for model_id in sorted(self.models):
+            model = self.models[model_id]
+            model.save_checkpoint()
+            self.history.loads[model_id] = model.as_load(self.scheduler.unit_seconds(model_id))
+
+    # ---- Failures.
+
+    def fail_model(self, model_id: int, error: Exception) -> None:
+        """Report a model's error and remove the model. The others continue."""
+        model = self.models[model_id]
+        self.report_failure(model.folder, model.name, error)
+        self.remove_model(model_id)
+
+    def report_failure(self, folder: Path, name: str, error: Exception) -> None:
+        """Report an error on the terminal, in the history, and in the task's folder."""
+        self.history.failures[folder] = str(error)
+        write_report(folder, error)
+        self.view.report_failure(name, error)
+
+    def replace_worker(self, worker: WorkerProcess, reason: str) -> None:
+        """Replace a lost worker, and take the models that depended on it back to their checkpoints.
+
+        Args:
+            worker: The worker that died or is stuck.
+            reason: The end of a sentence that begins with the worker's name.
+        """
+        self.pool.replace(worker, reason, {model_id: model.spec for model_id, model in self.models.items()})
+        lost = self.scheduler.lose_device(worker.number)
+        self.view.report_lost_worker(worker.number, reason, len(lost))
+        for model_id in lost:
+            if self.scheduler.is_queued(model_id):
+                # Another worker computes a unit of it now, and would change its shards after the reload.
+                self.models_to_reload.add(model_id)
+            else:
+                self.reload_model(model_id)
+
+    def reload_model(self, model_id: int) -> None:
+        """Take a model back to its latest checkpoint, here and in the workers."""
+        self.models_to_reload.discard(model_id)
+        model = self.models[model_id]
+        model.reload()
+        self.pool.add_model(model_id, model.spec)
+        self.scheduler.restart(model_id, model.remaining_steps.start)
