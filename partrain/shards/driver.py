@@ -133,7 +133,7 @@ class ShardedTraining:
                     context=self._context,
                     history=self._history,
                     on_leave=on_leave,
-                    prefetches=self.settings.double_buffer,
+                    should_prefetch=self.settings.double_buffer,
                 )
                 session.run(first_models)
             session.save_unfinished()

@@ -86,7 +86,7 @@ class Session:
     history: TrainingHistory
     on_leave: Callable[[Path], None]
     """The user's function, called with the task's folder of every model that ends, pauses or fails."""
-    prefetches: bool
+    should_prefetch: bool
     """Whether workers copy in the shard that is likely to be needed next."""
     models: dict[int, HostModel] = field(default_factory=dict)
     """The models in training, by their number in the schedule."""
@@ -112,7 +112,8 @@ class Session:
         """Assign units, and handle what has happened by the time that a worker answers."""
         self.assign_units()
         self.request_prefetches()
-        for worker in self.pool.ready(_SAVING_SECONDS if self.writer.is_busy else _RESULT_SECONDS):
+        timeout = _SAVING_SECONDS if self.writer.is_busy else _RESULT_SECONDS
+        for worker in self.pool.ready(timeout):
             self.receive(worker)
         self.finish_saves()
         for worker, reason in self.pool.stalled():
@@ -127,7 +128,7 @@ class Session:
 
     def request_prefetches(self) -> None:
         """Let each worker with a single unit copy in the shard that the unit's model needs next."""
-        if not self.prefetches:
+        if not self.should_prefetch:
             return
         for worker in self.pool:
             unit = self.scheduler.next_to_prefetch(worker.number)

@@ -1,4 +1,4 @@
-"""The scheduler and its policies, and what the simulator makes of them."""
+"""Tests of the scheduler, its policies, and the simulator that runs both."""
 
 import itertools
 import random
@@ -13,7 +13,9 @@ from partrain.shards.simulator import Load, Simulation, lower_bound, read_loads,
 
 
 def load(*seconds: float, steps: int = 1, transfer: float = 0.0) -> Load:
-    return Load(units=tuple(Cost(seconds=each, load=transfer, store=transfer) for each in seconds), steps=steps)
+    """Return a model whose units take these seconds, and whose shards take `transfer` seconds to copy."""
+    units = tuple(Cost(seconds=unit_seconds, load=transfer, store=transfer) for unit_seconds in seconds)
+    return Load(units=units, steps=steps)
 
 
 def test_the_units_of_a_step() -> None:
@@ -29,6 +31,7 @@ def test_the_units_of_a_step() -> None:
 
 
 def ready(remaining: list[float], resident: list[bool] | None = None, step: float = 1.0) -> ReadyModels:
+    """Return models with these remaining seconds, of which the last has been ready for the longest time."""
     count = len(remaining)
     return ReadyModels(
         remaining_seconds=np.array(remaining),
@@ -43,7 +46,7 @@ def test_the_longest_is_chosen_unless_one_that_is_nearly_as_long_saves_a_transfe
     assert policy.choose(ready([3.0, 5.0, 4.0])) == 1
     assert policy.choose(ready([5.0, 5.0])) == 0
     assert policy.choose(ready([3.0, 5.0, 4.0], [False, False, True])) == 2
-    assert policy.choose(ready([3.0, 5.0, 4.0], [True, False, False])) == 1  # too far behind
+    assert policy.choose(ready([3.0, 5.0, 4.0], [True, False, False])) == 1  # It is too far behind.
     assert FirstReady().choose(ready([3.0, 5.0, 4.0])) == 2
     assert {Random(0).choose(ready([1.0] * 3)) for _ in range(5)} == {Random(0).choose(ready([1.0] * 3))}
 
@@ -53,7 +56,7 @@ def test_idle_devices_come_first_and_none_waits_behind_another_in_vain() -> None
     for _ in range(3):
         scheduler.add(1, 1, [1.0])
     assert [(device, unit.model_id) for device, unit in scheduler.assign()] == [(0, 0), (1, 1)]
-    assert scheduler.assign() == []  # the third is for whoever is idle first
+    assert scheduler.assign() == []  # The third is for the first idle device.
     scheduler.complete(1, unit_at(1, 0, 0, 1))
     assert [(device, unit.model_id) for device, unit in scheduler.assign()] == [(1, 2)]
     more = Scheduler(2, LongestRemaining(), pins_backward=False)
@@ -99,7 +102,7 @@ def test_closing_ends_the_steps_that_are_begun_and_begins_none() -> None:
     while unit:
         scheduler.complete(0, unit)
         done.append((unit.model_id, unit.step, unit.position))
-        unit = next((each for _, each in scheduler.assign()), None)
+        unit = next((assigned for _, assigned in scheduler.assign()), None)
     assert done == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
     assert not scheduler.has_work()
 
@@ -109,7 +112,7 @@ def test_what_a_lost_device_takes_with_it() -> None:
     scheduler.add(2, 5, [1.0] * 3)
     scheduler.add(2, 5, [1.0] * 3)
     (_, first), (_, second) = scheduler.assign()
-    scheduler.complete(0, first)  # its activations are kept on device 0
+    scheduler.complete(0, first)  # Its activations are kept on device 0.
     scheduler.complete(1, second)
     assert scheduler.lose_device(0) == [0]
     scheduler.restart(0, 0)
@@ -120,20 +123,20 @@ def test_a_model_that_has_left_is_not_lost_with_a_device() -> None:
     scheduler = Scheduler(1, FirstReady(), pins_backward=True, double_buffer=False)
     scheduler.add(2, 5, [1.0] * 3)
     ((_, unit),) = scheduler.assign()
-    scheduler.complete(0, unit)  # its activations are kept there
+    scheduler.complete(0, unit)  # Its activations are kept there.
     scheduler.remove(0)
     assert scheduler.lose_device(0) == []
 
 
 def overlaps(result: Simulation) -> bool:
-    """Whether a model or a device ever does two things at once, or a model's units are out of order."""
+    """Return whether a model or a device ever does two things at once, or a model's units are out of order."""
     by_model: dict[int, list[tuple[float, float, int, int]]] = {}
     by_device: dict[int, list[tuple[float, float]]] = {}
     for device, unit, begin, end in result.timeline:
         by_model.setdefault(unit.model_id, []).append((begin, end, unit.step, unit.position))
         by_device.setdefault(device, []).append((begin, end))
     for spans in by_model.values():
-        spans.sort(key=lambda each: each[2:])
+        spans.sort(key=lambda span: span[2:])
         if any(after[0] < before[1] - 1e-9 for before, after in itertools.pairwise(spans)):
             return True
     for times in by_device.values():
@@ -153,24 +156,24 @@ def test_a_simulation_does_every_unit_once_and_nothing_twice_at_once(policy: obj
     ]
     result = simulate(loads, 3, policy, double_buffer=double_buffer)  # type: ignore[arg-type]
     done = [(unit.model_id, unit.step, unit.position) for _, unit, _, _ in result.timeline]
-    expected = {(n, s, p) for n, each in enumerate(loads) for s in range(each.steps) for p in range(len(each.units))}
+    expected = {(n, s, p) for n, model in enumerate(loads) for s in range(model.steps) for p in range(len(model.units))}
     assert (len(done), set(done)) == (len(expected), expected)
     assert not overlaps(result)
     assert result.makespan >= result.lower_bound == lower_bound(loads, 3)
-    work = sum(each.seconds for each in loads)
+    work = sum(model.seconds for model in loads)
     assert result.busy == pytest.approx(work / (3 * result.makespan))
 
 
 def test_makespans_that_can_be_told_by_hand() -> None:
     one = simulate([load(1.0, 2.0, 3.0, steps=4)], 2, LongestRemaining())
-    assert one.makespan == pytest.approx(24)  # a model alone waits for itself
+    assert one.makespan == pytest.approx(24)  # A model alone waits for itself.
     two = simulate([load(1.0, steps=6), load(1.0, steps=6)], 2, LongestRemaining())
     assert two.makespan == pytest.approx(6)
-    # alone, the next shard is copied in beside the computation, and what has changed is copied back before it goes on
+    # Alone, the next shard is copied in beside the computation. What has changed is copied back before the next unit.
     alone = load(2.0, 3.0, 2.0, steps=4, transfer=0.5)
     assert simulate([alone], 1, FirstReady()).makespan == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
     assert alone.critical_path == pytest.approx(0.5 + 4 * (7.0 + 3 * 0.5))
-    # transfers beside the computation of others take no time of their own, but for the first in and the last out
+    # Transfers beside the computation of others take no time of their own, but for the first in and the last out.
     hidden = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady())
     assert hidden.makespan == pytest.approx(1 + 4 * 3 * 2 + 1)
     shown = simulate([load(2.0, steps=3, transfer=1.0) for _ in range(4)], 1, FirstReady(), double_buffer=False)

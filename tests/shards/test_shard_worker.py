@@ -1,4 +1,4 @@
-"""A worker by itself, in this process: what it holds, what it copies, and what it says when a unit fails."""
+"""Tests of a worker by itself, in this process: what it holds, what it copies, and what it answers when a unit fails."""
 
 import contextlib
 import time
@@ -30,23 +30,24 @@ from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import TrainingContext
 
 CPU = torch.device("cpu")
-ROOM = 400_000  # bytes of the device
+ROOM = 400_000
+"""The device's budget in bytes."""
 
 
 @dataclass
 class Wire:
-    """What a worker is sent, and what it says."""
+    """A connection of a worker: the messages it receives, and the answers it sends."""
 
-    inbox: list[Any] = field(default_factory=list)
-    said: list[Any] = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
 
     def recv(self) -> Any:
-        if not self.inbox:
+        if not self.messages:
             raise EOFError
-        return self.inbox.pop(0)
+        return self.messages.pop(0)
 
     def send(self, answer: Any) -> None:
-        self.said.append(answer)
+        self.answers.append(answer)
 
 
 @pytest.fixture
@@ -55,40 +56,42 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
         yield memory
 
 
-def make_host_model(small: Dataset, folder: Path, host: HostMemory, how: ShardSettings) -> HostModel:
+def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: ShardSettings) -> HostModel:
+    """Return a model that is cut into shards for a device of ROOM bytes, and placed in host memory."""
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
-    host_model = HostModel(task, folder.name, TrainingContext(task))
-    settings = replace(how, budget_gib=ROOM / 2**30, separate=True)
-    ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(host_model, host)
-    return host_model
+    model = HostModel(task, folder.name, TrainingContext(task))
+    settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
+    ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(model, host)
+    return model
 
 
-def make_worker(double_buffer: bool = False) -> tuple[Worker, Wire]:
+def make_worker(*, double_buffer: bool = False) -> tuple[Worker, Wire]:
+    """Return a worker of a device of ROOM bytes, and its connection."""
     wire = Wire()
     settings = ShardSettings(budget_gib=ROOM / 2**30, separate=True, double_buffer=double_buffer)
     return Worker(wire, worker_settings(["cpu"], settings, threads=1)[0]), wire  # type: ignore[arg-type]
 
 
-def do_step(worker: Worker, wire: Wire, host_models: list[HostModel]) -> list[int]:
-    """A step of each, unit by unit in turns; the bytes that were copied for each unit."""
+def do_step(worker: Worker, wire: Wire, models: list[HostModel]) -> list[int]:
+    """Compute a step of each model, their units in turns, and return the bytes that were copied for each unit."""
     copied = []
-    for position in range(max(num_units(len(host_model.versions)) for host_model in host_models)):
-        for number, host_model in enumerate(host_models):
-            shards = len(host_model.versions)
-            if position < num_units(shards):
-                wire.inbox.append(
-                    host_model.make_request(unit_at(number, host_model.training.progress.step, position, shards))
-                )
-                worker.run()
-                result = wire.said.pop()
-                assert isinstance(result, UnitResult), result
-                copied.append(result.bytes_loaded)
-                host_model.record(result)
+    for position in range(max(num_units(len(model.versions)) for model in models)):
+        for number, model in enumerate(models):
+            num_shards = len(model.versions)
+            if position >= num_units(num_shards):
+                continue
+            unit = unit_at(number, model.training.progress.step, position, num_shards)
+            wire.messages.append(model.make_request(unit))
+            worker.run()
+            result = wire.answers.pop()
+            assert isinstance(result, UnitResult), result
+            copied.append(result.bytes_loaded)
+            model.record(result)
     return copied
 
 
 def in_host_memory(worker: Worker) -> list[torch.Tensor]:
-    """What the worker has mapped: shards, outputs and gradients."""
+    """Return the tensors in host memory that the worker has mapped: shards, outputs and gradients."""
     crossings = (crossing for crossings in worker.crossings.values() for pair in crossings for crossing in pair)
     return [*worker.memory.host_bytes.values(), *crossings]
 
@@ -97,21 +100,21 @@ def in_host_memory(worker: Worker) -> list[torch.Tensor]:
 def test_what_is_on_the_device_is_never_more_than_the_budget(
     small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
 ) -> None:
-    """Every byte is counted that a step makes and has not let go of: shards, activations, gradients, temporaries."""
-    how = ShardSettings(activations="recompute", double_buffer=double_buffer)
-    host_models = [make_host_model(small, tmp_path / name, host, how) for name in ("one", "other")]
-    state = sum(shard.layout.num_bytes for host_model in host_models for shard in host_model.spec.shards)
+    """Count every byte that a step makes and holds: shards, activations, gradients and temporaries."""
+    shard_settings = ShardSettings(activations="recompute", double_buffer=double_buffer)
+    models = [make_model(small, tmp_path / name, host, shard_settings) for name in ("one", "other")]
+    state = sum(shard.layout.num_bytes for model in models for shard in model.spec.shards)
     assert state > 3 * ROOM
-    worker, wire = make_worker()  # in one thread, as bytes are counted in one
-    wire.inbox += [AddModel(number, host_model.spec) for number, host_model in enumerate(host_models)]
-    do_step(worker, wire, host_models)
-    worker.memory.residents.clear()  # so that all that is there is seen to come
-    with LiveBytesMode(ignored=in_host_memory(worker)) as live:  # is not the device's
-        do_step(worker, wire, host_models)
-    kept = (
-        sum(len(host_model.versions) - 1 for host_model in host_models) * torch.get_rng_state().nbytes
-    )  # in the scheduler's process
-    assert ROOM / 2 < live.peak_bytes <= ROOM + kept
+    worker, wire = make_worker()  # It has one thread, since bytes are counted in one.
+    wire.messages += [AddModel(number, model.spec) for number, model in enumerate(models)]
+    do_step(worker, wire, models)
+    worker.memory.residents.clear()  # All that is there is counted as it comes.
+    with LiveBytesMode(ignored=in_host_memory(worker)) as live:
+        do_step(worker, wire, models)
+    # Generators' states are kept in the scheduler's process, which is this one here.
+    num_crossings = sum(len(model.versions) - 1 for model in models)
+    rng_bytes = num_crossings * torch.get_rng_state().nbytes
+    assert ROOM / 2 < live.peak_bytes <= ROOM + rng_bytes
     assert worker.memory.peak_bytes <= ROOM
 
 
@@ -119,37 +122,37 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
 def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
     small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
 ) -> None:
-    """Its threads wait with the last unit's names still bound; all that is in them has been let go of."""
-    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
-    worker, wire = make_worker(double_buffer)
-    seen = []
+    """Check that no tensor is held by a worker's threads, which wait with the last unit's names still bound."""
+    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker(double_buffer=double_buffer)
+    references = []
 
-    def look() -> Any:
-        if wire.inbox:
-            return wire.inbox.pop(0)
-        while not wire.said:
+    def receive() -> Any:
+        if wire.messages:
+            return wire.messages.pop(0)
+        while not wire.answers:
             time.sleep(0.01)
         (resident,) = worker.memory.residents.values()
         while resident.in_use:
             time.sleep(0.01)
-        seen.append(weakref.ref(resident.buffer))
+        references.append(weakref.ref(resident.buffer))
         del resident
         worker.memory.residents.clear()
         time.sleep(0.1)
-        seen.append(seen[-1]())
+        references.append(references[-1]())
         raise EOFError
 
-    wire.recv = look  # type: ignore[method-assign]
-    wire.inbox += [AddModel(0, host_model.spec), host_model.make_request(unit_at(0, 0, 0, len(host_model.versions)))]
+    wire.recv = receive  # type: ignore[method-assign]
+    wire.messages += [AddModel(0, model.spec), model.make_request(unit_at(0, 0, 0, len(model.versions)))]
     worker.run()
-    assert len(seen) == 2
-    assert seen[1] is None
+    assert len(references) == 2
+    assert references[1] is None
 
 
 def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker()
 
     def fail(*_: object, **__: object) -> None:
@@ -157,28 +160,28 @@ def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
 
     with monkeypatch.context() as patch:
         patch.setattr(DeviceModel, "__init__", fail)
-        wire.inbox += [
-            AddModel(0, host_model.spec),
-            host_model.make_request(unit_at(0, 0, 0, len(host_model.versions))),
+        wire.messages += [
+            AddModel(0, model.spec),
+            model.make_request(unit_at(0, 0, 0, len(model.versions))),
         ]
         worker.run()
-    failure = wire.said.pop()
+    failure = wire.answers.pop()
     assert isinstance(failure, UnitFailure)
     assert str(failure.error).splitlines()[0] == "RuntimeError: no coffee"
 
 
 def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, host: HostMemory) -> None:
-    host_model = make_host_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, ShardSettings())
     worker, wire = make_worker()
-    wire.inbox.append(AddModel(0, host_model.spec))
-    layouts = [shard.layout for shard in host_model.spec.shards]
+    wire.messages.append(AddModel(0, model.spec))
+    layouts = [shard.layout for shard in model.spec.shards]
     assert len(layouts) > 2
-    copied = do_step(worker, wire, [host_model])
+    copied = do_step(worker, wire, [model])
     assert copied[: len(layouts)] == [layout.forward_bytes for layout in layouts[:-1]] + [layouts[-1].num_bytes]
     assert copied[len(layouts)] in (0, layouts[-2].num_bytes - layouts[-2].forward_bytes, layouts[-2].num_bytes)
-    wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
+    wire.messages.append(Prefetch(0, 1, model.versions[1], is_backward=True))
     worker.run()
-    wire.inbox.append(Prefetch(0, 1, host_model.versions[1], is_backward=True))
+    wire.messages.append(Prefetch(0, 1, model.versions[1], is_backward=True))
     with LiveBytesMode() as live:
         worker.run()
     assert live.peak_bytes == 0
@@ -187,36 +190,37 @@ def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, 
 def test_a_unit_that_fails_is_said_and_other_models_go_on(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of memory as on a GPU, once; the worker is the same afterwards."""
-    host_models = [make_host_model(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
+    """Run out of memory once, as on a GPU, and check that the worker trains other models afterwards."""
+    models = [make_model(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
     worker, wire = make_worker()
-    wire.inbox += [AddModel(number, host_model.spec) for number, host_model in enumerate(host_models)]
+    wire.messages += [AddModel(number, model.spec) for number, model in enumerate(models)]
     with monkeypatch.context() as patch:
 
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
         patch.setattr(DeviceModel, "compute", fail)
-        wire.inbox.append(host_models[0].make_request(unit_at(0, 0, 0, len(host_models[0].versions))))
+        wire.messages.append(models[0].make_request(unit_at(0, 0, 0, len(models[0].versions))))
         worker.run()
-    failure = wire.said.pop()
+    failure = wire.answers.pop()
     assert isinstance(failure, UnitFailure)
     assert isinstance(failure.error, torch.OutOfMemoryError)
     assert str(failure.error) == "CUDA out of memory. Tried to allocate 2.00 GiB"
-    wire.inbox.append(RemoveModel(0))
+    wire.messages.append(RemoveModel(0))
     worker.run()
-    unit_numbers = do_step(worker, wire, [_Absent(), host_models[1]])  # type: ignore[list-item]
-    assert len(unit_numbers) == num_units(len(host_models[1].versions))
+    unit_numbers = do_step(worker, wire, [_Absent(), models[1]])  # type: ignore[list-item]
+    assert len(unit_numbers) == num_units(len(models[1].versions))
     assert {key[0] for key in worker.memory.residents} == {1}
 
 
 class _Absent:
-    """In place of a model that has left."""
+    """A stand-in for a model that has left."""
 
     versions = ()
 
 
 def spec(num_bytes: int, folder: Path, work: int = 0) -> ShardSpec:
+    """Return a shard of `num_bytes` bytes, whose units need `work` bytes besides."""
     path = folder / f"{num_bytes}-{work}"
     path.write_bytes(bytes(num_bytes))
     layout = ShardLayout({}, {}, (0, 0), num_bytes, num_bytes)
