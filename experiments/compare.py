@@ -1,4 +1,4 @@
-"""Strategies side by side: a grid of runs, a table, a summary and a page over them. `--help` lists the settings."""
+"""The command that compares strategies by a grid of runs, and writes tables and a page of them; see `--help`."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ from partrain.comparison.compare import compare
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(config: DictConfig) -> None:
+    """Do the runs of the comparison that Hydra composed, and exit with code 1 if any of them failed."""
     hydra_config = HydraConfig.get()
     with clear_job_errors():
         folder = Path(hydra_config.runtime.output_dir)

@@ -1,1 +1,1 @@
-"""Claims, each in a folder with its script, its table and what was seen."""
+"""Claims about partrain, each in a folder with the script that tests it, its table, its plot and what was found."""

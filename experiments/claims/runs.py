@@ -1,4 +1,4 @@
-"""What the scripts of claims share before their tables: options, data, and the runs that grid.yaml describes."""
+"""The parts that scripts of claims share before their tables: options, data, and the runs that grid.yaml describes."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -15,51 +15,74 @@ from partrain.data import DataSettings
 
 
 def make_parser(description: str | None, here: Path) -> argparse.ArgumentParser:
-    """A parser with the options that these claims take."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "--root", help="folder with EMNIST/raw; without it the files are downloaded, where they are needed"
+    """Return a parser of the options that these claims take. `here` is the claim's folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", help="folder with EMNIST/raw; without it a script that needs the files downloads them"
     )
-    made.add_argument("--runs", type=Path, default=Path("runs/claims") / here.name, help="kept, and gone on with")
-    made.add_argument("--out", type=Path, default=here, help="folder for the table and the plot")
-    made.add_argument("--set", nargs="*", default=[], help="further overrides for every run, to try it small")
-    return made
+    runs_help = "folder of the runs; those that have finished there are not run again"
+    parser.add_argument("--runs", type=Path, default=Path("runs/claims") / here.name, help=runs_help)
+    parser.add_argument("--out", type=Path, default=here, help="folder of the table and the plot")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="more overrides for every run, e.g. to try it on less data"
+    )
+    return parser
 
 
-def claim_data_settings(given: argparse.Namespace) -> DataSettings:
-    """EMNIST ByMerge in `--root`, or the built-in data without one."""
-    if given.root:
-        return DataSettings(name="emnist", split="bymerge", root=given.root, download=False)
+def claim_data_settings(options: argparse.Namespace) -> DataSettings:
+    """Return the settings of EMNIST ByMerge in the folder `--root`, or of the built-in data without that option."""
+    if options.root:
+        return DataSettings(name="emnist", split="bymerge", root=options.root, download=False)
     return DataSettings()
-
-
-def run_grid(here: Path, given: argparse.Namespace, folder: str = "", overrides: Sequence[str] = ()) -> list[CellRun]:
-    """The runs of the comparison that `here`/grid.yaml and `overrides` describe, done now as far as they are not."""
-    listed = [f"{name}={_written(value)}" for name, value in yaml.safe_load((here / "grid.yaml").read_text()).items()]
-    if given.root:
-        listed += [f"data.root={Path(given.root).absolute()}", "data.download=false"]
-    config = composed(here.parents[2] / "conf", "compare", [*listed, *overrides, *given.set])
-    runs = compare(run_settings(config), grid_settings(config), given.runs / folder)
-    failed = [run for run in runs if not run.results]
-    if failed:
-        raise ValueError(f"{failed[0].folder}: {failed[0].outcome}")
-    return runs
-
-
-def _written(value: Any) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def run_claim(
     description: str | None,
     here: Path,
-    table: Callable[[list[CellRun]], list[dict[str, Any]]],
+    table_rows: Callable[[list[CellRun]], list[dict[str, Any]]],
     plot: Callable[[list[dict[str, Any]], Path], None],
 ) -> None:
-    """A claim's script whose runs are those of grid.yaml and no others: their `table`, and the `plot` of it."""
-    given = make_parser(description, here).parse_args()
+    """Do the runs of a claim whose runs are exactly those of its grid.yaml, and write its table and its plot.
+
+    Args:
+        description: The script's description, for `--help`.
+        here: The claim's folder.
+        table_rows: The function that makes the table's rows from the runs.
+        plot: The function that writes the plot of the rows to a file.
+    """
+    options = make_parser(description, here).parse_args()
     with clear_errors():
-        runs = run_grid(here, given)
-        rows = table(runs)
-        write_run_table(given.out, rows, runs)
-        plot(rows, given.out / "plot.png")
+        runs = run_grid(here, options)
+        rows = table_rows(runs)
+        write_run_table(options.out, rows, runs)
+        plot(rows, options.out / "plot.png")
+
+
+def run_grid(
+    here: Path, options: argparse.Namespace, subfolder: str = "", overrides: Sequence[str] = ()
+) -> list[CellRun]:
+    """Do the runs of the comparison that grid.yaml and `overrides` describe, except those that have finished.
+
+    Args:
+        here: The claim's folder, with its grid.yaml.
+        options: The options that `make_parser` parses.
+        subfolder: The comparison's folder, below that of the option `--runs`.
+        overrides: Settings that differ from grid.yaml, e.g. "train.epochs=4".
+
+    Raises:
+        ValueError: If a run failed.
+    """
+    grid = yaml.safe_load((here / "grid.yaml").read_text())
+    listed = [f"{name}={_format_override(value)}" for name, value in grid.items()]
+    if options.root:
+        listed += [f"data.root={Path(options.root).absolute()}", "data.download=false"]
+    config = composed(here.parents[2] / "conf", "compare", [*listed, *overrides, *options.set])
+    runs = compare(run_settings(config), grid_settings(config), options.runs / subfolder)
+    failed = [run for run in runs if not run.results]
+    if failed:
+        raise ValueError(f"Run {failed[0].folder} failed: {failed[0].outcome}")
+    return runs
+
+
+def _format_override(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -1,1 +1,1 @@
-"""Strategies side by side: a grid of runs, repeated in alternating order, and a table, a summary and a page over them."""
+"""Comparisons of strategies: a grid of runs, repeated in alternating order, with tables, a summary and a page of them."""

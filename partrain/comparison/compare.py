@@ -1,14 +1,17 @@
-"""A comparison from settings to a folder: its cells are checked, then run in alternating order, those that are done kept."""
+"""The public function `compare`: check the cells of a grid, then run each several times and write the tables.
+
+Runs that have finished are not run again, so that a comparison resumes where it was stopped.
+"""
 
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from partrain.comparison.grid import Cell, GridSettings, check_shared_settings, grid_cells, skipped_cell_notes
-from partrain.comparison.output import write_tables
+from partrain.comparison.output import ComparisonResults, write_outputs
 from partrain.comparison.table import CellRun, run_folder
 from partrain.comparison.view import ComparisonView
 from partrain.console import console
@@ -24,9 +27,11 @@ from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
 
 
 class Runner(Protocol):
-    """Does one run, as `partrain.run` does."""
+    """A function that does one run, as `partrain.run` does."""
 
-    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]: ...
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
+        """Do the run that `settings` describe in `folder`, and return the contents of results.json."""
+        ...
 
 
 def compare(
@@ -38,13 +43,24 @@ def compare(
     arguments: Sequence[str] = (),
     runner: Runner = run,
 ) -> list[CellRun]:
-    """Do the runs of `grid`, which have `shared` in common, in `folder`, or go on with them; returns all, failed ones too.
+    """Do the runs of `grid` in `folder`, or resume them, and write the tables after each.
 
-    With `partition.dry_run` the cells are checked and listed, no more. `dataset`: instead of the one that `shared.data`
-    names. `arguments`: of experiments/compare.py, to be named beside the tables. `runner`: who does a run.
+    With `partition.dry_run` the cells are only checked and listed.
+
+    Args:
+        shared: The settings that all runs have in common.
+        grid: The cells to compare, and how often each is run.
+        folder: The comparison's folder.
+        dataset: The data set of all runs. By default the one that `shared.data` names.
+        arguments: The command-line arguments of experiments/compare.py, which are shown beside the tables.
+        runner: The function that does one run.
+
+    Returns:
+        All runs, those included that had finished before and those that failed.
 
     Raises:
-        ValueError: a setting is wrong, a cell cannot be run, or the folder holds another comparison; nothing has begun.
+        UserError: If a setting is wrong, a cell cannot be run, or the folder holds another comparison. Nothing
+            has run then.
     """
     folder = Path(folder).absolute()
     check_shared_settings(shared, grid)
@@ -53,80 +69,149 @@ def compare(
     cells = grid_cells(grid)
     dataset = dataset or prepare_data(shared.data)
     check_cells(cells, shared, dataset, runner)
-    for note in skipped_cell_notes(grid):
-        console.print(note)
-    console.print(f"{len(cells)} cells, {grid.repeats} times each: {len(cells) * grid.repeats} runs in {folder}")
+    print_grid(grid, folder)
     if shared.partition.dry_run:
         console.print("\n".join(cell.name for cell in cells))
         return []
-    about = comparison_manifest(shared, grid)
-    write_manifest(folder / GRID_MANIFEST, about, "comparison", may_grow=("grid.repeats",))
-    about |= {"command": portable_command(arguments), "data": dataset.provenance()}
-    order = list(alternating_order(cells, grid.repeats))
-    runs = finished_runs(order, shared, folder)
-    held = {(run.cell, run.repeat) for run in runs}
-    with resumable(folder, "compare", arguments), ComparisonView(len(order), len(runs)) as view:
-        for cell, repeat in (each for each in order if each not in held):
-            view.begin(cell, repeat)
-            runs.append(run_cell(cell, repeat, shared, folder, dataset, runner))
-            view.end(runs[-1])
-            write_tables(folder, runs, cells, about)
-    write_tables(folder, runs, cells, about)
-    failed = sum(not run.results for run in runs)
-    console.print(f"{len(runs) - failed} runs done, {failed} failed: {folder / 'summary.md'}, {folder / PAGE}")
+
+    manifest = comparison_manifest(shared, grid)
+    write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
+    description = manifest | {"command": portable_command(arguments), "data": dataset.provenance()}
+    comparison = Comparison(
+        shared=shared,
+        cells=cells,
+        repeats=grid.repeats,
+        folder=folder,
+        dataset=dataset,
+        runner=runner,
+        description=description,
+    )
+    runs = comparison.finished_runs()
+    with resumable(folder, "compare", arguments):
+        comparison.run_remaining(runs)
+    comparison.write_outputs(runs)
+    print_outcome(runs, folder)
     return runs
 
 
+# ---- What is checked and printed before the first run.
+
+
 def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, runner: Runner = run) -> None:
-    """Plan a run of every cell, so that what cannot be is said before anything has begun.
+    """Plan a run of every cell, so that a wrong setting is reported before anything has run.
 
     Raises:
-        ValueError: of the first cell that cannot be run; the message names it.
+        UserError: If a cell cannot be run. The message names the first such cell.
     """
     with tempfile.TemporaryDirectory() as folder:
         for cell in cells:
             try:
                 settings = cell.settings(shared, repeat=0)
-                dry = replace(settings, partition=replace(settings.partition, dry_run=True))
-                runner(dry, Path(folder) / cell.name, dataset, show=False)
+                dry_run = replace(settings, partition=replace(settings.partition, dry_run=True))
+                runner(dry_run, Path(folder) / cell.name, dataset, show=False)
             except ValueError as error:
                 raise UserError(f"{cell.name}: {error}") from None
 
 
+def print_grid(grid: GridSettings, folder: Path) -> None:
+    """Print how many runs the grid has, and which cells it skips."""
+    for note in skipped_cell_notes(grid):
+        console.print(note)
+    num_cells = len(grid_cells(grid))
+    num_runs = num_cells * grid.repeats
+    console.print(f"{num_cells} cells × {grid.repeats} repeats = {num_runs} runs in {folder}")
+
+
 def comparison_manifest(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
-    """All that numbers of a comparison depend on, by setting; where files lie is not part of it."""
+    """Return all that the numbers of a comparison depend on. The paths of its files are not part of that."""
     return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine()}
 
 
+def portable_command(arguments: Sequence[str]) -> str:
+    """Return the comparison's command, with a placeholder for each folder that other machines do not have."""
+    path_settings = ("data.root=", "data.cache=")
+    words = [
+        f"{argument.partition('=')[0]}=<folder>" if argument.startswith(path_settings) else argument
+        for argument in arguments
+    ]
+    return shlex.join(["python", "experiments/compare.py", *words])
+
+
+# ---- The runs.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A comparison that has been checked.
+
+    Attributes:
+        shared: The settings that all runs have in common.
+        cells: The cells of the grid.
+        repeats: How often each cell is run.
+        folder: The comparison's folder.
+        dataset: The data set of all runs.
+        runner: The function that does one run.
+        description: The conditions that are written beside the tables (see `ComparisonResults`).
+    """
+
+    shared: RunSettings
+    cells: Sequence[Cell]
+    repeats: int
+    folder: Path
+    dataset: Dataset
+    runner: Runner
+    description: dict[str, Any]
+
+    def finished_runs(self) -> list[CellRun]:
+        """Return the runs that finished before."""
+        runs = []
+        for cell, repeat in alternating_order(self.cells, self.repeats):
+            path = self.folder / run_folder(cell, repeat) / RESULTS
+            if path.exists():
+                seed, results = self.shared.seed + repeat, checkpoint.read_json(path)
+                runs.append(CellRun(cell=cell, repeat=repeat, seed=seed, results=results))
+        return runs
+
+    def run_remaining(self, runs: list[CellRun]) -> None:
+        """Do the runs that are not among `runs`, and append them. The tables are written after each."""
+        order = list(alternating_order(self.cells, self.repeats))
+        finished = {(cell_run.cell, cell_run.repeat) for cell_run in runs}
+        with ComparisonView(len(order), num_finished=len(runs)) as view:
+            for cell, repeat in order:
+                if (cell, repeat) in finished:
+                    continue
+                view.start_run(cell, repeat)
+                runs.append(self.run_cell(cell, repeat))
+                view.finish_run(runs[-1])
+                self.write_outputs(runs)
+
+    def run_cell(self, cell: Cell, repeat: int) -> CellRun:
+        """Do one run, or resume it. If its training fails for good, `outcome` gives the reason."""
+        settings = cell.settings(self.shared, repeat)
+        try:
+            results = self.runner(settings, self.folder / run_folder(cell, repeat), self.dataset, show=False)
+        except JobFailed as error:
+            reason = str(error).splitlines()[0].replace(f"{self.folder}/", "")
+            return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=reason)
+        return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results=results)
+
+    def write_outputs(self, runs: Sequence[CellRun]) -> None:
+        """Write the tables, the summary and the page of `runs` to the comparison's folder."""
+        write_outputs(self.folder, ComparisonResults(runs, self.cells, self.description))
+
+
 def alternating_order(cells: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
-    """Repeat by repeat, every second one backwards, so that no cell is always behind another."""
+    """Yield each cell and repeat: repeat by repeat, and every second repeat backwards.
+
+    No cell runs always after the same other one, so that a slow drift of the machine's speed favours none.
+    """
     for repeat in range(repeats):
         for cell in reversed(cells) if repeat % 2 else cells:
             yield cell, repeat
 
 
-def finished_runs(order: Sequence[tuple[Cell, int]], shared: RunSettings, folder: Path) -> list[CellRun]:
-    """Those that were done before."""
-    return [
-        CellRun(cell=cell, repeat=repeat, seed=shared.seed + repeat, results=checkpoint.read_json(path))
-        for cell, repeat in order
-        if (path := folder / run_folder(cell, repeat) / RESULTS).exists()
-    ]
-
-
-def run_cell(cell: Cell, repeat: int, shared: RunSettings, folder: Path, dataset: Dataset, runner: Runner) -> CellRun:
-    """Do one run, or go on with it; one whose training fails for good says so in its `outcome`."""
-    settings = cell.settings(shared, repeat)
-    try:
-        results = runner(settings, folder / run_folder(cell, repeat), dataset, show=False)
-        return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results=results)
-    except JobFailed as error:
-        message = str(error).splitlines()[0].replace(f"{folder}/", "")
-        return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=message)
-
-
-def portable_command(arguments: Sequence[str]) -> str:
-    """The command of the comparison, without where its files lie."""
-    away = ("data.root=", "data.cache=")
-    words = [f"{word.partition('=')[0]}=<folder>" if word.startswith(away) else word for word in arguments]
-    return shlex.join(["python", "experiments/compare.py", *words])
+def print_outcome(runs: Sequence[CellRun], folder: Path) -> None:
+    """Print how many runs finished and failed, and where the summary and the page are."""
+    num_failed = sum(not cell_run.results for cell_run in runs)
+    files = f"{folder / 'summary.md'} and {folder / PAGE}"
+    console.print(f"{len(runs) - num_failed} runs finished, {num_failed} failed; the results are in {files}")

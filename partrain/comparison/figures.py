@@ -1,8 +1,9 @@
-"""Plotly figures of a comparison: every quantity by cell, one panel per network, width and batch size."""
+"""Plotly figures of a comparison: each quantity by cell, with separate figures for each network, width and batch size."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import chain, groupby
 
 import plotly.graph_objects as go
 
@@ -13,133 +14,201 @@ from partrain.report.formatting import byte_unit
 from partrain.report.plotly_figures import Plot, height_for_rows, line_style, make_figure, set_row_axis
 from partrain.report.style import COLOURS
 
-Rows = dict[Cell, list[CellRun]]
+# Strategies that send nothing in a step have colours of their own, and all others share one.
+_STRATEGY_COLOURS = {"end_to_end": COLOURS[2], "synthetic": COLOURS[1], "sequential": COLOURS[4]}
+_OTHER_COLOUR = COLOURS[5]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The cells that are compared in one figure: those of one network, width and batch size.
+
+    Attributes:
+        title: The network, width and batch size, e.g. "mlp 512, batch 256".
+        runs_by_cell: The finished runs of each cell that has any.
+    """
+
+    title: str
+    runs_by_cell: dict[Cell, list[CellRun]]
+
+    @property
+    def runs(self) -> list[CellRun]:
+        """Return the finished runs of all cells."""
+        return list(chain.from_iterable(self.runs_by_cell.values()))
+
+    @property
+    def height(self) -> int:
+        """Return the height in pixels of a figure with a row per cell."""
+        return height_for_rows(len(self.runs_by_cell))
 
 
 def comparison_plots(runs: Sequence[CellRun], cells: Sequence[Cell]) -> list[Plot]:
-    """The figures that can be drawn of the runs so far."""
+    """Return the figures that the finished ones among `runs` suffice for."""
     plots = []
-    for panel, members in groupby(cells, key=_panel):
-        rows = {cell: [run for run in runs if run.cell == cell and run.results] for cell in members}
-        rows = {cell: found for cell, found in rows.items() if found}
-        if rows:
-            plots += [speed(panel, rows), accuracy(panel, rows), memory(panel, rows), *traffic(panel, rows)]
-            plots += against_time(panel, rows)
+    for panel in _panels(runs, cells):
+        plots += [speed_plot(panel), accuracy_plot(panel), memory_plot(panel)]
+        plots += [*traffic_plots(panel), *accuracy_over_time_plots(panel)]
     return plots
 
 
-def speed(panel: str, rows: Rows) -> Plot:
-    """Samples per second: the median as a bar, every run as a dot."""
-    figure = _make_rows("samples/s")
-    _bars(figure, rows, lambda run: run.results["samples_per_second"], "%{x:,.0f} samples/s")
-    _dots(figure, rows, lambda run: run.results["samples_per_second"], "%{x:,.0f} samples/s")
-    figure.update_xaxes(rangemode="tozero")
-    return Plot(
-        f"Samples per second · {panel}", "Bar: median of the repeats; dot: a run.", figure, height_for_rows(len(rows))
-    )
+def _panels(runs: Sequence[CellRun], cells: Sequence[Cell]) -> list[Panel]:
+    """Return the panels that have finished runs."""
+    panels = []
+    for title, members in groupby(cells, key=_panel_title):
+        runs_by_cell = {cell: [run for run in runs if run.cell == cell and run.results] for cell in members}
+        runs_by_cell = {cell: cell_runs for cell, cell_runs in runs_by_cell.items() if cell_runs}
+        if runs_by_cell:
+            panels.append(Panel(title, runs_by_cell))
+    return panels
 
 
-def accuracy(panel: str, rows: Rows) -> Plot:
-    """Test accuracy: every run as a dot."""
-    figure = _make_rows("test accuracy, %")
-    _dots(figure, rows, lambda run: 100 * run.results["test_accuracy"], "%{x:.2f} %")
-    return Plot(
-        f"Test accuracy · {panel}", "A dot per run; repeats differ in seed.", figure, height_for_rows(len(rows))
-    )
-
-
-def memory(panel: str, rows: Rows) -> Plot:
-    """Peak memory of the largest process."""
-    unit, one = byte_unit(max(largest_process_bytes(run) for found in rows.values() for run in found))
-    figure = _make_rows(f"peak memory of the largest process, {unit}")
-    _bars(figure, rows, lambda run: largest_process_bytes(run) / one, f"%{{x:,.1f}} {unit}")
-    _dots(figure, rows, lambda run: largest_process_bytes(run) / one, f"%{{x:,.1f}} {unit}")
-    figure.update_xaxes(rangemode="tozero")
-    return Plot(f"Peak memory · {panel}", "Bar: median of the repeats; dot: a run.", figure, height_for_rows(len(rows)))
-
-
-def traffic(panel: str, rows: Rows) -> list[Plot]:
-    """Bytes between processes per training step, on a logarithmic axis; who sends nothing has no bar."""
-    sending = {cell: found for cell, found in rows.items() if all(run.results["traffic_bytes"] for run in found)}
-    unknown = [
-        _label(cell) for cell, found in rows.items() if any(run.results["traffic_bytes"] is None for run in found)
-    ]
-    if not sending:
-        return []
-    unit, one = byte_unit(max(run.results["traffic_bytes_per_step"] for found in sending.values() for run in found))
-    figure = _make_rows(f"traffic per step, {unit}")
-    _bars(figure, sending, lambda run: run.results["traffic_bytes_per_step"] / one, f"%{{x:,.4g}} {unit}")
-    figure.update_xaxes(type="log", dtick=1, exponentformat="none")
-    silent = [label for cell in rows if cell not in sending and (label := _label(cell)) not in unknown]
-    caption = "Sent between processes and stored for others, logarithmic; median of the repeats."
-    caption += f" Nothing: {', '.join(silent)}." if silent else ""
-    caption += f" Not counted, between GPUs: {', '.join(unknown)}." if unknown else ""
-    return [Plot(f"Traffic per step · {panel}", caption, figure, height_for_rows(len(rows)))]
-
-
-def against_time(panel: str, rows: Rows) -> list[Plot]:
-    """Test accuracy against time, a line per run, where runs have kept it."""
-    figure = make_figure("seconds from the first step", "test accuracy, %")
-    for index, (cell, found) in enumerate(rows.items()):
-        for run in found:
-            curve = run.results["accuracy_curve"]
-            if curve:
-                figure.add_scatter(
-                    x=[point["seconds"] for point in curve],
-                    y=[100 * point["test_accuracy"] for point in curve],
-                    mode="lines+markers",
-                    line=line_style(index),
-                    marker_size=4,
-                    name=_label(cell),
-                    legendgroup=cell.name,
-                    showlegend=run is found[0],
-                    hovertemplate=f"after %{{x:.1f}} s: %{{y:.2f}} %<extra>{_label(cell)}, repeat {run.repeat}</extra>",
-                )
-    figure.update_xaxes(rangemode="tozero")
-    caption = "Of the whole network, as it was at that time; a line per run."
-    return [Plot(f"Test accuracy against time · {panel}", caption, figure, 480)] if figure.data else []
-
-
-def _panel(cell: Cell) -> str:
+def _panel_title(cell: Cell) -> str:
     width = f" {cell.width}" if cell.width else ""
     return f"{cell.network}{width}, batch {cell.batch_size}"
 
 
-def _label(cell: Cell) -> str:
-    """What tells a cell from others of its panel."""
-    segments = "" if cell.strategy == "end_to_end" else f", K = {cell.segments}"
-    pieces = f", {cell.microbatches} microbatches" if cell.microbatches else ""
-    return escape(cell.strategy.replace("_", " ") + segments + pieces)
+# ---- The figures of one panel.
 
 
-def _colour(cell: Cell) -> str:
-    """The strategies that need no communication in colours of their own, all others in one."""
-    return {"end_to_end": COLOURS[2], "synthetic": COLOURS[1], "sequential": COLOURS[4]}.get(cell.strategy, COLOURS[5])
+def speed_plot(panel: Panel) -> Plot:
+    """Return the figure of samples per second: bars of the medians, and a dot per run."""
+    figure = _make_row_figure("samples/s")
+    _add_bars(figure, panel.runs_by_cell, _samples_per_second, "%{x:,.0f} samples/s")
+    _add_dots(figure, panel.runs, _samples_per_second, "%{x:,.0f} samples/s")
+    figure.update_xaxes(rangemode="tozero")
+    caption = "A bar is the median of the repeats, and a dot is one run."
+    return Plot(f"Samples per second · {panel.title}", caption, figure, panel.height)
 
 
-def _make_rows(x: str) -> go.Figure:
-    figure = make_figure(x, "", bargap=0.35, showlegend=False)
+def accuracy_plot(panel: Panel) -> Plot:
+    """Return the figure of test accuracy, a dot per run."""
+    figure = _make_row_figure("test accuracy, %")
+    _add_dots(figure, panel.runs, lambda run: 100 * run.results["test_accuracy"], "%{x:.2f} %")
+    caption = "A dot is one run. The repeats of a cell differ in their seed."
+    return Plot(f"Test accuracy · {panel.title}", caption, figure, panel.height)
+
+
+def memory_plot(panel: Panel) -> Plot:
+    """Return the figure of the largest process's peak memory: bars of the medians, and a dot per run."""
+    unit, unit_bytes = byte_unit(max(map(largest_process_bytes, panel.runs)))
+    figure = _make_row_figure(f"peak memory of the largest process, {unit}")
+    _add_bars(figure, panel.runs_by_cell, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
+    _add_dots(figure, panel.runs, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
+    figure.update_xaxes(rangemode="tozero")
+    caption = "A bar is the median of the repeats, and a dot is one run."
+    return Plot(f"Peak memory · {panel.title}", caption, figure, panel.height)
+
+
+def traffic_plots(panel: Panel) -> list[Plot]:
+    """Return the figure of the bytes sent per training step, on a logarithmic axis, if any cell sends some."""
+    sending = {cell: runs for cell, runs in panel.runs_by_cell.items() if all(map(_traffic_bytes, runs))}
+    if not sending:
+        return []
+    largest = max(_traffic_bytes_per_step(run) for run in panel.runs if run.cell in sending)
+    unit, unit_bytes = byte_unit(largest)
+    figure = _make_row_figure(f"traffic per step, {unit}")
+    _add_bars(figure, sending, lambda run: _traffic_bytes_per_step(run) / unit_bytes, f"%{{x:,.4g}} {unit}")
+    figure.update_xaxes(type="log", dtick=1, exponentformat="none")
+    caption = "Bytes sent between processes and stored for other segments: median of the repeats, logarithmic axis."
+    return [Plot(f"Traffic per step · {panel.title}", caption + _without_bars(panel, sending), figure, panel.height)]
+
+
+def _without_bars(panel: Panel, sending: dict[Cell, list[CellRun]]) -> str:
+    """Return the sentences that list the cells of `panel` without a bar in the figure of traffic."""
+    unknown, silent = [], []
+    for cell, runs in panel.runs_by_cell.items():
+        if any(_traffic_bytes(run) is None for run in runs):
+            unknown.append(_cell_label(cell))
+        elif cell not in sending:
+            silent.append(_cell_label(cell))
+    sentences = f" Nothing is sent by: {', '.join(silent)}." if silent else ""
+    return sentences + (f" Not counted, since it goes between GPUs: {', '.join(unknown)}." if unknown else "")
+
+
+def accuracy_over_time_plots(panel: Panel) -> list[Plot]:
+    """Return the figure of test accuracy against time, a line per run that recorded it, if any did."""
+    figure = make_figure("seconds from the first step", "test accuracy, %")
+    for index, runs in enumerate(panel.runs_by_cell.values()):
+        for run in runs:
+            if run.results["accuracy_curve"]:
+                _add_accuracy_line(figure, run, index, in_legend=run is runs[0])
+    figure.update_xaxes(rangemode="tozero")
+    caption = "Accuracy of the whole network as it was at that time, a line per run."
+    return [Plot(f"Test accuracy against time · {panel.title}", caption, figure, 480)] if figure.data else []
+
+
+def _add_accuracy_line(figure: go.Figure, run: CellRun, index: int, *, in_legend: bool) -> None:
+    """Add the line of a run of the panel's cell number `index`."""
+    curve, label = run.results["accuracy_curve"], _cell_label(run.cell)
+    figure.add_scatter(
+        x=[point["seconds"] for point in curve],
+        y=[100 * point["test_accuracy"] for point in curve],
+        mode="lines+markers",
+        line=line_style(index),
+        marker_size=4,
+        name=label,
+        legendgroup=run.cell.name,
+        showlegend=in_legend,
+        hovertemplate=f"after %{{x:.1f}} s: %{{y:.2f}} %<extra>{label}, repeat {run.repeat}</extra>",
+    )
+
+
+# ---- What the figures share: rows, bars and dots.
+
+
+def _make_row_figure(x_label: str) -> go.Figure:
+    """Return an empty figure with a row per cell."""
+    figure = make_figure(x_label, "", bargap=0.35, showlegend=False)
     set_row_axis(figure)
     return figure
 
 
-def _bars(figure: go.Figure, rows: Rows, value: Callable[[CellRun], float], text: str) -> None:
+def _add_bars(
+    figure: go.Figure,
+    runs_by_cell: dict[Cell, list[CellRun]],
+    value_of: Callable[[CellRun], float],
+    value_template: str,
+) -> None:
+    """Add a bar per cell: the median of its runs' values."""
     figure.add_bar(
         orientation="h",
-        y=[_label(cell) for cell in rows],
-        x=[median_or_none([value(run) for run in found]) for found in rows.values()],
-        marker_color=[_colour(cell) for cell in rows],
-        hovertemplate=f"%{{y}}: median {text}<extra></extra>",
+        y=[_cell_label(cell) for cell in runs_by_cell],
+        x=[median_or_none([value_of(run) for run in runs]) for runs in runs_by_cell.values()],
+        marker_color=[_STRATEGY_COLOURS.get(cell.strategy, _OTHER_COLOUR) for cell in runs_by_cell],
+        hovertemplate=f"%{{y}}: median {value_template}<extra></extra>",
     )
 
 
-def _dots(figure: go.Figure, rows: Rows, value: Callable[[CellRun], float], text: str) -> None:
-    runs = [run for found in rows.values() for run in found]
+def _add_dots(
+    figure: go.Figure, runs: Sequence[CellRun], value_of: Callable[[CellRun], float], value_template: str
+) -> None:
+    """Add a dot per run, in the row of its cell."""
     figure.add_scatter(
-        y=[_label(run.cell) for run in runs],
-        x=[value(run) for run in runs],
+        y=[_cell_label(run.cell) for run in runs],
+        x=[value_of(run) for run in runs],
         mode="markers",
         marker={"size": 7, "color": "#000000", "opacity": 0.6},
         customdata=[run.repeat for run in runs],
-        hovertemplate=f"%{{y}}, repeat %{{customdata}}: {text}<extra></extra>",
+        hovertemplate=f"%{{y}}, repeat %{{customdata}}: {value_template}<extra></extra>",
     )
+
+
+def _cell_label(cell: Cell) -> str:
+    """Return what distinguishes a cell from the others of its panel, e.g. "gpipe, K = 2, 4 microbatches"."""
+    segments = "" if cell.strategy == "end_to_end" else f", K = {cell.segments}"
+    microbatches = f", {cell.microbatches} microbatches" if cell.microbatches else ""
+    return escape(cell.strategy.replace("_", " ") + segments + microbatches)
+
+
+def _samples_per_second(run: CellRun) -> float:
+    return float(run.results["samples_per_second"])
+
+
+def _traffic_bytes(run: CellRun) -> int | None:
+    """Return the bytes sent over the whole training, or None if they were not counted."""
+    traffic: int | None = run.results["traffic_bytes"]
+    return traffic
+
+
+def _traffic_bytes_per_step(run: CellRun) -> float:
+    return float(run.results["traffic_bytes_per_step"])

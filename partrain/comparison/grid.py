@@ -1,26 +1,28 @@
-"""What is compared: the grid's settings, its cells, and the settings of a cell's runs."""
+"""The grid of a comparison: its settings, its cells, and the settings of a cell's runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.networks import NETWORKS, network_settings_from_dict
+from partrain.networks import NETWORKS, NetworkSettings, network_settings_from_dict
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.strategies.settings import PIPELINES, STRATEGIES, StrategySettings
 
-SEQUENTIAL = "sequential"  # strategy=synthetic with schedule=sequential
+SEQUENTIAL = "sequential"
+"""The name in a comparison of strategy=synthetic with schedule=sequential."""
 COMPARED_STRATEGIES = (
     "end_to_end",
     *(name for name in STRATEGIES if name not in ("end_to_end", "synthetic")),
     "synthetic",
     SEQUENTIAL,
 )
+"""The names that grid.strategies may contain, in the order of a default comparison."""
 
-# settings of a run that the grid decides, and where they are set instead
-_DECIDED = {
+# For each of a run's settings that the grid decides: the grid's setting to use instead.
+_SET_BY_GRID = {
     "partition.segments": "grid.segments",
     "partition.at": "grid.segments",
     "network.width": "grid.widths",
@@ -78,93 +80,123 @@ class GridSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One combination of the grid. `width` is None where the network has none, `microbatches` but for pipelines."""
+    """A cell of the grid: one combination of its values."""
 
     strategy: str
     network: str
     width: int | None
+    """The network's width, or None if the network has no such setting."""
     segments: int
     batch_size: int
     microbatches: int | None
+    """The number of microbatches, or None if the strategy is not a pipeline."""
 
     @property
     def name(self) -> str:
-        """Also its folder's: gpipe-mlp512-k2-b256-m4."""
+        """Return the cell's name, which is its folder's too, e.g. "gpipe-mlp512-k2-b256-m4"."""
         parts = [self.strategy, f"{self.network}{self.width or ''}"]
-        parts += [] if self.strategy == "end_to_end" else [f"k{self.segments}"]
-        parts += [f"b{self.batch_size}"]
-        return "-".join([*parts, f"m{self.microbatches}"] if self.microbatches else parts)
+        if self.strategy != "end_to_end":
+            parts.append(f"k{self.segments}")
+        parts.append(f"b{self.batch_size}")
+        if self.microbatches:
+            parts.append(f"m{self.microbatches}")
+        return "-".join(parts)
 
     def settings(self, shared: RunSettings, repeat: int) -> RunSettings:
-        """Of the cell's run number `repeat`; the grid's cells have all else in common."""
-        kind, width = self.network, {"width": self.width} if self.width else {}
-        network = shared.network if shared.network.kind == kind else NETWORKS[kind]()
-        name = "synthetic" if self.strategy == SEQUENTIAL else self.strategy
+        """Return the settings of the cell's run number `repeat`, in which all but the cell's values is as in `shared`."""
+        strategy = "synthetic" if self.strategy == SEQUENTIAL else self.strategy
         microbatches = self.microbatches or StrategySettings.microbatches
-        schedule = ScheduleSettings()
-        if name == "synthetic":
-            schedule = replace(shared.schedule, name=SEQUENTIAL if self.strategy == SEQUENTIAL else "parallel")
         return replace(
             shared,
             seed=shared.seed + repeat,
-            network=network_settings_from_dict(asdict(network) | width),
+            network=self._network_settings(shared),
             partition=replace(shared.partition, segments=self.segments),
             train=replace(shared.train, batch_size=self.batch_size),
-            strategy=replace(shared.strategy, name=name, microbatches=microbatches),
-            schedule=schedule,
+            strategy=replace(shared.strategy, name=strategy, microbatches=microbatches),
+            schedule=self._schedule_settings(shared),
         )
+
+    def _network_settings(self, shared: RunSettings) -> NetworkSettings:
+        """Return the shared network with the cell's width, or the cell's network with its default settings."""
+        network = shared.network if shared.network.kind == self.network else NETWORKS[self.network]()
+        width = {"width": self.width} if self.width else {}
+        return network_settings_from_dict(asdict(network) | width)
+
+    def _schedule_settings(self, shared: RunSettings) -> ScheduleSettings:
+        """Return the shared schedule with the cell's name for it. Only synthetic labels have a schedule."""
+        if self.strategy == SEQUENTIAL:
+            return replace(shared.schedule, name=SEQUENTIAL)
+        if self.strategy == "synthetic":
+            return replace(shared.schedule, name="parallel")
+        return ScheduleSettings()
 
 
 def grid_cells(grid: GridSettings) -> list[Cell]:
-    """Each once, those that are compared with one another in a row."""
-    found = [
-        Cell(
-            strategy=strategy,
-            network=network,
-            width=width,
-            segments=1 if strategy == "end_to_end" else segments,
-            batch_size=batch_size,
-            microbatches=microbatches,
-        )
-        for network in grid.networks
-        for width, batch_size, segments, strategy in product(
-            grid.widths if _has_width(network) else [None], grid.batch_sizes, grid.segments, grid.strategies
-        )
-        for microbatches in _microbatches(grid, strategy, segments)
-    ]
-    return list(dict.fromkeys(found))
+    """Return the cells of the grid, each once. Cells that are compared with one another are neighbours."""
+    return list(dict.fromkeys(_combinations(grid)))
+
+
+def _combinations(grid: GridSettings) -> Iterator[Cell]:
+    """Yield a cell for each combination of the grid's values. End to end is the same for each number of segments."""
+    for network in grid.networks:
+        widths = grid.widths if _has_width(network) else [None]
+        for width, batch_size, segments, strategy in product(widths, grid.batch_sizes, grid.segments, grid.strategies):
+            for microbatches in _microbatch_counts(grid, strategy, segments):
+                yield Cell(
+                    strategy=strategy,
+                    network=network,
+                    width=width,
+                    segments=1 if strategy == "end_to_end" else segments,
+                    batch_size=batch_size,
+                    microbatches=microbatches,
+                )
+
+
+def _has_width(network: str) -> bool:
+    return "width" in {setting.name for setting in fields(NETWORKS[network])}
+
+
+def _microbatch_counts(grid: GridSettings, strategy: str, segments: int) -> Sequence[int | None]:
+    """Return the numbers of microbatches that a strategy is run with."""
+    if strategy not in PIPELINES:
+        return [None]
+    if strategy != "1f1b":
+        return grid.microbatches
+    # 1F1B needs as many microbatches as stages. If no number suffices, all are kept, so that `check_cells` raises the
+    # error that says what to change.
+    return [count for count in grid.microbatches if count >= segments] or grid.microbatches
 
 
 def skipped_cell_notes(grid: GridSettings) -> list[str]:
-    """A sentence for every count of microbatches that some cells cannot have."""
-    return [
-        f"1f1b with K = {segments} is left out for {_listed(few)} microbatches: it needs as many as stages"
-        for segments in (grid.segments if "1f1b" in grid.strategies else [])
-        if (few := [count for count in grid.microbatches if count not in _microbatches(grid, "1f1b", segments)])
-    ]
-
-
-def _microbatches(grid: GridSettings, strategy: str, segments: int) -> Sequence[int | None]:
-    if strategy not in PIPELINES:
-        return [None]
-    # where none is enough all are kept, so that checking the cells says what to change
-    enough = [count for count in grid.microbatches if count >= segments or strategy != "1f1b"]
-    return enough or grid.microbatches
+    """Return a sentence for each number of segments with which 1F1B cannot use some numbers of microbatches."""
+    if "1f1b" not in grid.strategies:
+        return []
+    notes = []
+    for segments in grid.segments:
+        usable = _microbatch_counts(grid, "1f1b", segments)
+        skipped = [count for count in grid.microbatches if count not in usable]
+        if skipped:
+            notes.append(
+                f"1f1b with {segments} segments is skipped for grid.microbatches=[{_listed(skipped)}]: it needs at least "
+                f"{segments} microbatches"
+            )
+    return notes
 
 
 def check_shared_settings(shared: RunSettings, grid: GridSettings) -> None:
-    """Raise `ValueError` where `shared` sets what would be of no effect: what the grid decides, or another network."""
-    for setting, instead in _DECIDED.items():
-        part, _, key = setting.partition(".")
-        owner = getattr(shared, part)
-        default = {each.name: each.default for each in fields(owner)}
-        if key in default and (value := getattr(owner, key)) != default[key]:
-            shown = part if key == "name" else setting
-            raise UserError(f"{shown}={_shown(value)}: in a comparison {instead} says so; leave it out, and set that")
-    if shared.schedule.recovery_epochs:
+    """Check that the shared settings leave to the grid what the grid decides.
+
+    Raises:
+        UserError: If `shared` sets something that has no effect in a comparison, a recovery, or a network that is not in
+            the grid.
+    """
+    for setting, grid_setting in _SET_BY_GRID.items():
+        _check_default(shared, setting, grid_setting)
+    recovery_epochs = shared.schedule.recovery_epochs
+    if recovery_epochs:
         raise UserError(
-            f"schedule.recovery_epochs={shared.schedule.recovery_epochs}: a comparison has none, as what they cost is no "
-            "strategy's; leave it out"
+            f"schedule.recovery_epochs={recovery_epochs} cannot be used in a comparison, as a recovery is not part of any "
+            "strategy; remove it"
         )
     kind = shared.network.kind
     if kind not in grid.networks:
@@ -173,13 +205,24 @@ def check_shared_settings(shared: RunSettings, grid: GridSettings) -> None:
         )
 
 
-def _has_width(network: str) -> bool:
-    return "width" in {each.name for each in fields(NETWORKS[network])}
+def _check_default(shared: RunSettings, setting: str, grid_setting: str) -> None:
+    """Raise `UserError` if `setting`, e.g. "train.batch_size", does not have its default value."""
+    group, _, key = setting.partition(".")
+    group_settings = getattr(shared, group)
+    defaults = {group_field.name: group_field.default for group_field in fields(group_settings)}
+    if key not in defaults:  # Not all networks have a width.
+        return
+    value = getattr(group_settings, key)
+    if value != defaults[key]:
+        typed_name = group if key == "name" else setting
+        raise UserError(
+            f"{typed_name}={_format_value(value)} has no effect in a comparison; remove it, and set {grid_setting}"
+        )
 
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"[{_listed(value)}]" if isinstance(value, list) else str(value)

@@ -1,13 +1,17 @@
-"""What a comparison leaves: table.{csv,md,json} over the runs, summary.{csv,md} over the cells, report.html."""
+"""The files that a comparison writes: tables over its runs, a summary over its cells, and its page.
+
+They are table.csv, table.md, table.json, summary.csv, summary.md and report.html.
+"""
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from partrain.comparison.figures import comparison_plots
 from partrain.comparison.grid import Cell
-from partrain.comparison.summary import SUMMARY_NOTES, format_summary_row, summarise
+from partrain.comparison.summary import SPEEDUP_PREFIX, SUMMARY_NOTES, format_summary_row, speedup_heading, summarise
 from partrain.comparison.table import CellRun, run_json_row, run_row
 from partrain.launch.machine import described
 from partrain.report.console_tables import dataset_label
@@ -17,65 +21,122 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 
 
-def write_tables(folder: Path, runs: Sequence[CellRun], cells: Sequence[Cell], about: dict[str, Any]) -> None:
-    """Write all of it, over the `runs` so far. `about`: the grid, the shared settings, machine, command and data."""
-    accuracies = about["grid"]["accuracies"]
-    places = {cell: place for place, cell in enumerate(cells)}
-    runs = sorted(runs, key=lambda run: (places[run.cell], run.repeat))
-    rows = [run_row(run, accuracies) for run in runs]
-    write_csv(folder / "table.csv", rows)
-    checkpoint.write_text(folder / "table.md", markdown_table(rows))
-    versions = _versions(runs)
-    detailed = [run_json_row(run, accuracies) for run in runs]
-    checkpoint.write_json(folder / "table.json", about | {"versions": versions, "rows": detailed})
-    summary = summarise(runs, cells, accuracies)
-    write_csv(folder / "summary.csv", summary)
-    checkpoint.write_text(folder / "summary.md", summary_page(summary, about, versions))
-    write_page(folder, runs, cells, rows, summary, about)
+class ComparisonResults:
+    """The runs of a comparison so far, and the rows of its tables.
+
+    Args:
+        runs: The runs that have finished or failed.
+        cells: All cells of the comparison.
+        description: The conditions that are written beside the tables: the grid, the shared settings, the machine, the
+            command and the data's provenance.
+    """
+
+    def __init__(self, runs: Sequence[CellRun], cells: Sequence[Cell], description: dict[str, Any]) -> None:
+        positions = {cell: position for position, cell in enumerate(cells)}
+        self.runs = sorted(runs, key=lambda run: (positions[run.cell], run.repeat))
+        """The runs, ordered by cell and repeat."""
+        self.cells, self.description = cells, description
+        self.accuracies: list[float] = description["grid"]["accuracies"]
+        """The fractions for which the tables have the seconds until a run reached them."""
+
+    @cached_property
+    def run_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of table.csv, one per run."""
+        return [run_row(run, self.accuracies) for run in self.runs]
+
+    @cached_property
+    def summary_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of summary.csv, one per cell."""
+        return summarise(self.runs, self.cells, self.accuracies)
+
+    @property
+    def title(self) -> str:
+        """Return the heading of the summary and of the page."""
+        return f"Strategies compared on {dataset_label(self.description['data'])}"
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each library that the runs used, or the versions if runs differ in them."""
+        versions: dict[str, list[str]] = {}
+        for run in self.runs:
+            for name, version in run.results.get("versions", {}).items():
+                known = versions.setdefault(name, [])
+                if version not in known:
+                    known.append(version)
+        return {name: ", ".join(known) for name, known in versions.items()}
 
 
-def _versions(runs: Sequence[CellRun]) -> dict[str, str]:
-    """Of what the runs were done with; several where they differ."""
-    found: dict[str, list[str]] = {}
-    for run in runs:
-        for name, version in run.results.get("versions", {}).items():
-            if version not in found.setdefault(name, []):
-                found[name].append(version)
-    return {name: ", ".join(versions) for name, versions in found.items()}
+def write_outputs(folder: Path, results: ComparisonResults) -> None:
+    """Write all tables and the page of `results` to `folder`."""
+    write_csv(folder / "table.csv", results.run_rows)
+    checkpoint.write_text(folder / "table.md", markdown_table(results.run_rows))
+    detailed_rows = [run_json_row(run, results.accuracies) for run in results.runs]
+    detailed = results.description | {"versions": results.versions(), "rows": detailed_rows}
+    checkpoint.write_json(folder / "table.json", detailed)
+    write_csv(folder / "summary.csv", results.summary_rows)
+    checkpoint.write_text(folder / "summary.md", summary_markdown(results))
+    write_runs_page(folder, comparison_page(results, folder))
 
 
-def summary_page(summary: Sequence[dict[str, Any]], about: dict[str, Any], versions: dict[str, str]) -> str:
-    """summary.md: the table, how to read it, and what it was measured on."""
+# ---- The summary.
+
+
+def summary_markdown(results: ComparisonResults) -> str:
+    """Return the text of summary.md: the table, how to read it, and the data, machine and command behind it."""
     notes = "\n".join(f"- {note}" for note in SUMMARY_NOTES)
-    data = about["data"]
+    data = results.description["data"]
     images = f"{data['train_images']:,} training and {data['test_images']:,} test images"
-    note = f" {data['note']}." if data["note"] else ""
-    return "\n".join(
-        [
-            f"# {_title(about)}\n",
-            markdown_table([format_summary_row(each) for each in summary]),
-            f"{notes}\n",
-            f"{dataset_label(data)}: {images}.{note}\n",
-            f"{described(about['machine'])}; {', '.join(' '.join(each) for each in versions.items())}\n",
-            f"`{about['command']}`\n",
-        ]
+    data_note = f" {data['note']}." if data["note"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions().items())
+    paragraphs = [
+        f"# {results.title}",
+        markdown_table([format_summary_row(row) for row in results.summary_rows]).rstrip("\n"),
+        notes,
+        f"{dataset_label(data)}: {images}.{data_note}",
+        f"{described(results.description['machine'])}; {versions}",
+        f"`{results.description['command']}`",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+# ---- The page.
+
+
+def comparison_page(results: ComparisonResults, folder: Path) -> RunsPage:
+    """Return the page of a comparison in `folder`: the medians, the figures, and a table that links to the runs' pages."""
+    rows = [
+        {"run": _link(folder, run)} | _page_row(row) for run, row in zip(results.runs, results.run_rows, strict=True)
+    ]
+    medians = [_median_row(cell, row) for cell, row in zip(results.cells, results.summary_rows, strict=True)]
+    description = results.description
+    num_planned = len(results.cells) * description["grid"]["repeats"]
+    return RunsPage(
+        title=results.title,
+        lead=f"{len(results.runs)} of {num_planned} runs. {described(description['machine'])}. {description['command']}",
+        summary=medians,
+        summary_caption="A row per cell of the grid. The file summary.md in the same folder explains the columns.",
+        plots=comparison_plots(results.runs, results.cells),
+        rows=rows,
+        rows_caption="A row per run, with the columns of table.csv: fractions, seconds and bytes.",
     )
 
 
-def write_page(
-    folder: Path,
-    runs: Sequence[CellRun],
-    cells: Sequence[Cell],
-    rows: Sequence[dict[str, Any]],
-    summary: Sequence[dict[str, Any]],
-    about: dict[str, Any],
-) -> None:
-    """report.html: the cells' medians, the figures, and the runs' table, which leads to their own pages."""
-    named = [{"run": _link(folder, run)} | _measured(each) for run, each in zip(runs, rows, strict=True)]
-    lead = f"{len(runs)} of {len(cells) * about['grid']['repeats']} runs. {described(about['machine'])}. {about['command']}"
-    medians = [_medians(cell, each) for cell, each in zip(cells, summary, strict=True)]
-    page = RunsPage(title=_title(about), rows=named, plots=comparison_plots(runs, cells), lead=lead, summary=medians)
-    write_runs_page(folder, page)
+def _median_row(cell: Cell, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the summary in the page's units. Values that no run has yet are None."""
+
+    def in_units(key: str, digits: int, unit: float = 1) -> float | None:
+        return None if row[key] is None else round(row[key] / unit, digits)
+
+    speedups = {speedup_heading(key): in_units(key, 2) for key in row if key.startswith(SPEEDUP_PREFIX)}
+    return {
+        "cell": cell.name,
+        "runs": row["runs"],
+        "samples/s": in_units("samples_per_second", 0),
+        **speedups,
+        "test accuracy, %": in_units("test_accuracy_mean", 2, 0.01),
+        "peak memory, MiB": in_units("peak_memory_bytes", 1, 2**20),
+        "traffic per step, KiB": in_units("traffic_bytes_per_step", 1, 2**10),
+        "utilisation, %": in_units("utilization", 0, 0.01),
+    }
 
 
 def _link(folder: Path, run: CellRun) -> Link:
@@ -84,38 +145,11 @@ def _link(folder: Path, run: CellRun) -> Link:
     return Link(f"{run.cell.name}/{run.repeat}", page if (folder / page).exists() else None)
 
 
-def _medians(cell: Cell, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the summary in the page's units; what no run has told yet is left empty."""
-
-    def number(name: str, digits: int, unit: float = 1) -> float | None:
-        return None if row[name] is None else round(row[name] / unit, digits)
-
-    faster = {
-        f"synthetic, K = {name.removeprefix('synthetic_speedup_k')}, is × faster": number(name, 2)
-        for name in row
-        if name.startswith("synthetic_speedup_k")
-    }
+def _page_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the table with floats of four digits, without the columns that the run's name stands for."""
+    in_name = {cell_field.name for cell_field in fields(Cell)} | {"repeat"}
     return {
-        "cell": cell.name,
-        "runs": row["runs"],
-        "samples/s": number("samples_per_second", 0),
-        **faster,
-        "test accuracy, %": number("test_accuracy_mean", 2, 0.01),
-        "peak memory, MiB": number("peak_memory_bytes", 1, 2**20),
-        "traffic per step, KiB": number("traffic_bytes_per_step", 1, 2**10),
-        "utilisation, %": number("utilization", 0, 0.01),
-    }
-
-
-def _title(about: dict[str, Any]) -> str:
-    return f"Strategies compared on {dataset_label(about['data'])}"
-
-
-def _measured(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what its run's name says already, to four digits."""
-    said = {each.name for each in fields(Cell)} | {"repeat"}
-    return {
-        name: float(f"{value:.4g}") if isinstance(value, float) else value
-        for name, value in row.items()
-        if name not in said
+        key: float(f"{value:.4g}") if isinstance(value, float) else value
+        for key, value in row.items()
+        if key not in in_name
     }

@@ -1,10 +1,9 @@
-"""One row per cell over its runs, as numbers and as people read them."""
+"""The summary of a comparison: one row per cell over its runs, as numbers and in the form that people read."""
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from partrain.comparison.grid import Cell
@@ -12,138 +11,209 @@ from partrain.comparison.table import CellRun, seconds_to_accuracy
 from partrain.report.formatting import format_bytes
 from partrain.strategies.settings import PIPELINES
 
+SPEEDUP_PREFIX = "synthetic_speedup_k"
+"""The start of the columns of summary.csv that hold a speedup. The number of segments follows."""
+_SECONDS_PREFIX = "seconds_to_"
+
 SUMMARY_NOTES = (
-    "samples/s: images visited, each once an epoch however many processes saw it, over the seconds of the slowest "
-    "process's steps, the first one included; median (least – most) of the repeats.",
-    "synthetic is × faster: the median, over repeats, of synthetic's samples/s over this cell's in the same repeat, at "
-    "the same network, batch size and number of segments K; repeats are done in turn, every second one backwards.",
-    "Test accuracy: mean ± standard deviation over the repeats, which differ in seed; strategies share the seeds.",
-    "Peak memory: the most that one process took in any repeat. Traffic and utilisation: medians; utilisation is the CPU "
-    "time of all processes over what all cores had while they trained.",
-    "Seconds to an accuracy: from the first step; the median, where a repeat that does not get there counts as infinite.",
-    "best: of a pipeline's counts of microbatches the one with the highest median of samples/s.",
+    "samples/s: training images per second of the steps of the slowest process, the first step included. An image counts "
+    "once per epoch, however many processes see it. Given are the median (least – most) of the repeats.",
+    "speedup of synthetic: samples/s of synthetic labels divided by samples/s of this row, in the same repeat and with "
+    "the same network, batch size and number of segments. Given is the median over the repeats. Within a repeat the "
+    "cells run one after another, in every second repeat backwards.",
+    "test accuracy: mean ± standard deviation over the repeats. The repeats differ in their seed, and all strategies use "
+    "the same seeds.",
+    "peak memory: the most that one process took in any repeat.",
+    "traffic per step: bytes that processes send one another and store for one another, median over the repeats.",
+    "utilisation: CPU time of all processes as a percentage of the time that all cores had while they trained, median "
+    "over the repeats.",
+    "seconds to an accuracy: seconds from the first step until the test accuracy was reached, median over the repeats. A "
+    "repeat that does not reach it counts as infinite.",
+    "best: the number of microbatches with which a pipeline has the highest median of samples/s.",
 )
 
 
 def summarise(runs: Sequence[CellRun], cells: Sequence[Cell], accuracies: Sequence[float]) -> list[dict[str, Any]]:
-    """A row of numbers per cell, in units of the table's; None where there is nothing to tell."""
-    done: dict[Cell, list[CellRun]] = {cell: [] for cell in cells}
-    failed: dict[Cell, int] = defaultdict(int)
-    for run in runs:
-        if run.results:
-            done[run.cell].append(run)
-        else:
-            failed[run.cell] += 1
-    best = _best_pipelines(done)
+    """Return a row of numbers per cell, in the table's units: fractions, seconds and bytes. Unknown values are None.
+
+    Args:
+        runs: The runs that have finished or failed.
+        cells: The cells of the grid.
+        accuracies: Fractions. For each there is a column with the seconds until it was reached.
+    """
+    groups = {cell: _CellRuns.select(cell, runs) for cell in cells}
+    best_pipelines = _best_pipelines(groups)
+    segment_counts = sorted({cell.segments for cell in cells if cell.strategy == "synthetic"})
     return [
         asdict(cell)
-        | {"runs": len(done[cell]), "failed": failed[cell]}
-        | _speed(done[cell])
-        | {f"synthetic_speedup_k{segments}": _speedup(cell, segments, done) for segments in _synthetic_segments(cells)}
-        | _accuracy(done[cell], accuracies)
-        | _resources(done[cell])
-        | {"best_microbatches": (cell in best) if cell.strategy in PIPELINES else None}
-        for cell in cells
+        | {"runs": len(group.finished), "failed": group.num_failed}
+        | _speed_columns(group.finished)
+        | {f"{SPEEDUP_PREFIX}{segments}": _synthetic_speedup(cell, segments, groups) for segments in segment_counts}
+        | _accuracy_columns(group.finished, accuracies)
+        | _resource_columns(group.finished)
+        | {"best_microbatches": (cell in best_pipelines) if cell.strategy in PIPELINES else None}
+        for cell, group in groups.items()
     ]
 
 
-def _values(runs: Sequence[CellRun], name: str) -> list[float]:
-    return [run.results[name] for run in runs if run.results[name] is not None]
+@dataclass(frozen=True)
+class _CellRuns:
+    """The runs of one cell."""
+
+    finished: list[CellRun]
+    num_failed: int
+
+    @classmethod
+    def select(cls, cell: Cell, runs: Sequence[CellRun]) -> "_CellRuns":
+        """Return those of `runs` that are the cell's."""
+        cell_runs = [run for run in runs if run.cell == cell]
+        finished = [run for run in cell_runs if run.results]
+        return cls(finished, num_failed=len(cell_runs) - len(finished))
 
 
-def largest_process_bytes(run: CellRun) -> int:
-    """Its peak memory, bytes."""
-    return max(process["peak_memory_bytes"] for process in run.results["segments"])
+# ---- The columns of a row.
 
 
-def median_or_none(values: Sequence[float]) -> float | None:
-    """None of no values."""
-    return statistics.median(values) if values else None
-
-
-def _speed(runs: Sequence[CellRun]) -> dict[str, Any]:
-    values = _values(runs, "samples_per_second")
+def _speed_columns(finished: Sequence[CellRun]) -> dict[str, float | None]:
+    speeds = _known_values(finished, "samples_per_second")
     return {
-        "samples_per_second": median_or_none(values),
-        "samples_per_second_min": min(values, default=None),
-        "samples_per_second_max": max(values, default=None),
+        "samples_per_second": median_or_none(speeds),
+        "samples_per_second_min": min(speeds, default=None),
+        "samples_per_second_max": max(speeds, default=None),
     }
 
 
-def _synthetic_segments(cells: Sequence[Cell]) -> list[int]:
-    return sorted({cell.segments for cell in cells if cell.strategy == "synthetic"})
+def _synthetic_speedup(cell: Cell, segments: int, groups: Mapping[Cell, _CellRuns]) -> float | None:
+    """Return how many times as fast as `cell` synthetic labels with `segments` segments are: the median of the repeats.
 
-
-def _speedup(cell: Cell, segments: int, done: dict[Cell, list[CellRun]]) -> float | None:
-    """Synthetic's samples/s with so many segments over this cell's, repeat by repeat; no cut is compared with all."""
+    A cell is compared with synthetic labels of as many segments as it has, end to end with all.
+    """
     if cell.strategy != "end_to_end" and cell.segments != segments:
         return None
-    rival = asdict(cell) | {"strategy": "synthetic", "segments": segments, "microbatches": None}
-    theirs = {run.repeat: run.results["samples_per_second"] for run in done.get(Cell(**rival), [])}
-    return median_or_none(
-        [theirs[run.repeat] / run.results["samples_per_second"] for run in done[cell] if run.repeat in theirs]
-    )
+    synthetic = Cell(**asdict(cell) | {"strategy": "synthetic", "segments": segments, "microbatches": None})
+    if synthetic not in groups:
+        return None
+    synthetic_speeds = {run.repeat: run.results["samples_per_second"] for run in groups[synthetic].finished}
+    ratios = [
+        synthetic_speeds[run.repeat] / run.results["samples_per_second"]
+        for run in groups[cell].finished
+        if run.repeat in synthetic_speeds
+    ]
+    return median_or_none(ratios)
 
 
-def _accuracy(runs: Sequence[CellRun], accuracies: Sequence[float]) -> dict[str, Any]:
-    values = _values(runs, "test_accuracy")
-    found: dict[str, Any] = {
+def _accuracy_columns(finished: Sequence[CellRun], accuracies: Sequence[float]) -> dict[str, float | None]:
+    values = _known_values(finished, "test_accuracy")
+    columns: dict[str, float | None] = {
         "test_accuracy_mean": statistics.mean(values) if values else None,
         "test_accuracy_sd": statistics.stdev(values) if len(values) > 1 else None,
     }
     for accuracy in accuracies:
-        times = [seconds_to_accuracy(accuracy, run.results) for run in runs]
-        middle = median_or_none([math.inf if time is None else time for time in times])
-        found[f"seconds_to_{accuracy:g}"] = None if middle == math.inf else middle
-    return found
+        times = [seconds_to_accuracy(accuracy, run.results) for run in finished]
+        seconds = median_or_none([math.inf if time is None else time for time in times])
+        columns[f"{_SECONDS_PREFIX}{accuracy:g}"] = None if seconds == math.inf else seconds
+    return columns
 
 
-def _resources(runs: Sequence[CellRun]) -> dict[str, Any]:
+def _resource_columns(finished: Sequence[CellRun]) -> dict[str, float | None]:
     return {
-        "peak_memory_bytes": max(map(largest_process_bytes, runs), default=None),
-        "traffic_bytes_per_step": median_or_none(_values(runs, "traffic_bytes_per_step")),
-        "utilization": median_or_none(_values(runs, "utilization")),
+        "peak_memory_bytes": max(map(largest_process_bytes, finished), default=None),
+        "traffic_bytes_per_step": median_or_none(_known_values(finished, "traffic_bytes_per_step")),
+        "utilization": median_or_none(_known_values(finished, "utilization")),
     }
 
 
-def _best_pipelines(done: dict[Cell, list[CellRun]]) -> set[Cell]:
-    """Of cells that differ in microbatches alone, the fastest."""
-    rivals: dict[str, dict[Cell, float]] = defaultdict(dict)
-    for cell, runs in done.items():
-        if cell.strategy in PIPELINES and runs:
-            key = str(asdict(cell) | {"microbatches": None})
-            rivals[key][cell] = statistics.median(_values(runs, "samples_per_second"))
-    return {max(group, key=group.__getitem__) for group in rivals.values()}
+def _best_pipelines(groups: Mapping[Cell, _CellRuns]) -> set[Cell]:
+    """Return the fastest of each set of pipelines that differ only in their number of microbatches."""
+    speeds_by_pipeline: dict[Cell, dict[Cell, float]] = {}
+    for cell, group in groups.items():
+        if cell.strategy in PIPELINES and group.finished:
+            pipeline = Cell(**asdict(cell) | {"microbatches": None})
+            speed = statistics.median(_known_values(group.finished, "samples_per_second"))
+            speeds_by_pipeline.setdefault(pipeline, {})[cell] = speed
+    return {max(speeds, key=speeds.__getitem__) for speeds in speeds_by_pipeline.values()}
 
 
-def format_summary_row(row: dict[str, Any]) -> dict[str, str]:
-    """A row of the summary as it stands in summary.md."""
-    pipeline = f"{row['microbatches']}{', best' if row['best_microbatches'] else ''}" if row["microbatches"] else ""
-    shown = {
+def _known_values(finished: Sequence[CellRun], key: str) -> list[float]:
+    """Return the value of `key` in the results of each run in which it is known."""
+    return [run.results[key] for run in finished if run.results[key] is not None]
+
+
+def largest_process_bytes(run: CellRun) -> int:
+    """Return the peak memory of the run's largest process, in bytes."""
+    return max(process["peak_memory_bytes"] for process in run.results["segments"])
+
+
+def median_or_none(values: Sequence[float]) -> float | None:
+    """Return the median of `values`, or None if there are none."""
+    return statistics.median(values) if values else None
+
+
+# ---- The form that people read.
+
+
+def speedup_heading(key: str) -> str:
+    """Return the heading of a column with a speedup: "synthetic_speedup_k2" becomes "speedup of synthetic, K = 2"."""
+    return f"speedup of synthetic, K = {key.removeprefix(SPEEDUP_PREFIX)}"
+
+
+def format_summary_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row of the summary as summary.md shows it. Unknown values are empty."""
+    return (
+        _format_cell(row)
+        | _format_speed(row)
+        | _format_accuracy(row)
+        | _format_resources(row)
+        | _format_seconds_to_accuracies(row)
+    )
+
+
+def _format_cell(row: Mapping[str, Any]) -> dict[str, str]:
+    best = ", best" if row["best_microbatches"] else ""
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    return {
         "strategy": row["strategy"],
         "network": f"{row['network']} {row['width'] or ''}".strip(),
-        "K": str(row["segments"]),
-        "batch": str(row["batch_size"]),
-        "microbatches": pipeline,
-        "runs": f"{row['runs']}{', {} failed'.format(row['failed']) if row['failed'] else ''}",
-        "samples/s": "",
+        "segments K": str(row["segments"]),
+        "batch size": str(row["batch_size"]),
+        "microbatches": f"{row['microbatches']}{best}" if row["microbatches"] else "",
+        "runs": f"{row['runs']}{failed}",
     }
+
+
+def _format_speed(row: Mapping[str, Any]) -> dict[str, str]:
+    speed = ""
     if row["runs"]:
         least, most = row["samples_per_second_min"], row["samples_per_second_max"]
-        shown["samples/s"] = f"{row['samples_per_second']:,.0f} ({least:,.0f} – {most:,.0f})"
-    for name, value in row.items():
-        if name.startswith("synthetic_speedup_k"):
-            key = f"synthetic, K = {name.removeprefix('synthetic_speedup_k')}, is × faster"
-            shown[key] = "" if value is None else f"{value:.2f}"
+        speed = f"{row['samples_per_second']:,.0f} ({least:,.0f} – {most:,.0f})"
+    speedups = {
+        speedup_heading(key): "" if value is None else f"{value:.2f}"
+        for key, value in row.items()
+        if key.startswith(SPEEDUP_PREFIX)
+    }
+    return {"samples/s": speed, **speedups}
+
+
+def _format_accuracy(row: Mapping[str, Any]) -> dict[str, str]:
     mean, deviation = row["test_accuracy_mean"], row["test_accuracy_sd"]
-    shown["test accuracy, %"] = "" if mean is None else f"{100 * mean:.2f}"
-    shown["test accuracy, %"] += "" if deviation is None else f" ± {100 * deviation:.2f}"
-    for name in ("peak_memory_bytes", "traffic_bytes_per_step"):
-        key = "peak memory, largest process" if name == "peak_memory_bytes" else "traffic per step"
-        shown[key] = "" if row[name] is None else format_bytes(row[name])
-    shown["utilisation, %"] = "" if row["utilization"] is None else f"{100 * row['utilization']:.0f}"
-    for name, value in row.items():
-        if name.startswith("seconds_to_"):
-            key = f"seconds to {100 * float(name.removeprefix('seconds_to_')):g} %"
-            shown[key] = "" if value is None else f"{value:.1f}"
-    return shown
+    accuracy = "" if mean is None else f"{100 * mean:.2f}"
+    return {"test accuracy, %": accuracy if deviation is None else f"{accuracy} ± {100 * deviation:.2f}"}
+
+
+def _format_resources(row: Mapping[str, Any]) -> dict[str, str]:
+    peak, traffic, utilisation = row["peak_memory_bytes"], row["traffic_bytes_per_step"], row["utilization"]
+    return {
+        "peak memory, largest process": "" if peak is None else format_bytes(peak),
+        "traffic per step": "" if traffic is None else format_bytes(traffic),
+        "utilisation, %": "" if utilisation is None else f"{100 * utilisation:.0f}",
+    }
+
+
+def _format_seconds_to_accuracies(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"seconds to {100 * float(key.removeprefix(_SECONDS_PREFIX)):g} % accuracy": ""
+        if value is None
+        else f"{value:.1f}"
+        for key, value in row.items()
+        if key.startswith(_SECONDS_PREFIX)
+    }

@@ -1,4 +1,4 @@
-"""One row per run, as CSV, Markdown and JSON."""
+"""The runs of a comparison, and the rows of table.csv, table.md and table.json, one per run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from partrain.comparison.grid import Cell
 
-_PER_PROCESS = (
+_PROCESS_QUANTITIES = (
     "device",
     "train_seconds",
     "samples_per_second",
@@ -21,55 +21,75 @@ _PER_PROCESS = (
 
 @dataclass(frozen=True, kw_only=True)
 class CellRun:
-    """A run that was done, or failed. `results`: what its results.json says, empty if it failed."""
+    """A run of a cell of the grid that has finished or failed."""
 
     cell: Cell
     repeat: int
     seed: int
     results: dict[str, Any]
+    """The contents of the run's results.json, or empty if the run failed."""
     outcome: str = "done"
+    """The word "done", or the reason why the run failed."""
 
     @property
     def folder(self) -> str:
-        """Within the comparison's."""
+        """Return the run's folder, relative to the comparison's."""
         return run_folder(self.cell, self.repeat)
 
 
 def run_folder(cell: Cell, repeat: int) -> str:
+    """Return the folder of a cell's run number `repeat`, relative to the comparison's."""
     return f"runs/{cell.name}/{repeat}"
 
 
 def seconds_to_accuracy(accuracy: float, results: Mapping[str, Any]) -> float | None:
-    """Seconds from the first step until the test accuracy was `accuracy` or more; None if it never was."""
-    reached = (point["seconds"] for point in results["accuracy_curve"] if point["test_accuracy"] >= accuracy)
-    return next(reached, None)
+    """Return the seconds from the first step until the test accuracy was at least `accuracy`, or None if it never was.
+
+    Args:
+        accuracy: A fraction, from 0 to 1.
+        results: The contents of results.json.
+    """
+    times = (point["seconds"] for point in results["accuracy_curve"] if point["test_accuracy"] >= accuracy)
+    return next(times, None)
 
 
 def run_row(run: CellRun, accuracies: Sequence[float]) -> dict[str, Any]:
-    """The table's row: fractions, seconds and bytes; None where a failed run has nothing to say.
+    """Return the run's row of the table, in fractions, seconds and bytes. A failed run has None for each.
 
-    Of memory, `_total` is the sum over the processes, the others are the largest process's.
+    Memory is the largest process's, and the sum over the processes in the column that ends in "_total".
+
+    Args:
+        run: The run.
+        accuracies: Fractions. For each there is a column with the seconds until the run reached it.
     """
-    values: dict[str, Any] = asdict(run.cell) | {"repeat": run.repeat, "seed": run.seed}
-    facts = ("test_accuracy", "train_seconds", "step_seconds", "samples_per_second")
-    values |= {name: run.results.get(name) for name in facts}
-    for accuracy in accuracies:
-        values[f"seconds_to_{accuracy:g}"] = seconds_to_accuracy(accuracy, run.results) if run.results else None
-    processes = run.results.get("segments", [])
-    for name in ("peak_memory_bytes", "parameter_bytes", "optimizer_state_bytes"):
-        found = [process[name] for process in processes]
-        values[name] = max(found, default=None)
-        if name == "peak_memory_bytes":
-            values["peak_memory_bytes_total"] = sum(found) or None
-    values |= {name: run.results.get(name) for name in ("traffic_bytes", "traffic_bytes_per_step", "utilization")}
-    return values | {"steps": run.results.get("steps"), "outcome": run.outcome}
+    results = run.results
+    row: dict[str, Any] = asdict(run.cell) | {"repeat": run.repeat, "seed": run.seed}
+    row |= {key: results.get(key) for key in ("test_accuracy", "train_seconds", "step_seconds", "samples_per_second")}
+    row |= {
+        f"seconds_to_{accuracy:g}": seconds_to_accuracy(accuracy, results) if results else None
+        for accuracy in accuracies
+    }
+    row |= _memory_columns(results.get("segments", []))
+    row |= {key: results.get(key) for key in ("traffic_bytes", "traffic_bytes_per_step", "utilization", "steps")}
+    return row | {"outcome": run.outcome}
+
+
+def _memory_columns(processes: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """Return the columns about memory, given the processes' entries in results.json."""
+    peaks = [process["peak_memory_bytes"] for process in processes]
+    return {
+        "peak_memory_bytes": max(peaks, default=None),
+        "peak_memory_bytes_total": sum(peaks) or None,
+        "parameter_bytes": max((process["parameter_bytes"] for process in processes), default=None),
+        "optimizer_state_bytes": max((process["optimizer_state_bytes"] for process in processes), default=None),
+    }
 
 
 def run_json_row(run: CellRun, accuracies: Sequence[float]) -> dict[str, Any]:
-    """The row, with a list over the processes for what each of them took, and the accuracy against time."""
+    """Return the run's row of table.json: the table's row, lists over the processes, and the accuracy against time."""
     processes = run.results.get("segments", [])
     return run_row(run, accuracies) | {
         "folder": run.folder,
-        "processes": {name: [process[name] for process in processes] for name in _PER_PROCESS},
+        "processes": {key: [process[key] for process in processes] for key in _PROCESS_QUANTITIES},
         "accuracy_curve": run.results.get("accuracy_curve", []),
     }

@@ -1,4 +1,4 @@
-"""How far a comparison is: one bar over its runs on a terminal, a line per run elsewhere."""
+"""The progress display of a comparison: one bar over its runs on a terminal, and a line per run elsewhere."""
 
 import time
 
@@ -13,36 +13,50 @@ _BAR = "runs"
 
 
 class ComparisonView(ProgressView):
-    """Of `total` runs, `done` of which are there already."""
+    """A display of how many runs of a comparison have finished, and how long the others will take.
 
-    def __init__(self, total: int, done: int, to: Console | None = None) -> None:
-        super().__init__(ProgressDisplay(estimate=False, to=to))
-        self.progress.add(_BAR, "", total, done)
-        self._total, self._done = total, done
-        self._spent: list[float] = []  # seconds of each run done now
+    Args:
+        num_runs: The number of runs in all.
+        num_finished: The number of runs that had finished before.
+        console: Where to show it. By default on standard output.
+    """
+
+    def __init__(self, num_runs: int, *, num_finished: int, console: Console | None = None) -> None:
+        super().__init__(ProgressDisplay(estimate=False, to=console))
+        self.progress.add(_BAR, "", num_runs, num_finished)
+        self._num_runs, self._num_finished = num_runs, num_finished
+        self._run_seconds: list[float] = []
+        """The durations of the runs that were displayed."""
         self._started = 0.0
-        self._left = ""
+        self._remaining = ""
+        """The time that the remaining runs will take, in words."""
 
-    def begin(self, cell: Cell, repeat: int) -> None:
+    def start_run(self, cell: Cell, repeat: int) -> None:
+        """Show which run is now under way."""
         self._started = time.monotonic()
         self.progress.update(_BAR, name=f"{cell.name}, repeat {repeat}", status=self._status())
 
-    def end(self, run: CellRun) -> None:
-        """Show what came out, and how long the others will take if they take as long as those so far."""
-        self._spent.append(time.monotonic() - self._started)
-        self._done += 1
-        seconds = sum(self._spent) / len(self._spent) * (self._total - self._done)
-        self._left = f"about {format_duration(seconds)} left" if seconds else "all done"
-        self.progress.update(_BAR, completed=self._done, status=self._status())
-        line = f"{self._done}/{self._total}  {run.cell.name}, repeat {run.repeat}: {_seen(run)}; {self._left}"
-        tell = self.progress.print_line if run.results else self.progress.print
-        tell(line)
+    def finish_run(self, run: CellRun) -> None:
+        """Show the run's outcome, and how long the others will take if they take as long as those so far on average."""
+        self._run_seconds.append(time.monotonic() - self._started)
+        self._num_finished += 1
+        mean_seconds = sum(self._run_seconds) / len(self._run_seconds)
+        seconds = mean_seconds * (self._num_runs - self._num_finished)
+        self._remaining = f"about {format_duration(seconds)} left" if seconds else "all done"
+        self.progress.update(_BAR, completed=self._num_finished, status=self._status())
+        counter = f"{self._num_finished}/{self._num_runs}"
+        line = f"{counter}  {run.cell.name}, repeat {run.repeat}: {_describe_outcome(run)}; {self._remaining}"
+        if run.results:
+            self.progress.print_line(line)
+        else:
+            self.progress.print(line)
 
     def _status(self) -> str:
-        return f"{self._done}/{self._total}  {self._left}"
+        return f"{self._num_finished}/{self._num_runs}  {self._remaining}"
 
 
-def _seen(run: CellRun) -> str:
+def _describe_outcome(run: CellRun) -> str:
     if not run.results:
         return f"FAILED: {run.outcome}"
-    return f"{format_percent(run.results['test_accuracy'])}, {run.results['samples_per_second']:,.0f} samples/s"
+    accuracy, speed = format_percent(run.results["test_accuracy"]), run.results["samples_per_second"]
+    return f"test accuracy {accuracy}, {speed:,.0f} samples/s"

@@ -39,7 +39,7 @@ class Link(NamedTuple):
 
 
 class TableCell(NamedTuple):
-    """A cell of a table: its text, the value that it is sorted by if that is not the text, and its link if it has one."""
+    """A cell of a table, with its text and link. `value` is what it is sorted by, if that is not the text."""
 
     text: str
     value: float | str | None = None
@@ -66,6 +66,8 @@ class RunsPage:
         plots: The figures.
         lead: The sentence below the heading.
         summary: The rows of a shorter table above the figures, all with the same columns.
+        summary_caption: The sentence above the shorter table.
+        rows_caption: The sentence above the table "Runs".
     """
 
     title: str
@@ -73,6 +75,8 @@ class RunsPage:
     plots: Sequence[Plot]
     lead: str = ""
     summary: Sequence[Row] = ()
+    summary_caption: str = ""
+    rows_caption: str = ""
 
 
 def write_runs_page(folder: Path, page: RunsPage) -> Path:
@@ -82,6 +86,8 @@ def write_runs_page(folder: Path, page: RunsPage) -> Path:
         title=page.title,
         lead=page.lead,
         summary=make_table(page.summary) if page.summary else None,
+        summary_caption=page.summary_caption,
+        rows_caption=page.rows_caption,
         table=make_table(page.rows),
         plots=page.plots,
         refresh=None,

@@ -6,6 +6,7 @@ A run that is still training has a record too: what its files do not hold yet is
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ class ProcessRecord:
             epoch = self.progress["step"] / int(self.metrics[0]["steps"])
             points.append(CurvePoint(epoch, self.progress["loss"], self.progress["decode_accuracy"], None))
         return points
+
+    def warnings(self) -> list[str]:
+        """Return the warnings of the epochs that have ended, with the process's name."""
+        return [f"{self.name}: epoch {row['epoch']}: {row['warning']}" for row in self.metrics if row.get("warning")]
 
     @property
     def test_decode_accuracy(self) -> float | None:
@@ -229,12 +234,7 @@ class RunRecord:
         about_cuts = self.plan.warnings() if self.plan and self.uses_codes else []
         if self.results:
             return about_cuts + list(self.results["warnings"])
-        return about_cuts + [
-            f"{process.name}: epoch {row['epoch']}: {row['warning']}"
-            for process in self.processes
-            for row in process.metrics
-            if row.get("warning")
-        ]
+        return [*about_cuts, *chain.from_iterable(process.warnings() for process in self.processes)]
 
 
 def _read_plan(path: Path) -> Plan | None:

@@ -1,7 +1,8 @@
 """Plotly figures of one run: how it learned, what its boundaries decode to, and which classes it confuses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import chain
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -57,65 +58,69 @@ def run_plots(record: RunRecord) -> dict[str, list[Plot]]:
 # ---- Curves by epoch.
 
 
+class _Line(NamedTuple):
+    """A process's line in the figures of curves by epoch."""
+
+    index: int
+    name: str
+    points: list[CurvePoint]
+
+
 def loss_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
     """Return the figure of training loss by epoch, a line per process that computes a loss."""
-    curves = [process.curve() for process in processes]
-    figure = make_figure("epoch", "training loss", showlegend=True)
-    for index, (process, curve) in enumerate(zip(processes, curves, strict=True)):
-        _add_curve(figure, index, process.name, curve, [point.loss for point in curve], "%{y:.4f}")
+    figure, lines = make_figure("epoch", "training loss", showlegend=True), _lines(processes)
+    for line in lines:
+        _add_line(figure, line, [point.loss for point in line.points], "%{y:.4f}")
 
-    losses = [point.loss for curve in curves for point in curve if point.loss is not None]
-    if all(loss > 0 for loss in losses):
+    points = chain.from_iterable(line.points for line in lines)
+    if all(point.loss is None or point.loss > 0 for point in points):
         figure.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
-    set_epoch_axis(figure, _last_epoch(curves))
+    set_epoch_axis(figure, _last_epoch(lines))
     caption = "Mean over each epoch. Every process trains towards a target of its own."
     return [Plot("Training loss", caption, figure)] if figure.data else []
 
 
 def decode_accuracy_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
     """Return the figure of decode accuracy by epoch, a line per process that measures it."""
-    curves = [process.curve() for process in processes]
-    figure = make_figure("epoch", "decode accuracy, %", showlegend=True)
-    for index, (process, curve) in enumerate(zip(processes, curves, strict=True)):
-        values = [None if point.accuracy is None else 100 * point.accuracy for point in curve]
-        _add_curve(figure, index, process.name, curve, values, "%{y:.2f} %")
+    figure, lines = make_figure("epoch", "decode accuracy, %", showlegend=True), _lines(processes)
+    for line in lines:
+        values = [None if point.accuracy is None else 100 * point.accuracy for point in line.points]
+        _add_line(figure, line, values, "%{y:.2f} %")
 
     tested = _add_test_accuracies(figure, processes)
-    set_epoch_axis(figure, _last_epoch(curves))
+    set_epoch_axis(figure, _last_epoch(lines))
     caption = "How often a process's output decodes to the right class, on the inputs that it trained on."
     if tested:
         caption += " Diamonds: on the test images, with the trained segments put together."
     return [Plot("Decode accuracy", caption, figure)] if figure.data else []
 
 
-def _add_curve(
-    figure: go.Figure,
-    index: int,
-    name: str,
-    curve: Sequence[CurvePoint],
-    values: Sequence[float | None],
-    value_template: str,
-) -> None:
-    """Add line number `index` with a value per point of `curve`, unless there is no value at all."""
+def _lines(processes: Sequence[ProcessRecord]) -> list[_Line]:
+    return [_Line(index, process.name, process.curve()) for index, process in enumerate(processes)]
+
+
+def _add_line(figure: go.Figure, line: _Line, values: Sequence[float | None], value_template: str) -> None:
+    """Add a line with a value for each of its points, unless there is no value at all."""
     if all(value is None for value in values):
         return
-    rates = ["" if point.learning_rate is None else f"{point.learning_rate:.2g}" for point in curve]
+    rates = ["" if point.learning_rate is None else f"{point.learning_rate:.2g}" for point in line.points]
+    hover_text = f"epoch %{{x:.3~g}}: {value_template}<br>learning rate %{{customdata}}<extra>{line.name}</extra>"
     figure.add_scatter(
-        x=[point.epoch for point in curve],
+        x=[point.epoch for point in line.points],
         y=values,
-        name=name,
+        name=line.name,
         mode="lines+markers",
-        line=line_style(index),
+        line=line_style(line.index),
         marker_size=6,
         customdata=rates,
-        hovertemplate=f"epoch %{{x:.3~g}}: {value_template}<br>learning rate %{{customdata}}<extra>{name}</extra>",
+        hovertemplate=hover_text,
     )
 
 
-def _last_epoch(curves: Sequence[Sequence[CurvePoint]]) -> float:
-    """Return the epoch at which the longest curve with a loss or an accuracy ends, and 1 if there is none."""
-    drawn = [curve for curve in curves if any((point.loss, point.accuracy) != (None, None) for point in curve)]
-    return max([1.0, *(curve[-1].epoch for curve in drawn)])
+def _last_epoch(lines: Sequence[_Line]) -> float:
+    """Return the epoch at which the longest line with a loss or an accuracy ends, and 1 if there is none."""
+    drawn = [line for line in lines if any((p.loss, p.accuracy) != (None, None) for p in line.points)]
+    return max([1.0, *(line.points[-1].epoch for line in drawn)])
 
 
 def _add_test_accuracies(figure: go.Figure, processes: Sequence[ProcessRecord]) -> bool:
@@ -161,7 +166,7 @@ def accuracy_over_time_plots(record: RunRecord) -> list[Plot]:
 
 
 class _BoundaryAccuracy(NamedTuple):
-    """How often a boundary decodes rightly, in per cent."""
+    """The decode accuracy of a boundary, in per cent."""
 
     label: str
     in_training: float | None
@@ -174,10 +179,10 @@ def boundary_plots(record: RunRecord) -> list[Plot]:
     if len(boundaries) < 2:
         return []
     figure = make_figure("decode accuracy, %", "", barmode="group", bargap=0.3)
-    labels = [boundary.label for boundary in boundaries]
-    in_training = [boundary.in_training for boundary in boundaries]
-    _add_percent_bars(figure, labels, in_training, "in training, on the segment's own inputs", COLOURS[5])
-    _add_percent_bars(figure, labels, [b.on_test_images for b in boundaries], "on the test images", COLOURS[0])
+    in_training = {boundary.label: boundary.in_training for boundary in boundaries}
+    on_test_images = {boundary.label: boundary.on_test_images for boundary in boundaries}
+    _add_percent_bars(figure, "in training, on the segment's own inputs", COLOURS[5], in_training)
+    _add_percent_bars(figure, "on the test images", COLOURS[0], on_test_images)
     figure.update_xaxes(range=[0, 105])
     set_row_axis(figure)
     caption = (
@@ -209,14 +214,12 @@ def _boundary_accuracies(record: RunRecord) -> list[_BoundaryAccuracy]:
     return accuracies
 
 
-def _add_percent_bars(
-    figure: go.Figure, labels: Sequence[str], percentages: Sequence[float | None], name: str, colour: str
-) -> None:
-    """Add a horizontal bar per label, with its percentage written beside it."""
+def _add_percent_bars(figure: go.Figure, name: str, colour: str, percentages: Mapping[str, float | None]) -> None:
+    """Add a series of horizontal bars, one per label of `percentages`, with the percentage written beside it."""
     figure.add_bar(
         orientation="h",
-        y=labels,
-        x=percentages,
+        y=list(percentages),
+        x=list(percentages.values()),
         name=name,
         marker_color=colour,
         texttemplate="%{x:.1f}",

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from partrain.data import Dataset
+from partrain.partition.plan import SegmentPlan
 from partrain.report.formatting import (
     format_bytes,
     format_count,
@@ -93,21 +94,22 @@ def plan_table(record: RunRecord) -> Table:
         "receptive field",
         "device",
     ]
-    rows = [
-        [
-            TableCell(str(segment.index)),
-            TableCell(format_layer_names(segment.layers), len(segment.layers)),
-            TableCell(format_shape(segment.input_shape)),
-            TableCell(f"{format_shape(segment.output_shape)} ({segment.stop or 'classes'})"),
-            TableCell(format_count(segment.parameters), segment.parameters),
-            TableCell(format_count(segment.flops), segment.flops),
-            TableCell(format_bytes(segment.activation_bytes), segment.activation_bytes),
-            TableCell(f"{segment.receptive_field}×{segment.receptive_field}", segment.receptive_field),
-            TableCell(record.device_label(segment)),
-        ]
-        for segment in record.segments
-    ]
+    rows = [_plan_row(record, segment) for segment in record.segments]
     return Table(columns, {"parameters", "FLOPs", "activations", "receptive field"}, rows)
+
+
+def _plan_row(record: RunRecord, segment: SegmentPlan) -> list[TableCell]:
+    return [
+        TableCell(str(segment.index)),
+        TableCell(format_layer_names(segment.layers), len(segment.layers)),
+        TableCell(format_shape(segment.input_shape)),
+        TableCell(f"{format_shape(segment.output_shape)} ({segment.stop or 'classes'})"),
+        TableCell(format_count(segment.parameters), segment.parameters),
+        TableCell(format_count(segment.flops), segment.flops),
+        TableCell(format_bytes(segment.activation_bytes), segment.activation_bytes),
+        TableCell(f"{segment.receptive_field}×{segment.receptive_field}", segment.receptive_field),
+        TableCell(record.device_label(segment)),
+    ]
 
 
 def process_table(record: RunRecord) -> Table:

@@ -53,7 +53,7 @@ class FakeRuns:
     def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[CellRun]:
         return compare(shared, grid, folder, self.dataset, runner=self)
 
-    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
         if settings.partition.dry_run:
             return {}
         self.done.append("/".join(folder.parts[-2:]))
@@ -123,23 +123,24 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(
 
 def test_on_a_terminal_a_bar_says_how_long_is_left() -> None:
     out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system=None, width=120)
     one, two = grid_cells(GridSettings(**GRID | {"microbatches": [2]}))
-    with ComparisonView(3, 1, to=Console(file=out, force_terminal=True, color_system=None, width=120)) as view:
-        view.begin(one, 0)
+    with ComparisonView(3, num_finished=1, console=terminal) as view:
+        view.start_run(one, 0)
         wait_until(lambda: f"{one.name}, repeat 0" in out.getvalue())
-        view.end(CellRun(cell=one, repeat=0, seed=0, results=RESULTS))
-        view.begin(two, 0)
+        view.finish_run(CellRun(cell=one, repeat=0, seed=0, results=RESULTS))
+        view.start_run(two, 0)
         wait_until(lambda: bool(re.search(rf"{two.name}, repeat 0 .* 2/3  about [\d.]+ s left", out.getvalue())))
-        view.end(CellRun(cell=two, repeat=0, seed=0, results={}, outcome="process 0 was killed"))
+        view.finish_run(CellRun(cell=two, repeat=0, seed=0, results={}, outcome="process 0 was killed"))
     assert "3/3  all done" in out.getvalue()
-    assert f"{one.name}, repeat 0: 50.00%" not in out.getvalue()  # lines are for where there is no bar
+    assert f"{one.name}, repeat 0: test accuracy" not in out.getvalue()  # Lines are for where there is no bar.
     assert f"{two.name}, repeat 0: FAILED: process 0 was killed" in out.getvalue()
 
 
 def test_after_ctrl_c_the_way_to_go_on_is_said(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, show: bool) -> dict[str, Any]:
+    def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
         if not settings.partition.dry_run:
             raise KeyboardInterrupt
         return {}
@@ -195,13 +196,15 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     outcome = run_script("compare", *arguments)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[0] == f"2 cells, 1 times each: 2 runs in {tmp_path}"
+    assert lines[0] == f"2 cells × 1 repeats = 2 runs in {tmp_path}"
     assert [line.split(":")[0] for line in lines[1:3]] == [
         "1/2  end_to_end-mlp32-b50, repeat 0",
         "2/2  synthetic-mlp32-k2-b50, repeat 0",
     ]
     assert lines[2].endswith("; all done")
-    assert lines[3:] == [f"2 runs done, 0 failed: {tmp_path}/summary.md, {tmp_path}/report.html"]
+    assert lines[3:] == [
+        f"2 runs finished, 0 failed; the results are in {tmp_path}/summary.md and {tmp_path}/report.html"
+    ]
     about = checkpoint.read_json(tmp_path / "table.json")
     end_to_end, synthetic = about["rows"]
     results = checkpoint.read_json(tmp_path / "runs/synthetic-mlp32-k2-b50/0/results.json")
@@ -226,7 +229,10 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     [
         ("grid.strategies=[pipeline]", "grid.strategies=pipeline is unknown; known: "),
         ("grid.width=[32]", "there is no setting grid.width; did you mean grid.widths?"),
-        ("train.batch_size=64", "train.batch_size=64: in a comparison grid.batch_sizes says so; "),
+        (
+            "train.batch_size=64",
+            "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",
+        ),
         ("resume=runs/x", "resume: a comparison goes on with the same command and hydra.run.dir="),
     ],
 )

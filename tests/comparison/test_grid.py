@@ -46,8 +46,8 @@ def test_a_network_without_a_width_appears_once() -> None:
 def test_microbatches_that_are_too_few_for_1f1b_are_left_out_if_others_remain() -> None:
     grid = GridSettings(strategies=["gpipe", "1f1b"], segments=[2, 3, 5], microbatches=[1, 2, 4])
     assert skipped_cell_notes(grid) == [
-        "1f1b with K = 2 is left out for 1 microbatches: it needs as many as stages",
-        "1f1b with K = 3 is left out for 1, 2 microbatches: it needs as many as stages",
+        "1f1b with 2 segments is skipped for grid.microbatches=[1]: it needs at least 2 microbatches",
+        "1f1b with 3 segments is skipped for grid.microbatches=[1, 2]: it needs at least 3 microbatches",
     ]
     counts = [(cell.segments, cell.microbatches) for cell in grid_cells(grid) if cell.strategy == "1f1b"]
     assert counts == [(2, 2), (2, 4), (3, 4), (5, 1), (5, 2), (5, 4)]
@@ -75,13 +75,25 @@ def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("shared", "message"),
     [
-        ({"train": TrainSettings(batch_size=64)}, "train.batch_size=64: in a comparison grid.batch_sizes says so; "),
-        ({"network": MLPSettings(width=64)}, "network.width=64: in a comparison grid.widths says so; "),
-        ({"partition": PartitionSettings(at=[1, 2])}, "partition.at=[1, 2]: in a comparison grid.segments says so; "),
-        ({"strategy": StrategySettings(name="gpipe")}, "strategy=gpipe: in a comparison grid.strategies says so; "),
+        (
+            {"train": TrainSettings(batch_size=64)},
+            "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",
+        ),
+        (
+            {"network": MLPSettings(width=64)},
+            "network.width=64 has no effect in a comparison; remove it, and set grid.widths",
+        ),
+        (
+            {"partition": PartitionSettings(at=[1, 2])},
+            "partition.at=[1, 2] has no effect in a comparison; remove it, and set grid.segments",
+        ),
+        (
+            {"strategy": StrategySettings(name="gpipe")},
+            "strategy=gpipe has no effect in a comparison; remove it, and set grid.strategies",
+        ),
         (
             {"schedule": ScheduleSettings(name="sequential")},
-            "schedule=sequential: in a comparison grid.strategies says so",
+            "schedule=sequential has no effect in a comparison; remove it, and set grid.strategies",
         ),
         ({"network": CNNSettings()}, "network=cnn is not in grid.networks=[mlp]; add it, or set network=mlp"),
     ],

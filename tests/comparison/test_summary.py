@@ -88,18 +88,18 @@ def test_the_summary_as_people_read_it() -> None:
     assert shown[0] == {
         "strategy": "end_to_end",
         "network": "mlp 32",
-        "K": "1",
-        "batch": "50",
+        "segments K": "1",
+        "batch size": "50",
         "microbatches": "",
         "runs": "3",
         "samples/s": "100 (50 – 200)",
-        "synthetic, K = 2, is × faster": "1.50",
-        "synthetic, K = 3, is × faster": "1.50",
+        "speedup of synthetic, K = 2": "1.50",
+        "speedup of synthetic, K = 3": "1.50",
         "test accuracy, %": "84.00 ± 4.00",
         "peak memory, largest process": "300 bytes",
         "traffic per step": "2 bytes",
         "utilisation, %": "75",
-        "seconds to 70 %": "6.0",
+        "seconds to 70 % accuracy": "6.0",
     }
     assert (shown[4]["microbatches"], shown[4]["runs"]) == ("5, best", "1, 1 failed")
 

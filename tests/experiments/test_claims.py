@@ -65,7 +65,7 @@ def made_run(cell: Cell, repeat: int = 0, **results: Any) -> CellRun:
 
 def test_memory_against_end_to_ends(tmp_path: Path) -> None:
     claim = script("sil_memory")
-    rows = claim.table([made_run(cell) for cell in grid_cells(grid_of("sil_memory"))])
+    rows = claim.table_rows([made_run(cell) for cell in grid_cells(grid_of("sil_memory"))])
     assert {(row["K"], row["of end to end"], row["1 / K"]) for row in rows} == {
         (1, 1.0, 1.0),
         (2, 0.5, 0.5),
@@ -79,7 +79,7 @@ def test_memory_against_end_to_ends(tmp_path: Path) -> None:
 
 def test_traffic_of_a_whole_training(tmp_path: Path) -> None:
     claim = script("sil_traffic")
-    rows = claim.table([made_run(cell) for cell in grid_cells(grid_of("sil_traffic"))])
+    rows = claim.table_rows([made_run(cell) for cell in grid_cells(grid_of("sil_traffic"))])
     total = next(name for name in rows[0] if name.startswith("GB in"))
     found = {(row["strategy"], row["K"], row["batch"]): row for row in rows}
     assert found["synthetic", 2, 64][total] == 0
@@ -100,7 +100,7 @@ def test_speed_against_targets(tmp_path: Path) -> None:
             for cell in grid_cells(grid_of("sil_speed", widths=[width], batch_sizes=[batch]))
             for repeat in range(5)
         ]
-        for width, batch in claim.PANELS
+        for width, batch in claim.PANEL_IMAGES
     }
     rows = [row for panel in runs.values() for row in claim.panel_rows(panel)]
     assert len(rows) == 4 * 7  # of a pipeline only the best count of microbatches
@@ -116,7 +116,7 @@ def test_flops_to_the_same_accuracy(tmp_path: Path) -> None:
     claim = script("sil_compute")
     accuracy = {4: 0.86, 5: 0.868, 6: 0.869, 8: 0.87}
     found = {
-        (strategy, count, epochs): [
+        claim.Case(strategy, count, epochs): [
             made_run(
                 Cell(strategy=strategy, network="mlp", width=512, segments=count, batch_size=256, microbatches=None),
                 test_accuracy=accuracy[epochs],
@@ -125,17 +125,16 @@ def test_flops_to_the_same_accuracy(tmp_path: Path) -> None:
                 step_seconds=float(epochs),
             )
         ]
-        for strategy, count, numbers in claim.TRIED
-        for epochs in numbers
+        for strategy, count, epochs in claim.CASES
     }
-    rows, bar = claim.table(found)
+    rows, bar = claim.table_rows(found)
     assert bar == pytest.approx(86.7)
     images = 20 * 256
     forward_backward = 2 * (784 * 512 * 2 + 3 * (4 * 512 * 512 + 512 * 47))  # no gradient of the images is taken
-    assert claim.flops(found["end_to_end", 1, 8][0]) == forward_backward * images * 8
+    assert claim.run_flops(found["end_to_end", 1, 8][0]) == forward_backward * images * 8
     # made runs say 2 epochs of every segment; one gradient less at the cut, and products with the codes
     saved, codes = 2 * 512 * 512, 3 * 2 * 512 * 47
-    assert claim.flops(found["synthetic", 2, 6][0]) == (forward_backward - saved + codes) * images * 2
+    assert claim.run_flops(found["synthetic", 2, 6][0]) == (forward_backward - saved + codes) * images * 2
     cheapest = {(row["strategy"], row["K"]): row["epochs"] for row in rows if row["reaches it"] == "cheapest"}
     assert cheapest["end_to_end", 1] == 5
     assert cheapest["synthetic", 3] == 6

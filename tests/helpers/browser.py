@@ -1,4 +1,4 @@
-"""A headless browser that opens a page, without a network, and tells what became of it."""
+"""A headless browser without a network, which opens a page and reports what a script in it found."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-# waits for the figures, then leaves what `questions` evaluate to in the document
+# Waits until the figures are drawn, runs the test's script, and adds its answers to the document as JSON.
 _PROBE = """
 <script>
 addEventListener("load", async () => {
@@ -31,35 +31,39 @@ addEventListener("load", async () => {
 
 
 class OpenedPage(NamedTuple):
-    """What a script in the page found, and what the browser's console said."""
+    """The answers of the script that ran in a page, and the messages on the browser's console."""
 
     answers: dict[str, Any]
     console: list[str]
 
 
 def open_page(page: Path, script: str, folder: Path, *, dark: bool = False, width: int = 1280) -> OpenedPage:
-    """Open a copy of `page` whose `script` fills an object `answers`, once the figures are drawn."""
+    """Open a copy of a page, and run `script` in it once the figures are drawn. Skip the test without a browser.
+
+    Args:
+        page: The HTML file.
+        script: JavaScript that sets properties of the object `answers`.
+        folder: The folder of the browser's profile.
+        dark: Whether the browser prefers a dark colour scheme.
+        width: The width of the window in pixels.
+    """
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed")
     copy = page.with_name("opened.html")
     copy.write_text(page.read_text().replace("</body>", _PROBE % script + "</body>"))
-    done = subprocess.run(
-        [
-            program,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"),
-            *("--virtual-time-budget=10000", f"--window-size={width},2000", f"--user-data-dir={folder}"),
-            "--enable-unsafe-swiftshader",  # WebGL without a GPU
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            copy.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+    options = [
+        *("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"),
+        *("--virtual-time-budget=10000", f"--window-size={width},2000", f"--user-data-dir={folder}"),
+        "--enable-unsafe-swiftshader",  # WebGL without a GPU
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
+    process = subprocess.run(
+        [program, *options, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     copy.unlink()
-    found = re.search(r'<output id="answers">(.*?)</output>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    return OpenedPage(json.loads(unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line])
+    answers = re.search(r'<output id="answers">(.*?)</output>', process.stdout, re.DOTALL)
+    assert answers, process.stderr[-2000:]
+    console = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
+    return OpenedPage(json.loads(unescape(answers[1])), console)

@@ -1,4 +1,4 @@
-"""What a page holds, read out of its HTML."""
+"""Readers of the HTML pages: their figures, their tables and their text."""
 
 import json
 import re
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def read_figures(page: Path) -> dict[str, Any]:
-    """The figures by title, as plotly's JavaScript is given them."""
-    found = re.findall(
+    """Return the page's figures by title, as the JSON that plotly's JavaScript draws."""
+    figures = re.findall(
         r'aria-label="([^"]*)"></div>\s*<script type="application/json">(.*?)</script>', page.read_text(), re.DOTALL
     )
-    return {unescape(title): json.loads(text) for title, text in found}
+    return {unescape(title): json.loads(text) for title, text in figures}
 
 
 def read_table(page: Path, label: str) -> list[list[str]]:
-    """The texts of a table's cells, its head first."""
+    """Return the texts of the cells of the table called `label`, row by row, the headings first."""
     text = page.read_text()
     body = text[text.index(f'role="region" aria-label="{label}"') :]
     rows = re.findall(r"<tr>(.*?)</tr>", body[: body.index("</table>")], re.DOTALL)
@@ -24,5 +24,5 @@ def read_table(page: Path, label: str) -> list[list[str]]:
 
 
 def visible_text(html: str) -> str:
-    """The text alone."""
+    """Return the text of `html` without tags and character references."""
     return unescape(re.sub(r"<[^>]*>", "", html)).strip()

@@ -1,23 +1,25 @@
-"""Speed of synthetic-label training against what one would do instead: table, plot, the model of cost, projections.
+"""Speed of synthetic-label training against the conventional ways: table, plot, model of cost and projections.
 
     python experiments/claims/sil_speed/sil_speed.py
 
-Runs are kept in --runs; those that are finished are not done again, so it can be stopped and started.
+The folder --runs holds the runs. Those that have finished are not run again, so the script can be stopped and restarted.
 """
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for the modules that claims share
 
-from claims.output import save_figure, write_run_table
+from claims.output import add_bar_with_dots, save_figure, write_run_table
 from claims.runs import make_parser, run_grid
 from cost_model.cost_model import CostModel, compare_with_measured, fit, prediction_errors
 from cost_model.projection import NOTES, TITLE, plot_projection, project, projection_plots
@@ -35,100 +37,151 @@ from partrain.storage import checkpoint
 
 HERE = Path(__file__).resolve().parent
 
-# width, batch size: images of the one epoch, for a second of training at least
-PANELS = {(512, 64): 25600, (512, 256): 61440, (2048, 64): 2560, (2048, 256): 7680}
-# measured once, for the model of cost: more processes than cores, to fit, and yet more, to check it on
-FOUR = ["grid.segments=[4]", "grid.batch_sizes=[256]"]
-SIX = ["grid.segments=[6]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"]
-FITTED_TOO = {
-    "K = 4, width 512": [*FOUR, "grid.widths=[512]", "data.limit_train=40960"],
-    "K = 4, width 2048": [*FOUR, "grid.widths=[2048]"],
+
+class Panel(NamedTuple):
+    """A width and a batch size, at which all strategies are measured."""
+
+    width: int
+    batch_size: int
+
+
+# The images of the one epoch. With so many each training takes at least a second.
+PANEL_IMAGES = {Panel(512, 64): 25600, Panel(512, 256): 61440, Panel(2048, 64): 2560, Panel(2048, 256): 7680}
+
+# Overrides of cells that are measured once, for the model of cost. K is larger than the number of cores in most.
+_FOUR_SEGMENTS = ["grid.segments=[4]", "grid.batch_sizes=[256]"]
+_SIX_SEGMENTS = ["grid.segments=[6]", "grid.batch_sizes=[252]", "grid.microbatches=[6]"]
+FITTED_ONCE = {
+    "K = 4, width 512": [*_FOUR_SEGMENTS, "grid.widths=[512]", "data.limit_train=40960"],
+    "K = 4, width 2048": [*_FOUR_SEGMENTS, "grid.widths=[2048]"],
 }
 HELD_OUT = {
-    "K = 6, width 512": [*SIX, "grid.widths=[512]", "data.limit_train=40320"],
-    "K = 6, width 2048": [*SIX, "grid.widths=[2048]"],
+    "K = 6, width 512": [*_SIX_SEGMENTS, "grid.widths=[512]", "data.limit_train=40320"],
+    "K = 6, width 2048": [*_SIX_SEGMENTS, "grid.widths=[2048]"],
     "K = 2, width 1024": ["grid.segments=[2]", "grid.widths=[1024]", "grid.batch_sizes=[128]"],
 }
+
 TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1f1b": 1.7, "end_to_end": 1.0}
+"""How many times as fast as each strategy synthetic labels with K = 2 are to be."""
 
 
-def panel_rows(runs: list[CellRun]) -> list[dict[str, Any]]:
-    """A row per strategy, a pipeline's with its best microbatch count: medians, and how much faster synthetic is."""
+def main() -> None:
+    """Do the runs that the options ask for, and write the tables, the plots and the page of projections."""
+    options = make_parser(__doc__, HERE).parse_args()
+    with clear_errors():
+        runs = run_panels(options)
+        rows = list(chain.from_iterable(map(panel_rows, runs.values())))
+        write_run_table(options.out, rows, runs[Panel(512, 64)])
+        plot(rows, runs, options.out / "plot.png")
+
+        fitted = {"K = 2": list(chain.from_iterable(runs.values()))}
+        fitted |= run_once(options, FITTED_ONCE)
+        model = write_model(options.out, fitted, run_once(options, HELD_OUT))
+        write_projections(options, model)
+
+
+# ---- The measurements.
+
+
+def run_panels(options: argparse.Namespace) -> dict[Panel, list[CellRun]]:
+    """Return the runs of every panel, doing those that have not finished."""
+    runs = {}
+    for panel, images in PANEL_IMAGES.items():
+        width, batch_size = panel
+        sizes = [f"grid.widths=[{width}]", f"grid.batch_sizes=[{batch_size}]", f"data.limit_train={images}"]
+        runs[panel] = run_grid(HERE, options, f"w{width}b{batch_size}", sizes)
+    return runs
+
+
+def run_once(options: argparse.Namespace, groups: Mapping[str, list[str]]) -> dict[str, list[CellRun]]:
+    """Return one run of every cell of each group, by the group's name. `groups` holds each group's own overrides."""
+    once = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
+    folders = {name: name.replace(" ", "").replace(",", "-") for name in groups}
+    return {name: run_grid(HERE, options, folders[name], [*once, *overrides]) for name, overrides in groups.items()}
+
+
+def panel_rows(runs: Sequence[CellRun]) -> list[dict[str, Any]]:
+    """Return a row per strategy with medians and the speedup of synthetic labels. A pipeline has its best row only."""
     cells = list(dict.fromkeys(run.cell for run in runs))
-    rows = []
-    for each in summarise(runs, cells, []):
-        if each["microbatches"] and not each["best_microbatches"]:
-            continue
-        speedup, target = each["synthetic_speedup_k2"], TARGETS.get(each["strategy"])
-        rows.append(
-            {
-                "width": each["width"],
-                "batch": each["batch_size"],
-                "strategy": each["strategy"],
-                "microbatches": each["microbatches"],
-                "runs": each["runs"],
-                "samples/s": round(each["samples_per_second"]),
-                "lowest": round(each["samples_per_second_min"]),
-                "highest": round(each["samples_per_second_max"]),
-                "synthetic is × faster": float(f"{speedup:.2f}"),
-                "target": target,
-                "met": "" if target is None else "yes" if speedup >= target else "NO",
-                "bytes per step": round(each["traffic_bytes_per_step"]),
-                "cores busy": float(f"{each['utilization']:.2f}"),
-            }
-        )
-    return rows
+    summary = summarise(runs, cells, [])
+    return [_table_row(row) for row in summary if not row["microbatches"] or row["best_microbatches"]]
 
 
-def plot(rows: list[dict[str, Any]], runs: dict[tuple[int, int], list[CellRun]], path: Path) -> None:
-    """Samples/s of every run, a panel per width and batch size."""
+def _table_row(summary_row: Mapping[str, Any]) -> dict[str, Any]:
+    speedup, target = summary_row["synthetic_speedup_k2"], TARGETS.get(summary_row["strategy"])
+    is_met = ""
+    if target is not None:
+        is_met = "yes" if speedup >= target else "NO"
+    return {
+        "width": summary_row["width"],
+        "batch": summary_row["batch_size"],
+        "strategy": summary_row["strategy"],
+        "microbatches": summary_row["microbatches"],
+        "runs": summary_row["runs"],
+        "samples/s": round(summary_row["samples_per_second"]),
+        "lowest": round(summary_row["samples_per_second_min"]),
+        "highest": round(summary_row["samples_per_second_max"]),
+        "synthetic is × faster": float(f"{speedup:.2f}"),
+        "target": target,
+        "met": is_met,
+        "bytes per step": round(summary_row["traffic_bytes_per_step"]),
+        "cores busy": float(f"{summary_row['utilization']:.2f}"),
+    }
+
+
+def plot(rows: list[dict[str, Any]], runs: Mapping[Panel, list[CellRun]], path: Path) -> None:
+    """Write a plot of the samples/s of every run, with a panel per width and batch size."""
     figure = Figure(figsize=(11, 7))
-    for axes, (width, batch) in zip(figure.subplots(2, 2).flatten(), PANELS, strict=True):
-        shown = [each for each in rows if (each["width"], each["batch"]) == (width, batch)]
-        for place, each in enumerate(reversed(shown)):
-            values = [
-                run.results["samples_per_second"]
-                for run in runs[width, batch]
-                if (run.cell.strategy, run.cell.microbatches) == (each["strategy"], each["microbatches"])
-            ]
-            colour = COLOURS[1] if each["strategy"] == "synthetic" else COLOURS[0]
-            axes.barh(place, median(values), color=colour, alpha=0.5, height=0.6)
-            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4)
-        axes.set_yticks(range(len(shown)), [_name(each) for each in reversed(shown)])
-        axes.set(title=f"width {width}, batch {batch}", xlabel="samples/s (dot: a run, bar: median)")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(axis="x", alpha=0.3)
+    for axes, panel in zip(figure.subplots(2, 2).flatten(), PANEL_IMAGES, strict=True):
+        panel_table = [row for row in rows if (row["width"], row["batch"]) == panel]
+        _plot_panel(axes, panel_table, runs[panel])
+        axes.set(title=f"width {panel.width}, batch {panel.batch_size}", xlabel="samples/s (dot: a run, bar: median)")
     save_figure(figure, path)
 
 
-def _name(row: dict[str, Any]) -> str:
+def _plot_panel(axes: Axes, rows: list[dict[str, Any]], runs: list[CellRun]) -> None:
+    """Add a bar and dots for each row, the first on top."""
+    for position, row in enumerate(reversed(rows)):
+        speeds = [
+            run.results["samples_per_second"]
+            for run in runs
+            if (run.cell.strategy, run.cell.microbatches) == (row["strategy"], row["microbatches"])
+        ]
+        colour = COLOURS[1] if row["strategy"] == "synthetic" else COLOURS[0]
+        add_bar_with_dots(axes, position, speeds, colour)
+    axes.set_yticks(range(len(rows)), [_row_label(row) for row in reversed(rows)])
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _row_label(row: Mapping[str, Any]) -> str:
     return f"{row['strategy']}, {row['microbatches']} microbatches" if row["microbatches"] else str(row["strategy"])
 
 
-def runs_once(given: argparse.Namespace, groups: dict[str, list[str]]) -> dict[str, list[CellRun]]:
-    """The runs of each of `groups`, which are named by what is particular to their overrides."""
-    once = ["grid.repeats=1", "grid.microbatches=[8]", "data.limit_train=7680"]
-    folders = {name: name.replace(" ", "").replace(",", "-") for name in groups}
-    return {name: run_grid(HERE, given, folders[name], [*once, *extra]) for name, extra in groups.items()}
+# ---- The model of cost.
 
 
-def write_model(out: Path, fitted: dict[str, list[CellRun]], held_out: dict[str, list[CellRun]]) -> CostModel:
-    """cost_model.md and .csv: the constants, and predicted over measured of fitted and of held-out cells."""
-    first = next(iter(fitted.values()))[0]
+def write_model(out: Path, fitted: Mapping[str, list[CellRun]], held_out: Mapping[str, list[CellRun]]) -> CostModel:
+    """Fit the model of cost, and write cost_model.csv and cost_model.md.
+
+    Args:
+        out: The folder of the files.
+        fitted: The runs to fit the model to, by the name of their group.
+        held_out: The runs to check the model on, by the name of their group.
+
+    Returns:
+        The fitted model.
+    """
+    rows = {name: [run_row(run, []) for run in runs] for name, runs in (fitted | held_out).items()}
+    first_run = next(iter(fitted.values()))[0]
     shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
-    setup = ComparisonSetup(precision=first.results["train"]["precision"], shared=shared)
-    model = fit([run_row(run, []) for runs in fitted.values() for run in runs], setup)
-    checked = {
-        name: compare_with_measured(model, [run_row(run, []) for run in runs])
-        for name, runs in (fitted | held_out).items()
-    }
-    write_csv(out / "cost_model.csv", [{"cells": name} | each for name, found in checked.items() for each in found])
-    summary = [
-        {"cells": name, "": "fitted" if name in fitted else "held out"}
-        | {"number": len(found)}
-        | {key: f"{prediction_errors(found)[key]:.0%}" for key in ("median_error", "worst_error")}
-        for name, found in checked.items()
-    ]
+    setup = ComparisonSetup(precision=first_run.results["train"]["precision"], shared=shared)
+    model = fit(chain.from_iterable(rows[name] for name in fitted), setup)
+
+    checked = {name: compare_with_measured(model, group_rows) for name, group_rows in rows.items()}
+    named = [[{"cells": name} | row for row in group] for name, group in checked.items()]
+    write_csv(out / "cost_model.csv", list(chain.from_iterable(named)))
+    summary = [_model_row(name, group, is_fitted=name in fitted) for name, group in checked.items()]
     constants = [
         {"constant": name, "seconds": value, "standard error, factor": model.error_factors.get(name)}
         for name, value in asdict(model.constants).items()
@@ -138,23 +191,25 @@ def write_model(out: Path, fitted: dict[str, list[CellRun]], held_out: dict[str,
     return model
 
 
-def main() -> None:
-    given = make_parser(__doc__, HERE).parse_args()
-    runs = {}
-    with clear_errors():
-        for (width, batch), images in PANELS.items():
-            sizes = [f"grid.widths=[{width}]", f"grid.batch_sizes=[{batch}]", f"data.limit_train={images}"]
-            runs[width, batch] = run_grid(HERE, given, f"w{width}b{batch}", sizes)
-        rows = [each for panel in runs.values() for each in panel_rows(panel)]
-        write_run_table(given.out, rows, runs[512, 64])
-        plot(rows, runs, given.out / "plot.png")
-        measured = {"K = 2": [run for panel in runs.values() for run in panel]} | runs_once(given, FITTED_TOO)
-        model = write_model(given.out, measured, runs_once(given, HELD_OUT))
-        projected = project(model)
-        write_csv(given.out / "projection.csv", projected)
-        page = RunsPage(title=TITLE, rows=projected, plots=projection_plots(projected), lead=" ".join(NOTES))
-        write_runs_page(given.runs, page)
-        plot_projection(projected, given.out / "projection.png")
+def _model_row(name: str, checked: Sequence[Mapping[str, Any]], *, is_fitted: bool) -> dict[str, Any]:
+    """Return the row of cost_model.md for one group of cells: its number of cells, and the model's errors on them."""
+    group_errors = prediction_errors(checked)
+    return {
+        "cells": name,
+        "": "fitted" if is_fitted else "held out",
+        "number": len(checked),
+        "median_error": f"{group_errors['median_error']:.0%}",
+        "worst_error": f"{group_errors['worst_error']:.0%}",
+    }
+
+
+def write_projections(options: argparse.Namespace, model: CostModel) -> None:
+    """Write the model's projections: projection.csv and projection.png, and a page beside the runs."""
+    rows = project(model)
+    write_csv(options.out / "projection.csv", rows)
+    page = RunsPage(title=TITLE, rows=rows, plots=projection_plots(rows), lead=" ".join(NOTES))
+    write_runs_page(options.runs, page)
+    plot_projection(rows, options.out / "projection.png")
 
 
 if __name__ == "__main__":

@@ -2,38 +2,39 @@
 
 const root = document.documentElement;
 
-// ---- theme: the system's, unless the reader has chosen
+// ---- The theme: the system's, unless the reader has chosen one.
 function isDark() {
   return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-function remember(storage, key, value) {
-  try { storage.setItem(key, value); } catch { /* the browser keeps nothing for this page */ }
+// Browsers may refuse to store anything for a local file. The page works without it.
+function store(storage, key, value) {
+  try { storage.setItem(key, value); } catch { /* See above. */ }
 }
 
-function recall(storage, key) {
+function load(storage, key) {
   try { return storage.getItem(key); } catch { return null; }
 }
 
-function nameTheme() {
+function labelThemeButton() {
   document.getElementById("theme").textContent = isDark() ? "Light" : "Dark";
 }
 
 document.getElementById("theme").addEventListener("click", () => {
   root.dataset.theme = isDark() ? "light" : "dark";
-  remember(localStorage, "partrain-theme", root.dataset.theme);
-  nameTheme();
-  draw();
+  store(localStorage, "partrain-theme", root.dataset.theme);
+  labelThemeButton();
+  drawFigures();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); draw(); });
-nameTheme();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { labelThemeButton(); drawFigures(); });
+labelThemeButton();
 
-// ---- figures: their data wait in script elements; black there is the page's ink, white its panels
-function themed(text) {
+// ---- The figures: each one's JSON is in a script element. Black in it stands for the colour of text, white for that of panels.
+function withThemeColours(text) {
   const style = getComputedStyle(root);
   const colour = (name) => style.getPropertyValue(name).trim();
   const swapped = { '"#000000"': colour("--black"), '"#ffffff"': colour("--panel") };
-  const figure = JSON.parse(text.replace(/"#(000000|ffffff)"/g, (found) => JSON.stringify(swapped[found])));
+  const figure = JSON.parse(text.replace(/"#(000000|ffffff)"/g, (match) => JSON.stringify(swapped[match])));
   const layout = figure.layout;
   Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
   layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("--ink") };
@@ -46,67 +47,67 @@ function themed(text) {
   return figure;
 }
 
-const hovers = matchMedia("(hover: hover)").matches; // no tool bar over the figures where nothing can hover
+const canHover = matchMedia("(hover: hover)").matches; // Touch screens get no tool bar over the figures.
 
-function draw() {
+function drawFigures() {
   if (!window.Plotly) return;
   for (const place of document.querySelectorAll(".plot")) {
-    const { data, layout } = themed(place.nextElementSibling.textContent);
-    Plotly.react(place, data, layout, { displaylogo: false, responsive: true, displayModeBar: hovers ? "hover" : false,
+    const { data, layout } = withThemeColours(place.nextElementSibling.textContent);
+    Plotly.react(place, data, layout, { displaylogo: false, responsive: true, displayModeBar: canHover ? "hover" : false,
       modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   }
 }
 
-async function unpack(packed) {
+async function decompress(packed) {
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
 
-async function start() {
+async function loadPlotly() {
   const packed = document.getElementById("plotly");
   if (!packed) return;
   const script = document.createElement("script");
-  script.textContent = await unpack(packed.textContent);
+  script.textContent = await decompress(packed.textContent);
   document.head.append(script);
-  draw();
+  drawFigures();
 }
 
-start().catch((error) => {
+loadPlotly().catch((error) => {
   for (const place of document.querySelectorAll(".plot")) {
-    place.innerHTML = "<p>This browser cannot unpack the figures; a newer one can.</p>";
+    place.innerHTML = "<p>This browser is too old to draw the figures. Please open the page in a newer one.</p>";
   }
   console.error(error);
 });
 
-// ---- tables: a click on a column's head sorts by it, numbers as numbers, what is empty last
-function key(row, column) {
+// ---- The tables: a click on a heading sorts by its column, numbers as numbers. Empty cells are last.
+function sortKey(row, column) {
   const cell = row.cells[column];
   const text = cell.dataset.value ?? cell.textContent.trim();
   return text !== "" && !isNaN(text) ? Number(text) : text;
 }
 
-function compare(a, b) {
+function compareKeys(a, b) {
   if (a === "" || b === "") return 0;
   return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
 }
 
-function sort(head) {
-  const order = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", order);
-  const body = head.closest("table").tBodies[0];
+function sortByColumn(heading) {
+  const order = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+  for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", order);
+  const body = heading.closest("table").tBodies[0];
   const sign = order === "ascending" ? 1 : -1;
-  const keyed = [...body.rows].map((row) => [key(row, head.cellIndex), row]);
-  keyed.sort(([a], [b]) => (a === "") - (b === "") || sign * compare(a, b));
+  const keyed = [...body.rows].map((row) => [sortKey(row, heading.cellIndex), row]);
+  keyed.sort(([a], [b]) => (a === "") - (b === "") || sign * compareKeys(a, b));
   body.append(...keyed.map(([, row]) => row));
 }
 
-for (const head of document.querySelectorAll("th")) {
-  head.querySelector("button").addEventListener("click", () => sort(head));
+for (const heading of document.querySelectorAll("th")) {
+  heading.querySelector("button").addEventListener("click", () => sortByColumn(heading));
 }
 
-// ---- the command's copy button
+// ---- The button that copies the command.
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     const text = document.getElementById(button.dataset.copy);
@@ -121,15 +122,15 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// ---- a page that is written anew while training goes on stays where it was read
-const place = "partrain-place " + location.pathname;
-const found = JSON.parse(recall(sessionStorage, place) ?? "null");
-if (found) {
-  for (const [index, details] of document.querySelectorAll("details").entries()) details.open = found.open[index] ?? details.open;
+// ---- The scroll position and the open details, which stay the same when a page reloads during training.
+const storageKey = "partrain-place " + location.pathname;
+const saved = JSON.parse(load(sessionStorage, storageKey) ?? "null");
+if (saved) {
+  for (const [index, details] of document.querySelectorAll("details").entries()) details.open = saved.open[index] ?? details.open;
   history.scrollRestoration = "manual";
-  if (!location.hash || found.live) scrollTo({ top: found.top, behavior: "instant" });
+  if (!location.hash || saved.live) scrollTo({ top: saved.top, behavior: "instant" });
 }
 addEventListener("pagehide", () => {
   const open = [...document.querySelectorAll("details")].map((details) => details.open);
-  remember(sessionStorage, place, JSON.stringify({ top: scrollY, open, live: "live" in root.dataset }));
+  store(sessionStorage, storageKey, JSON.stringify({ top: scrollY, open, live: "live" in root.dataset }));
 });
