@@ -113,7 +113,10 @@ def comparison_page(results: ComparisonResults, folder: Path) -> RunsPage:
         title=results.title,
         lead=f"{len(results.runs)} of {num_planned} runs. {described(description['machine'])}. {description['command']}",
         summary=medians,
-        summary_caption="A row per cell of the grid. The file summary.md in the same folder explains the columns.",
+        summary_caption=(
+            "A row per cell of the grid: a strategy, a network and its width, K segments, a batch size and a number of "
+            "microbatches. The file summary.md in the same folder explains the columns."
+        ),
         plots=comparison_plots(results.runs, results.cells),
         rows=rows,
         rows_caption="A row per run, with the columns of table.csv: fractions, seconds and bytes.",

@@ -49,22 +49,22 @@ def _add_epochs(figure: go.Figure, process: ProcessRecord, colour: str, start: f
 
 
 def memory_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
-    """Return the figure of each finished process's peak memory: parameters, optimiser state, and the rest."""
+    """Return the figure of each finished process's peak memory: parameters, optimiser state and other."""
     peaks = _result_bytes(processes, "peak_memory_bytes")
     if not peaks:
         return []
     parameters = _result_bytes(processes, "parameter_bytes")
     state = _result_bytes(processes, "optimizer_state_bytes")
-    rest = {label: max(0, peak - parameters[label] - state[label]) for label, peak in peaks.items()}
+    other = {label: max(0, peak - parameters[label] - state[label]) for label, peak in peaks.items()}
     unit, unit_bytes = byte_unit(max(peaks.values()))
     figure = make_figure(f"peak memory, {unit}", "", barmode="stack", bargap=0.35)
     for series in (
         BarSeries("parameters", COLOURS[0], parameters),
         BarSeries("optimiser state", COLOURS[4], state),
-        BarSeries("everything else", COLOURS[5], rest),
+        BarSeries("other", COLOURS[5], other),
     ):
         add_horizontal_bars(figure, _in_units(series, unit_bytes), f"%{{x:.1f}} {unit}")
-    caption = "Each process's memory at its peak. Everything else: gradients, activations and libraries."
+    caption = "Each process's memory at its peak. Other: gradients, activations and libraries."
     return [Plot("Memory", caption, figure, height_for_rows(len(peaks)))]
 
 

@@ -1,4 +1,4 @@
-"""A comparison's folder: what is run, in which order, what is kept, and what a script leaves."""
+"""Tests of comparisons: the order of runs, resuming, failures, and the files and messages of the script."""
 
 import csv
 import io
@@ -43,11 +43,11 @@ RESULTS = {
 
 
 class FakeRuns:
-    """A runner that notes what is run on `dataset`; runs of `failing` cells fail."""
+    """A runner that records which runs are done on `dataset`. Runs of the cells in `failing` fail."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.done: list[str] = []
+        self.finished: list[str] = []
         self.failing: set[str] = set()
 
     def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[CellRun]:
@@ -56,7 +56,7 @@ class FakeRuns:
     def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
         if settings.partition.dry_run:
             return {}
-        self.done.append("/".join(folder.parts[-2:]))
+        self.finished.append("/".join(folder.parts[-2:]))
         if folder.parent.name in self.failing:
             raise JobFailed(f"process 0 was killed by SIGKILL; see {folder}/ranks/0/log.txt", is_user_error=True)
         process = dict.fromkeys(
@@ -76,21 +76,21 @@ def runs(small: Dataset) -> FakeRuns:
 def test_every_second_repeat_is_done_backwards(runs: FakeRuns, tmp_path: Path) -> None:
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     names = ["end_to_end-mlp32-b32", "gpipe-mlp32-k2-b32-m2", "gpipe-mlp32-k2-b32-m4"]
-    assert runs.done == [*(f"{name}/0" for name in names), *(f"{name}/1" for name in reversed(names))]
+    assert runs.finished == [*(f"{name}/0" for name in names), *(f"{name}/1" for name in reversed(names))]
     assert len(list(alternating_order(grid_cells(GridSettings(**GRID)), 5))) == 15
 
 
 def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRuns, tmp_path: Path) -> None:
     runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
-    first = list(runs.done)
+    first = list(runs.finished)
     (tmp_path / "runs" / first[1] / "results.json").unlink()
     runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
-    assert runs.done == [*first, first[1]]
+    assert runs.finished == [*first, first[1]]
     all_runs = runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
-    assert len(runs.done) == 7
+    assert len(runs.finished) == 7
     assert len(all_runs) == len((tmp_path / "table.csv").read_text().splitlines()) - 1 == 6
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
-    assert len(runs.done) == 7
+    assert len(runs.finished) == 7
 
 
 def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_p
         f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
         "1 here; network.depth is 3 there, 4 here; take a new folder"
     )
-    assert len(runs.done) == 6
+    assert len(runs.finished) == 6
 
 
 def test_a_run_that_fails_is_recorded_and_the_others_go_on(
@@ -205,15 +205,15 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     assert lines[3:] == [
         f"2 runs finished, 0 failed; the results are in {tmp_path}/summary.md and {tmp_path}/report.html"
     ]
-    about = checkpoint.read_json(tmp_path / "table.json")
-    end_to_end, synthetic = about["rows"]
+    table = checkpoint.read_json(tmp_path / "table.json")
+    end_to_end, synthetic = table["rows"]
     results = checkpoint.read_json(tmp_path / "runs/synthetic-mlp32-k2-b50/0/results.json")
     assert (synthetic["steps"], synthetic["traffic_bytes"], synthetic["seed"]) == (12, 0, 0)
     assert synthetic["samples_per_second"] == results["samples_per_second"]
     assert synthetic["processes"]["peak_memory_bytes"] == [part["peak_memory_bytes"] for part in results["segments"]]
     assert 0 < end_to_end["utilization"] <= 1.1
     assert end_to_end["seconds_to_0"] == end_to_end["accuracy_curve"][0]["seconds"] > 0
-    assert about["settings"]["schedule"]["last_input"] == "synthetic"
+    assert table["settings"]["schedule"]["last_input"] == "synthetic"
     for name in ("table.md", "summary.csv", "report.html"):
         assert "synthetic" in (tmp_path / name).read_text(), name
     summary = (tmp_path / "summary.md").read_text()

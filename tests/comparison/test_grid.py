@@ -1,4 +1,4 @@
-"""Which cells a grid has, what they are called, and what a run of one is set to."""
+"""Tests of the grid: its cells, their names, their settings, and the errors about its settings."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from partrain.training.optimization import TrainSettings
 
 
 def names(**grid: Any) -> list[str]:
+    """Return the names of a grid's cells."""
     return [cell.name for cell in grid_cells(GridSettings(**grid))]
 
 

@@ -1,4 +1,4 @@
-"""Rows and summary of made results, with numbers computed by hand."""
+"""Tests of the tables, the summary and the figures over artificial runs, with numbers computed by hand."""
 
 from typing import Any
 
@@ -11,12 +11,13 @@ from partrain.comparison.table import CellRun, run_json_row, run_row
 from partrain.report.tables import markdown_table
 
 
-def cell(strategy: str, segments: int = 2, microbatches: int | None = None) -> Cell:
+def make_cell(strategy: str, segments: int = 2, microbatches: int | None = None) -> Cell:
+    """Return a cell of a small MLP."""
     return Cell(strategy=strategy, network="mlp", width=32, segments=segments, batch_size=50, microbatches=microbatches)
 
 
-def run(cell: Cell, repeat: int, speed: float, **results: Any) -> CellRun:
-    """Two processes with peaks of 300 and 200 bytes."""
+def make_run(cell: Cell, repeat: int, speed: float, **results: Any) -> CellRun:
+    """Return a run of two processes with peaks of 300 and 200 bytes, at `speed` samples per second."""
     process = {
         "device": "cpu",
         "train_seconds": 1.0,
@@ -43,23 +44,24 @@ def run(cell: Cell, repeat: int, speed: float, **results: Any) -> CellRun:
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
+    """Return an accuracy curve of (seconds, accuracy) points."""
     return [{"seconds": seconds, "test_accuracy": accuracy} for seconds, accuracy in points]
 
 
-WHOLE, TWO, THREE = cell("end_to_end", segments=1), cell("synthetic"), cell("synthetic", segments=3)
-FEW, MANY = cell("gpipe", microbatches=2), cell("gpipe", microbatches=5)
+WHOLE, TWO, THREE = make_cell("end_to_end", segments=1), make_cell("synthetic"), make_cell("synthetic", segments=3)
+FEW, MANY = make_cell("gpipe", microbatches=2), make_cell("gpipe", microbatches=5)
 CELLS = [WHOLE, TWO, THREE, FEW, MANY]
 RUNS = [
-    run(WHOLE, 0, 100.0, test_accuracy=0.80, accuracy_curve=curve((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.8))),
-    run(WHOLE, 1, 200.0, test_accuracy=0.84, accuracy_curve=curve((1, 0.4), (6, 0.7))),
-    run(WHOLE, 2, 50.0, test_accuracy=0.88, accuracy_curve=curve((1, 0.4), (2, 0.6))),
-    run(TWO, 0, 150.0),
-    run(TWO, 1, 400.0),
-    run(TWO, 2, 50.0),
-    run(THREE, 1, 300.0),
-    run(FEW, 0, 50.0, traffic_bytes_per_step=4.0),
-    run(FEW, 1, 100.0, traffic_bytes_per_step=8.0),
-    run(MANY, 0, 120.0),
+    make_run(WHOLE, 0, 100.0, test_accuracy=0.80, accuracy_curve=curve((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.8))),
+    make_run(WHOLE, 1, 200.0, test_accuracy=0.84, accuracy_curve=curve((1, 0.4), (6, 0.7))),
+    make_run(WHOLE, 2, 50.0, test_accuracy=0.88, accuracy_curve=curve((1, 0.4), (2, 0.6))),
+    make_run(TWO, 0, 150.0),
+    make_run(TWO, 1, 400.0),
+    make_run(TWO, 2, 50.0),
+    make_run(THREE, 1, 300.0),
+    make_run(FEW, 0, 50.0, traffic_bytes_per_step=4.0),
+    make_run(FEW, 1, 100.0, traffic_bytes_per_step=8.0),
+    make_run(MANY, 0, 120.0),
     CellRun(cell=MANY, repeat=1, seed=1, results={}, outcome="process 0 was killed by SIGKILL"),
 ]
 
@@ -84,7 +86,7 @@ def test_the_summary_of_made_runs() -> None:
 
 
 def test_the_summary_as_people_read_it() -> None:
-    shown = [format_summary_row(each) for each in summarise(RUNS, CELLS, accuracies=[0.7])]
+    shown = [format_summary_row(summary_row) for summary_row in summarise(RUNS, CELLS, accuracies=[0.7])]
     assert shown[0] == {
         "strategy": "end_to_end",
         "network": "mlp 32",
@@ -105,19 +107,28 @@ def test_the_summary_as_people_read_it() -> None:
 
 
 def test_the_row_of_a_run() -> None:
-    found = run_row(RUNS[0], accuracies=[0.7, 0.9])
-    assert (found["strategy"], found["width"], found["microbatches"], found["seed"]) == ("end_to_end", 32, None, 0)
-    assert (found["seconds_to_0.7"], found["seconds_to_0.9"]) == (2, None)
-    assert (found["peak_memory_bytes"], found["peak_memory_bytes_total"], found["parameter_bytes"]) == (300, 500, 100)
-    assert (found["steps"], found["outcome"]) == (10, "done")
+    table_row = run_row(RUNS[0], accuracies=[0.7, 0.9])
+    assert (table_row["strategy"], table_row["width"], table_row["microbatches"], table_row["seed"]) == (
+        "end_to_end",
+        32,
+        None,
+        0,
+    )
+    assert (table_row["seconds_to_0.7"], table_row["seconds_to_0.9"]) == (2, None)
+    assert (table_row["peak_memory_bytes"], table_row["peak_memory_bytes_total"], table_row["parameter_bytes"]) == (
+        300,
+        500,
+        100,
+    )
+    assert (table_row["steps"], table_row["outcome"]) == (10, "done")
     assert run_json_row(RUNS[0], [])["processes"]["peak_memory_bytes"] == [300, 200]
 
 
 def test_the_row_of_a_run_that_failed() -> None:
-    found = run_row(RUNS[-1], accuracies=[0.7])
-    assert list(found) == list(run_row(RUNS[0], accuracies=[0.7]))
-    assert found["outcome"] == "process 0 was killed by SIGKILL"
-    assert found["test_accuracy"] is found["seconds_to_0.7"] is found["peak_memory_bytes"] is None
+    table_row = run_row(RUNS[-1], accuracies=[0.7])
+    assert list(table_row) == list(run_row(RUNS[0], accuracies=[0.7]))
+    assert table_row["outcome"] == "process 0 was killed by SIGKILL"
+    assert table_row["test_accuracy"] is table_row["seconds_to_0.7"] is table_row["peak_memory_bytes"] is None
 
 
 def test_markdown() -> None:

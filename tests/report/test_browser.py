@@ -1,4 +1,4 @@
-"""The pages in a browser: figures drawn, tables sorted, light and dark, no errors, no network."""
+"""Tests of the pages in a browser: drawn figures, sorted tables, both themes, no errors and no network."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ DRAWN = """
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 500])
-def test_a_runs_page_is_drawn(run: Path, tmp_path: Path, dark: bool, width: int) -> None:
+def test_a_runs_page_is_drawn(run: Path, tmp_path: Path, *, dark: bool, width: int) -> None:
     page = write_run_page(run)
     answers, console = open_page(page, DRAWN, tmp_path, dark=dark, width=width)
     assert console == []

@@ -1,4 +1,4 @@
-"""report.html says what the run's files say, done or under way."""
+"""Tests of report.html: it shows what the run's files hold, of a finished run and of one that is training."""
 
 import base64
 import csv
@@ -24,10 +24,12 @@ from partrain.training.optimization import TrainSettings
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Path:
+    """Return the page of a finished run."""
     return write_run_page(run)
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the metrics.csv in `folder`."""
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
 
@@ -48,9 +50,9 @@ def test_curves_are_those_of_the_metrics(run: Path, page: Path) -> None:
 
 
 def test_the_confusion_matrix_is_the_evaluations(run: Path, page: Path) -> None:
-    found = checkpoint.read_json(run / "evaluation.json")
+    evaluation = checkpoint.read_json(run / "evaluation.json")
     heatmap = read_figures(page)["Confusion matrix"]["data"][0]
-    counts = np.array(found["confusion"])
+    counts = np.array(evaluation["confusion"])
     assert heatmap["x"] == heatmap["y"] == ["0", "1", "2", "3", "4"]
     assert np.allclose(heatmap["z"], counts / counts.sum(axis=1, keepdims=True))
     assert np.array(heatmap["customdata"])[:, :, 0].tolist() == counts.tolist()
