@@ -61,7 +61,7 @@ def run_plots(record: RunRecord) -> dict[str, list[Plot]]:
 class _Line(NamedTuple):
     """A process's line in the figures of curves by epoch."""
 
-    index: int
+    number: int
     name: str
     points: list[CurvePoint]
 
@@ -96,7 +96,7 @@ def decode_accuracy_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
 
 
 def _lines(processes: Sequence[ProcessRecord]) -> list[_Line]:
-    return [_Line(index, process.name, process.curve()) for index, process in enumerate(processes)]
+    return [_Line(number, process.name, process.curve()) for number, process in enumerate(processes)]
 
 
 def _add_line(figure: go.Figure, line: _Line, values: Sequence[float | None], value_template: str) -> None:
@@ -110,7 +110,7 @@ def _add_line(figure: go.Figure, line: _Line, values: Sequence[float | None], va
         y=values,
         name=line.name,
         mode="lines+markers",
-        line=line_style(line.index),
+        line=line_style(line.number),
         marker_size=6,
         customdata=rates,
         hovertemplate=hover_text,

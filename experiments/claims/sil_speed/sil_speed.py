@@ -172,7 +172,7 @@ def write_model(out: Path, fitted: Mapping[str, list[CellRun]], held_out: Mappin
     Returns:
         The fitted model.
     """
-    rows = {name: [run_row(run, []) for run in runs] for name, runs in (fitted | held_out).items()}
+    rows = {name: [run_row(run, []) for run in runs] for name, runs in {**fitted, **held_out}.items()}
     first_run = next(iter(fitted.values()))[0]
     shared = RunSettings(partition=PartitionSettings(balance="compute"))  # as in grid.yaml
     setup = ComparisonSetup(precision=first_run.results["train"]["precision"], shared=shared)
