@@ -13,7 +13,7 @@ from pathlib import Path
 from partrain.device import synchronize
 from partrain.errors import UserError
 from partrain.packs.capacity import LiveBytesMode, StackMemory
-from partrain.packs.stack import Stack
+from partrain.packs.stack import make_stack
 from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
@@ -164,11 +164,11 @@ def make_throwaway_copies(tasks: Sequence[SegmentTask], folder: Path) -> list[Se
 
 def make_step(trainings: Sequence[SegmentTraining]) -> Callable[[], None]:
     """Return a function that does the next step of all `trainings`, which are stacked if there are several."""
-    stack = Stack(trainings)
+    stack = make_stack(trainings)
     iterators = [training.steps() for training in trainings]
 
     def step() -> None:
-        stack.step([next(iterator) for iterator in iterators])
+        stack.train_step([next(iterator) for iterator in iterators])
 
     return step
 

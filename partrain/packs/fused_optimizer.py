@@ -1,98 +1,127 @@
-"""The optimiser steps of trainings whose weights lie in rows: torch's own fused ones, over whole rows.
+"""The optimisers of stacked trainings, as PyTorch's fused kernels over whole rows of stacked parameters.
 
-A training's optimiser keeps its settings and its state, which become views into rows as the weights are; only its `step`
-is done here, for a row at once instead of parameter by parameter, and for all rows at once where settings are equal.
+A training's own optimiser keeps its settings and its state. The state's tensors become views of rows, as the weights are.
+Only the step is computed here: for a row at once instead of parameter by parameter, and for all trainings at once where
+their settings are equal.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from partrain.packs.stacked_parameters import StackedParameters, trained, view_of
+from partrain.packs.stacked_parameters import Slot, StackedParameters, trainable_parameters, view_of
 from partrain.training.optimization import moment_names
 from partrain.training.segment import SegmentTraining
 
 
 class FusedOptimizer:
-    """The optimisers of `trainings`, whose weights are in `rows`."""
+    """An optimiser that does the steps of several trainings.
 
-    def __init__(self, rows: StackedParameters, trainings: Sequence[SegmentTraining]) -> None:
-        self._blocks = rows.blocks
-        # of steps: torch's optimisers have a count for every parameter
-        self._counts = torch.zeros(len(trainings), len(rows.places), device=rows.blocks[0].values.device)
-        made = [
-            _Row(training, rows, n, counts)
-            for n, (training, counts) in enumerate(zip(trainings, self._counts, strict=True))
-        ]
-        alike: dict[Any, list[_Row]] = defaultdict(list)  # rows whose optimisers differ in their rates at most
-        for row in made:
-            alike[row.settings].append(row)
-        self._alike = [(same, _together(same)) for same in alike.values()]
+    Args:
+        parameters: The stacked parameters of the trainings.
+        trainings: The trainings, whose optimisers' states become views of rows.
+    """
+
+    def __init__(self, parameters: StackedParameters, trainings: Sequence[SegmentTraining]) -> None:
+        self._blocks = parameters.blocks
+        # PyTorch's optimisers count the steps of every parameter: [M, parameters].
+        device = parameters.blocks[0].values.device
+        self._step_counts = torch.zeros(len(trainings), len(parameters.slots), device=device)
+        self._groups: list[tuple[list[_MemberOptimizer], Callable[..., object]]] = []
+
+        members_by_settings: dict[Hashable, list[_MemberOptimizer]] = defaultdict(list)
+        for row, training in enumerate(trainings):
+            member = _MemberOptimizer(training, parameters, row, self._step_counts[row])
+            members_by_settings[member.settings].append(member)
+        for members in members_by_settings.values():
+            self._groups.append((members, _make_fused_step(members)))
 
     def step(self) -> None:
-        """One step of every training, each at its own rate."""
-        self._counts.add_(1)
-        for rows, together in self._alike:
-            rates = {row.group["lr"] for row in rows}
+        """Do one step of every training, each at its own learning rate."""
+        self._step_counts.add_(1)
+        for members, step_together in self._groups:
+            rates = {member.learning_rate for member in members}
             if len(rates) == 1:
-                together(lr=rates.pop())
-            else:
-                for row in rows:
-                    row.step(lr=row.group["lr"])
+                step_together(lr=rates.pop())
+                continue
+            for member in members:
+                member.step(lr=member.learning_rate)
         for block in self._blocks:
-            block.refresh()
+            block.update_compute_values()
 
 
-class _Row:
-    """All that one training's optimiser reads and writes, a vector per block.
+class _MemberOptimizer:
+    """All that the optimiser of one training reads and writes, as one vector for each block.
 
-    `settings`: what its step depends on besides tensors and the learning rate.
+    Args:
+        training: The training, whose optimiser's state becomes views of the vectors made here.
+        parameters: The stacked parameters.
+        row: The training's row in the blocks.
+        step_counts: The steps done by each parameter's optimiser [parameters].
+
+    Attributes:
+        settings: What a step depends on besides tensors and the learning rate.
+        step: A function that does this training's step at a given learning rate, `lr`.
     """
 
-    def __init__(self, training: SegmentTraining, rows: StackedParameters, number: int, counts: Tensor) -> None:
-        self.optimizer, self.group = training.optimizer, training.optimizer.param_groups[0]
-        self.values = [block.values[number] for block in rows.blocks]
-        self.gradients = [block.gradients[number] for block in rows.blocks]
-        self.counts = counts
-        is_sgd = isinstance(self.optimizer, torch.optim.SGD)
+    def __init__(self, training: SegmentTraining, parameters: StackedParameters, row: int, step_counts: Tensor) -> None:
+        self.optimizer, self.options = training.optimizer, training.optimizer.param_groups[0]
+        self.is_sgd = isinstance(self.optimizer, torch.optim.SGD)
+        self.values = [block.values[row] for block in parameters.blocks]
+        self.gradients = [block.gradients[row] for block in parameters.blocks]
+        self.step_counts = step_counts
         names = moment_names(training.task.train)
         self.state = {name: [torch.zeros_like(values) for values in self.values] for name in names}
-        keys = ("weight_decay", "momentum") if is_sgd else ("weight_decay", "betas", "eps")
-        self.settings = type(self.optimizer), *(self.group[key] for key in keys)
-        for parameter, (block, begin), count in zip(trained(training.model), rows.places, counts, strict=True):
-            before, place = self.optimizer.state[parameter], rows.blocks.index(block)
-            state = {n: view_of(vectors[place], begin, parameter.detach()) for n, vectors in self.state.items()}
-            for name, view in state.items():
-                if before.get(name) is not None:
-                    view.copy_(before[name])
-            if not is_sgd:
-                state["step"] = count.copy_(torch.as_tensor(before.get("step", 0)))
-            self.optimizer.state[parameter] = state
-        self.step = _together([self])
+        keys = ("weight_decay", "momentum") if self.is_sgd else ("weight_decay", "betas", "eps")
+        self.settings: Hashable = (type(self.optimizer), *(self.options[key] for key in keys))
+
+        model_parameters = trainable_parameters(training.model)
+        for parameter, slot, count in zip(model_parameters, parameters.slots, step_counts, strict=True):
+            self._move_state_in(parameter, slot, parameters.blocks.index(slot.block), count)
+        self.step = _make_fused_step([self])
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the learning rate that the training's schedule has set."""
+        return self.options["lr"]
+
+    def _move_state_in(self, parameter: nn.Parameter, slot: Slot, block_number: int, step_count: Tensor) -> None:
+        """Copy the optimiser's state of a parameter to the vectors, and make it views of them."""
+        before = self.optimizer.state[parameter]
+        state = {}
+        for name, vectors in self.state.items():
+            state[name] = view_of(vectors[block_number], slot.begin, parameter.detach())
+            if before.get(name) is not None:
+                state[name].copy_(before[name])
+        if not self.is_sgd:
+            state["step"] = step_count.copy_(torch.as_tensor(before.get("step", 0)))
+        self.optimizer.state[parameter] = state
 
 
-def _together(rows: Sequence[_Row]) -> Callable[..., object]:
-    """What `torch.optim` does in its fused step, for rows of equal settings: one pass over them, no temporaries.
+def _make_fused_step(members: Sequence[_MemberOptimizer]) -> Callable[..., object]:
+    """Return a function that does a step of members of equal settings at the learning rate `lr`.
 
-    It is to be called with the learning rate.
+    It calls the kernel of PyTorch's fused optimiser, which passes over the tensors once and makes no temporary ones.
     """
-    kind, group = type(rows[0].optimizer), rows[0].group
+    first = members[0]
+    kind, options = type(first.optimizer), first.options
     lists: list[list[Tensor]] = [
-        [vector for row in rows for vector in row.values],
-        [vector for row in rows for vector in row.gradients],
-        *([vector for row in rows for vector in row.state[name]] for name in rows[0].state),
+        [vector for member in members for vector in member.values],
+        [vector for member in members for vector in member.gradients],
+        *([vector for member in members for vector in member.state[name]] for name in first.state),
     ]
-    own: dict[str, Any]
-    if kind is torch.optim.SGD:
-        lists += [[]] * (3 - len(lists))
-        own = {"momentum": group["momentum"], "dampening": 0.0, "nesterov": False, "is_first_step": False}
-        return partial(torch._fused_sgd_, *lists, weight_decay=group["weight_decay"], maximize=False, **own)
-    counts = [row.counts[0] for row in rows for _ in row.values]
-    function = torch._fused_adamw_ if kind is torch.optim.AdamW else torch._fused_adam_
-    beta1, beta2 = group["betas"]
-    own = {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "amsgrad": False}
-    return partial(function, *lists, [], counts, weight_decay=group["weight_decay"], maximize=False, **own)
+    settings: dict[str, Any] = {"weight_decay": options["weight_decay"], "maximize": False}
+    if first.is_sgd:
+        lists += [[]] * (3 - len(lists))  # Without momentum there is no state.
+        settings |= {"momentum": options["momentum"], "dampening": 0.0, "nesterov": False, "is_first_step": False}
+        return partial(torch._fused_sgd_, *lists, **settings)
+
+    step_counts = [member.step_counts[0] for member in members for _ in member.values]
+    kernel = torch._fused_adamw_ if kind is torch.optim.AdamW else torch._fused_adam_
+    beta1, beta2 = options["betas"]
+    settings |= {"beta1": beta1, "beta2": beta2, "eps": options["eps"], "amsgrad": False}
+    return partial(kernel, *lists, [], step_counts, **settings)

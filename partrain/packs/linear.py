@@ -1,7 +1,7 @@
-"""The layer that most of the time goes into: M linear layers as batched matrix products.
+"""M linear layers as batched matrix products. They take most of a stack's time.
 
-A function of its own for the backward pass writes the gradients where the optimiser reads them; autograd would make them
-elsewhere first and add them to zeros.
+Their backward pass is written out here, since it writes the gradients where the optimiser reads them. Autograd would
+compute them elsewhere first, and add them to zeros.
 """
 
 from typing import Any
@@ -10,86 +10,103 @@ import torch
 from torch import Tensor
 
 from partrain.packs.member_modules import MemberModules, StackedLayer
-from partrain.packs.stacked_parameters import Stacked
+from partrain.packs.stacked_parameters import StackedParameter
 
 
 class StackedLinear(StackedLayer):
     """M linear layers: values [M, batch, ..., in] -> [M, batch, ..., out], in autocast's precision where that is on."""
 
     @staticmethod
-    def key(module: Any) -> tuple[Any, ...] | None:
-        """Its shape is its weights'; frozen layers are rare enough to be computed one by one."""
-        frozen = not all(parameter.requires_grad for parameter in module.parameters())
-        return None if frozen else (module.bias is not None,)
+    def stacking_key(module: Any) -> tuple[Any, ...] | None:
+        """Return whether the layer has a bias, or None if it is frozen; frozen layers are computed one by one."""
+        is_frozen = not all(parameter.requires_grad for parameter in module.parameters())
+        return None if is_frozen else (module.bias is not None,)
 
-    def __init__(self, parts: MemberModules) -> None:
-        super().__init__(parts)
-        one = parts.modules[0]
-        self.weight = parts.rows.stacked(one.weight)
-        self.bias = None if one.bias is None else parts.rows.stacked(one.bias)
+    def __init__(self, members: MemberModules) -> None:
+        super().__init__(members)
+        first = members.modules[0]
+        self.weight = members.parameters.stacked(first.weight)
+        self.bias = None if first.bias is None else members.parameters.stacked(first.bias)
 
     def forward(self, values: Tensor) -> Tensor:
+        """Return the layers' outputs [M, batch, ..., out]."""
         flat = values.flatten(1, -2) if values.ndim > 3 else values
-        shared = flat.stride(0) == 0 and not flat.requires_grad
-        product = _SharedProduct if shared else _Product
-        output: Tensor = product.apply(self.weight.anchor, flat[0] if shared else flat, self.weight, self.bias)
+        output = self._multiply(flat)
         return output.unflatten(1, values.shape[1:-1]) if values.ndim > 3 else output
+
+    def _multiply(self, values: Tensor) -> Tensor:
+        """Return the outputs [M, n, out] for values [M, n, in]."""
+        anchor = self.weight.anchor
+        is_shared = values.stride(0) == 0 and not values.requires_grad
+        if is_shared:
+            return _SharedProduct.apply(anchor, values[0], self.weight, self.bias)
+        return _Product.apply(anchor, values, self.weight, self.bias)
 
 
 class _Product(torch.autograd.Function):
-    """values [M, batch, in] -> [M, batch, out]"""
+    """The product of values and weights of their own: [M, n, in] -> [M, n, out]."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
-        ctx.weight, ctx.bias, ctx.came_as = weight, bias, values.dtype
-        values = values.to(weight.computed.dtype)
+    def forward(
+        ctx: Any, anchor: Tensor, values: Tensor, weight: StackedParameter, bias: StackedParameter | None
+    ) -> Tensor:
+        """Return the outputs [M, n, out], biases included."""
+        ctx.weight, ctx.bias, ctx.input_dtype = weight, bias, values.dtype
+        values = values.to(weight.compute_values.dtype)
         ctx.save_for_backward(values)
-        output = torch.bmm(values, weight.computed.transpose(1, 2))
-        return output if bias is None else output.add_(bias.computed.unsqueeze(1))
+        output = torch.bmm(values, weight.compute_values.transpose(1, 2))
+        return output if bias is None else output.add_(bias.compute_values.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Write the gradients of weights and biases, and return that of the values [M, n, in] if it is needed."""
         (output,) = gradients
         (values,) = ctx.saved_tensors
-        _put(torch.bmm, output.transpose(1, 2), values, ctx.weight.gradients)
-        _put_bias(ctx.bias, output)
-        back = torch.bmm(output, ctx.weight.computed).to(ctx.came_as) if ctx.needs_input_grad[1] else None
-        return None, back, None, None
+        _write_product(torch.bmm, output.transpose(1, 2), values, ctx.weight.gradients)
+        _write_bias_gradients(ctx.bias, output)
+        if not ctx.needs_input_grad[1]:
+            return None, None, None, None
+        return None, torch.bmm(output, ctx.weight.compute_values).to(ctx.input_dtype), None, None
 
 
 class _SharedProduct(torch.autograd.Function):
-    """values [batch, in] that all M have in common -> [M, batch, out]: one product with all weights at once."""
+    """The product of values that all M trainings share, [n, in], with all weights at once: -> [M, n, out]."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, values: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, values: Tensor, weight: StackedParameter, bias: StackedParameter | None
+    ) -> Tensor:
+        """Return the outputs [M, n, out], biases included."""
         ctx.weight, ctx.bias = weight, bias
-        values = values.to(weight.computed.dtype)
+        weights = weight.compute_values
+        values = values.to(weights.dtype)
         ctx.save_for_backward(values)
-        count, size, _ = weight.computed.shape
-        output = torch.mm(weight.computed.flatten(0, 1), values.t()).view(count, size, len(values)).transpose(1, 2)
+        count, size, _ = weights.shape
+        output = torch.mm(weights.flatten(0, 1), values.t()).view(count, size, len(values)).transpose(1, 2)
         if bias is None:
             return output.contiguous()
-        return torch.add(output, bias.computed.unsqueeze(1), out=output.new_empty(output.shape))
+        return torch.add(output, bias.compute_values.unsqueeze(1), out=output.new_empty(output.shape))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Write the gradients of weights and biases. The values need none."""
         (output,) = gradients
         (values,) = ctx.saved_tensors
-        _put(torch.mm, output.transpose(1, 2).flatten(0, 1), values, ctx.weight.gradients)
-        _put_bias(ctx.bias, output)
+        _write_product(torch.mm, output.transpose(1, 2).flatten(0, 1), values, ctx.weight.gradients)
+        _write_bias_gradients(ctx.bias, output)
         return None, None, None, None
 
 
-def _put(product: Any, left: Tensor, right: Tensor, kept: Tensor) -> None:
-    """The product of `left` and `right`, into `kept`, where the optimiser reads it, of another shape or type perhaps."""
+def _write_product(product: Any, left: Tensor, right: Tensor, target: Tensor) -> None:
+    """Write the product of `left` and `right` to `target`, which may have another shape, layout or dtype."""
     shape = (*left.shape[:-1], right.shape[-1])
-    if kept.is_contiguous() and kept.dtype == left.dtype:
-        product(left, right, out=kept.view(shape))
-    else:
-        kept.copy_(product(left, right).view(kept.shape))
+    if target.is_contiguous() and target.dtype == left.dtype:
+        product(left, right, out=target.view(shape))
+        return
+    target.copy_(product(left, right).view(target.shape))
 
 
-def _put_bias(bias: Stacked | None, output: Tensor) -> None:
-    """The gradients of biases, from those of the outputs."""
+def _write_bias_gradients(bias: StackedParameter | None, output: Tensor) -> None:
+    """Write the gradients of biases [M, out], given those of the outputs [M, n, out]."""
     if bias is not None:
         torch.sum(output, 1, dtype=bias.gradients.dtype, out=bias.gradients)

@@ -1,4 +1,4 @@
-"""What a stacked layer is, and what it is made from: the M modules that it stands for, their tensors side by side."""
+"""The base of stacked layers, and what they are made from: the M modules that a layer replaces, their tensors stacked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,39 +13,48 @@ from partrain.packs.stacked_parameters import StackedParameters
 
 @dataclass(frozen=True)
 class MemberModules:
-    """`modules`, one of each training; the weights that training changes lie in `rows`."""
+    """Corresponding modules of M trainings, one of each, in the order of the trainings."""
 
     modules: Sequence[Any]
-    rows: StackedParameters
-    streams: MemberRngs
+    parameters: StackedParameters
+    """The trainable parameters of the trainings."""
+    rngs: MemberRngs
+    """The random generators of the trainings."""
 
-    def parameter(self, name: str) -> Callable[[], Tensor | None]:
-        """Gives the modules' parameter `name` as one tensor [M, *shape]; None where they have none."""
+    def stack_parameter(self, name: str) -> Callable[[], Tensor | None]:
+        """Return a function that returns the modules' parameter `name` as one tensor [M, *shape], or None without one."""
         parameter = getattr(self.modules[0], name)
         if parameter is None:
             return lambda: None
         if parameter.requires_grad:
-            return self.rows.tensor(parameter)
+            return self.parameters.differentiable(parameter)
         frozen = torch.stack([getattr(module, name) for module in self.modules])
         return lambda: frozen
 
-    def buffer(self, name: str) -> Tensor | None:
-        """The modules' buffers `name` as one [M, *shape], of which they get views; None where they have none."""
+    def stack_buffer(self, name: str) -> Tensor | None:
+        """Return the modules' buffer `name` as one tensor [M, *shape], or None without one.
+
+        The modules' own buffers become views of it.
+        """
         if getattr(self.modules[0], name) is None:
             return None
-        together = torch.stack([getattr(module, name) for module in self.modules])
-        for module, own in zip(self.modules, together, strict=True):
-            setattr(module, name, own)
-        return together
+        stacked = torch.stack([getattr(module, name) for module in self.modules])
+        for module, view in zip(self.modules, stacked, strict=True):
+            setattr(module, name, view)
+        return stacked
 
 
 class StackedLayer(nn.Module):
-    """A layer that stands for M modules of one type, to be called with [M, ...] as they are called with theirs."""
+    """A layer that computes M modules of one type at once, called with [M, ...] where they are called with [...].
 
-    def __init__(self, parts: MemberModules) -> None:
+    Args:
+        members: The modules.
+    """
+
+    def __init__(self, members: MemberModules) -> None:
         super().__init__()
 
     @staticmethod
-    def key(module: Any) -> tuple[Any, ...] | None:
-        """What `module` computes by, besides its tensors; None: such a one cannot be stacked."""
+    def stacking_key(module: Any) -> tuple[Any, ...] | None:
+        """Return the settings of `module` that stacked modules must share, or None if it cannot be stacked."""
         raise NotImplementedError

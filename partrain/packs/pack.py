@@ -1,22 +1,23 @@
-"""A pack: many trainings in one process, those of one shape as stacks, each of them a step at a time.
+"""A pack trains many trainings in one process: those of one shape in stacks, and all of them a step at a time.
 
-Trainings that end leave the pack and those that wait take their place; one that fails is dropped and named, and the others
-go on. One checkpoint holds all that are under way as they were after the same steps, so that a pack that is killed at any
-moment and made again ends with the same bits.
+Trainings that end leave the pack, and waiting ones take their place. One that fails leaves too, with its reason in
+error.json, and the others continue. One checkpoint holds all active trainings after the same number of steps. A pack that
+is killed at any moment and started again therefore ends with the same weights, bit for bit.
 """
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from partrain.launch.worker import write_report
-from partrain.packs.stack import Stack, shape_of
+from partrain.packs.members import ActiveMember, SharedPeakMemory, StackedMembers, split_into_stacks
 from partrain.packs.task import PackMember, PackTask, check_members
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
@@ -25,38 +26,23 @@ from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 
-_SAVED_EVERY = 60.0  # seconds
-
-
-class Member:
-    """A training in a pack, the step it is to do next (None at its end or pause), and what it can be stacked by."""
-
-    def __init__(self, training: SegmentTraining, name: str, stack_size: int) -> None:
-        self.training, self.name, self.stack_size = training, name, stack_size
-        self.shape: Hashable = shape_of(training) if stack_size > 1 else name
-        self._steps: Iterator[Step] = training.steps()
-        self.advance()
-
-    def advance(self) -> None:
-        self.next: Step | None = next(self._steps, None)
-
-
-class _SharedMemory(PeakMemory):
-    """The process's memory, an equal part for each of as many trainings as were under way at once."""
-
-    def __init__(self, whole: PeakMemory) -> None:
-        self._whole = whole
-        self.parts = 1
-
-    def bytes(self, device: torch.device) -> int:
-        return self._whole.bytes(device) // self.parts
+_CHECKPOINT_SECONDS = 60.0
 
 
 class Pack:
-    """What `task` says, in `folder`, or what is left of it.
+    """A pack of trainings, begun anew or resumed from the checkpoint in its folder.
 
-    `members` are under way, `waiting` are places in the task's lists of those to come; `failures` say by task folder why
-    a training was dropped, and its error.json says it too.
+    Args:
+        folder: The pack's folder, for its checkpoint.
+        task: The pack's members and how many of them train at once.
+        context: The requests to stop and to use so many threads. By default there are none.
+        memory: The meter of the process's peak memory. By default it starts now.
+
+    Attributes:
+        members: The members that train now.
+        waiting: The members that have not started, or that were evicted, in the order in which they start.
+        capacity: How many members train at once. It falls when the device's memory is too small for as many.
+        failures: Why trainings failed, by their folder relative to the pack's; error.json in that folder holds it too.
     """
 
     def __init__(
@@ -64,214 +50,254 @@ class Pack:
     ) -> None:
         self.folder, self.task = folder, task
         self.context = context or TrainingContext(folder)
-        self.memory = _SharedMemory(memory or PeakMemory())
+        self.memory = SharedPeakMemory(memory or PeakMemory())
         self.capacity = task.capacity
-        self.members: list[Member] = []
-        self.stacks: list[tuple[Stack, list[Member]]] = []
-        self.waiting: list[int] = list(range(len(task.members)))
-        self.changed = True
+        self.members: list[ActiveMember] = []
+        self.stacks: list[StackedMembers] = []
+        self.waiting: deque[PackMember] = deque(task.members)
         self.failures: dict[str, str] = {}
-        self.restore()
+        self._has_changed = True  # Whether members joined or left since the stacks were made.
+        self.restore_checkpoint()
 
-    # ---- from beginning to end
+    # ---- The story of a pack.
 
     def run(self) -> bool:
-        """Train all, unless `context` asks to stop; True once none is left."""
-        saved = time.monotonic()
+        """Train all members, or until the context asks to stop; a checkpoint holds what is done by then.
+
+        Returns:
+            Whether every member has finished, paused or failed.
+        """
+        saved_at = time.monotonic()
         while not self.context.should_stop():
-            if self.changed:
-                self.admit()
+            if self._has_changed:
+                self.start_waiting_members()
                 self.restack()
-                self.save()
-                self.changed = False
+                self.save_checkpoint()
+                self._has_changed = False
             if not self.members:
                 break
-            for stack, members in list(self.stacks):
-                self.step(stack, members)
-            self.context.poll()
-            if time.monotonic() - saved > _SAVED_EVERY:
-                self.save()
-                saved = time.monotonic()
-        if self.members:
-            self.save()
-        return not (self.members or self.waiting)
 
-    def admit(self) -> None:
-        """Let trainings that wait begin, as many as there is room for."""
-        while self.waiting and self.capacity - len(self.members) >= min(
-            self.task.members[self.waiting[0]].required_room, self.capacity
-        ):
-            self.begin(self.waiting.pop(0))
+            for stacked in list(self.stacks):
+                self.train_step(stacked)
+            self.context.poll()
+            if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
+                self.save_checkpoint()
+                saved_at = time.monotonic()
+
+        if self.members:
+            self.save_checkpoint()
+        return not self.members and not self.waiting
+
+    def join(self, folder: Path, pause_after: int | None = None) -> None:
+        """Add a training to the pack. It starts with the next step and is stacked with those of its shape.
+
+        Args:
+            folder: The training's folder.
+            pause_after: The epoch after which it pauses, or None if it trains to its end.
+
+        Raises:
+            UserError: If the folder holds no task, is in the pack already, or the task is on another device.
+        """
+        check_members([*self.task.member_folders(self.folder), folder.resolve()])
+        entry = PackMember(
+            folder=os.path.relpath(folder, self.folder),
+            pause_after=pause_after,
+            stack_size=max(member.stack_size for member in self.task.members),
+        )
+        self.task = replace(self.task, members=[*self.task.members, entry])
+        self.task.write(self.folder)
+        self.waiting.append(entry)
+        self.capacity += 1
+        self._has_changed = True
+
+    # ---- Members start, train and leave.
+
+    def start_waiting_members(self) -> None:
+        """Start members in their order for as long as there is room for the next."""
+        while self.waiting and self.has_room_for(self.waiting[0]):
+            self.start(self.waiting.popleft())
 
     def has_room_for(self, entry: PackMember) -> bool:
         """Return whether a waiting member may start. One that requires more room than the pack has needs all of it."""
         return self.capacity - len(self.members) >= min(entry.required_room, self.capacity)
 
-    def begin(self, place: int) -> None:
-        """Take up number `place` of the task's members where its own checkpoint is, if it is not done."""
-        name = self.task.members[place].folder
-        folder = (self.folder / name).resolve()
+    def start(self, entry: PackMember) -> None:
+        """Start a member from its own checkpoint, unless it has finished, paused or failed before."""
+        folder = self.folder_of(entry)
         if (folder / ERROR_FILE).exists():
-            self.failures[name] = checkpoint.read_json(folder / ERROR_FILE)["message"]
+            self.failures[entry.folder] = checkpoint.read_json(folder / ERROR_FILE)["message"]
             return
         try:
             training = SegmentTraining(folder, self.context, self.memory)
         except (ValueError, OSError) as error:
-            self.fail(name, folder, error)
+            self.record_failure(entry, error)
             return
-        training.pause_after = self.task.members[place].pause_after
-        member = Member(training, name, self.task.members[place].stack_size)
-        if member.next is None:
-            self.conclude(member)
-        else:
-            self.members.append(member)
+        member = ActiveMember(entry, training)
+        if member.next_step is None:
+            self.finalize(member)
+            return
+        self.members.append(member)
 
-    def step(self, stack: Stack, members: Sequence[Member]) -> None:
-        """One step of `members`, then what each has to note, and who leaves."""
-        steps = [member.next for member in members if member.next is not None]
+    def train_step(self, stacked: StackedMembers) -> None:
+        """Do one step of the members of a stack; those that end or fail leave the pack."""
+        steps = [member.next_step for member in stacked.members if member.next_step is not None]
         try:
-            stack.step(steps)
+            stacked.stack.train_step(steps)
         except torch.OutOfMemoryError:
-            self.make_room(stack, members)
+            self.shrink(stacked)
             return
-        for member, step in zip(members, steps, strict=True):
-            if not step.is_logged:
-                member.advance()
-                continue
+        for member, step in zip(stacked.members, steps, strict=True):
+            self.complete_step(member, step)
+
+    def complete_step(self, member: ActiveMember, step: Step) -> None:
+        """Log a member's step and go to its next one; a member without one, or with a failure, leaves the pack."""
+        if step.is_logged:
             try:
                 member.training.log_step(step)
             except ValueError as error:
-                self.drop(member)
-                self.fail(member.name, member.training.folder, error)
-                continue
-            member.advance()
-            if member.next is None:
-                self.conclude(member)
-                self.drop(member)
+                self.remove(member)
+                self.record_failure(member.entry, error)
+                return
+        member.advance()
+        if member.next_step is None:
+            self.finalize(member)
+            self.remove(member)
 
-    def conclude(self, member: Member) -> None:
-        """At its end or pause: what a training leaves is what it would have left alone."""
+    def finalize(self, member: ActiveMember) -> None:
+        """Write what the training of a member leaves at its end or pause, which is what it leaves alone."""
         training = member.training
         if not training.progress.finished:
             training.save_checkpoint()
         training.finalize()
 
-    def drop(self, member: Member) -> None:
+    def remove(self, member: ActiveMember) -> None:
+        """Let a member train no longer, and have the others stacked anew before the next step."""
         self.members.remove(member)
-        self.changed = True
+        self._has_changed = True
 
-    def join(self, folder: Path, pause: int | None = None) -> None:
-        """Let the training in `folder` begin as soon as there is room, stacked with those of its shape."""
-        check_members([*self.task.member_folders(self.folder), folder.resolve()])
-        self.task = replace(
-            self.task,
-            members=[
-                *self.task.members,
-                PackMember(
-                    folder=os.path.relpath(folder, self.folder),
-                    pause_after=pause,
-                    stack_size=max(member.stack_size for member in self.task.members),
-                ),
-            ],
-        )
-        self.task.write(self.folder)
-        self.waiting.append(len(self.task.members) - 1)
-        self.capacity += 1
-        self.changed = True
+    def record_failure(self, entry: PackMember, error: Exception) -> None:
+        """Write the reason of a member's failure to error.json in its folder."""
+        self.failures[entry.folder] = str(error)
+        write_report(self.folder_of(entry), error)
 
-    def fail(self, name: str, folder: Path, error: Exception) -> None:
-        """Leave the reason in the training's folder."""
-        self.failures[name] = str(error)
-        write_report(folder, error)
+    def folder_of(self, entry: PackMember) -> Path:
+        """Return the absolute folder of a member's training."""
+        return (self.folder / entry.folder).resolve()
 
-    # ---- stacks
+    # ---- Stacks.
 
     def restack(self) -> None:
-        """Stack the members anew: by shape, in their order; a stack that stays as it is is left alone."""
-        self.hand_on()
-        shapes: dict[Hashable, list[Member]] = defaultdict(list)
-        for member in self.members:
-            shapes[member.shape].append(member)
-        before = {tuple(map(id, members)): (stack, members) for stack, members in self.stacks}
-        wanted = [
-            same[first : first + same[0].stack_size]
-            for same in shapes.values()
-            for first in range(0, len(same), same[0].stack_size)
-        ]
+        """Stack the members by shape; evict members until the stacks fit into memory."""
+        self.flush_losses()
+        while not self.build_stacks():
+            self.evict(self.members[len(self.members) // 2 :])
+        self.share_process()
+
+    def build_stacks(self) -> bool:
+        """Build the stacks of all members and return whether they fit into memory.
+
+        A stack whose members stay the same is used again. If memory runs out, only the stacks built until then remain,
+        since trainings may have left the older ones.
+        """
+        reusable = {tuple(stacked.members): stacked for stacked in self.stacks}
         self.stacks = []
         try:
-            for group in wanted:
-                found = before.get(tuple(map(id, group)))
-                self.stacks.append(found or (Stack([member.training for member in group]), group))
+            for members in split_into_stacks(self.members):
+                self.stacks.append(reusable.get(tuple(members)) or StackedMembers.build(members))
         except torch.OutOfMemoryError:
-            self.put_back(self.members[len(self.members) // 2 :])
-            self.restack()
-        self.memory.parts = max(self.memory.parts, len(self.members))
+            return False
+        return True
+
+    def share_process(self) -> None:
+        """Attribute the process's peak memory and CPU time to its members in equal shares."""
+        self.memory.share_among(len(self.members))
         for member in self.members:
             member.training.process_share = 1 / len(self.members)
 
-    def hand_on(self) -> None:
-        for stack, _ in self.stacks:
-            stack.hand_on_losses()
+    def flush_losses(self) -> None:
+        """Let every training receive the losses of its steps that its stack still holds."""
+        for stacked in self.stacks:
+            stacked.stack.flush_losses()
 
-    def make_room(self, stack: Stack, members: Sequence[Member]) -> None:
-        """The device's memory is full: half of `members` wait on disk until others have ended. No step is lost."""
-        stack.hand_on_losses()
-        self.put_back(members[(len(members) + 1) // 2 :] or members)
+    # ---- Recovery when the device's memory is full.
 
-    def put_back(self, members: Sequence[Member]) -> None:
-        """Let `members` wait, with what they have done in their checkpoints, and have no more under way than the rest."""
+    def shrink(self, stacked: StackedMembers) -> None:
+        """Evict half of a stack's members, whose step did not fit into memory. Their finished steps are saved."""
+        stacked.stack.flush_losses()
+        members = stacked.members
+        self.evict(members[(len(members) + 1) // 2 :] or members)
+
+    def evict(self, members: Sequence[ActiveMember]) -> None:
+        """Write `members` to their checkpoints and let them wait until others have ended.
+
+        From now on no more members train at once than remain.
+
+        Raises:
+            torch.OutOfMemoryError: If no other member would remain.
+        """
         if len(members) == len(self.members):
+            training = members[0].training
             raise torch.OutOfMemoryError(
-                f"{members[0].training.folder}: one training alone does not fit into the device's memory"
+                f"{training.folder}: one training alone does not fit into the memory of {training.device}; "
+                "choose a smaller train.batch_size or a smaller network"
             )
         for member in members:
             member.training.save_checkpoint()
-            self.drop(member)
-        self.waiting = sorted(
-            [self.task.members.index(self.task.member(member.name)) for member in members] + self.waiting
-        )
+            self.remove(member)
+        waiting = {entry.folder for entry in self.waiting} | {member.entry.folder for member in members}
+        self.waiting = deque(entry for entry in self.task.members if entry.folder in waiting)
         self.capacity = len(self.members)
 
-    # ---- checkpoint
+    # ---- The checkpoint of all active members.
 
-    def save(self) -> None:
-        """Write all that is under way, in one file, as of now."""
-        self.hand_on()
-        tensors = {
-            f"{place}.{name}": tensor
-            for place, member in enumerate(self.members)
-            for name, tensor in member.training.state().items()
-        }
-        held: dict[str, Any] = {
-            "members": [
-                {"name": member.name, "progress": member.training.progress.to_json()} for member in self.members
-            ],
-            "capacity": self.capacity,
-        }
-        checkpoint.save(self.folder / CHECKPOINT, tensors, held)
+    def save_checkpoint(self) -> None:
+        """Write the state of all active members to one file, and their metrics to their folders."""
+        self.flush_losses()
+        tensors: dict[str, Tensor] = {}
+        records = []
+        for place, member in enumerate(self.members):
+            tensors |= {f"{place}.{name}": tensor for name, tensor in member.training.state().items()}
+            records.append({"name": member.entry.folder, "progress": member.training.progress.to_json()})
+        checkpoint.save(self.folder / CHECKPOINT, tensors, {"members": records, "capacity": self.capacity})
         for member in self.members:
             member.training.progress.write_metrics(member.training.folder)
             member.training.usage.skip_time()
 
-    def restore(self) -> None:
-        """Take up those that were under way, where they were then; all others wait, as their own checkpoints have them."""
+    def restore_checkpoint(self) -> None:
+        """Restore the members that were active at the checkpoint, if there is one.
+
+        All others wait, and start from their own checkpoints.
+        """
         try:
-            tensors, held = checkpoint.load(self.folder / CHECKPOINT)
+            tensors, metadata = checkpoint.load(self.folder / CHECKPOINT)
         except FileNotFoundError:
             return
-        self.capacity = held["capacity"]
-        for place, each in enumerate(held["members"]):
-            number = self.task.members.index(self.task.member(each["name"]))
-            prefix = f"{place}."
-            own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            training = SegmentTraining((self.folder / each["name"]).resolve(), self.context, self.memory, resume=False)
-            training.load_state({n: t.to(training.device) for n, t in own.items()}, each["progress"])
-            training.pause_after = self.task.members[number].pause_after
-            self.waiting.remove(number)
-            self.members.append(Member(training, each["name"], self.task.members[number].stack_size))
+        self.capacity = metadata["capacity"]
+        entries = {entry.folder: entry for entry in self.task.members}
+        for place, record in enumerate(metadata["members"]):
+            entry = entries[record["name"]]
+            training = self.restore_training(entry, _with_prefix(tensors, f"{place}."), record["progress"])
+            self.waiting.remove(entry)
+            self.members.append(ActiveMember(entry, training))
+
+    def restore_training(
+        self, entry: PackMember, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]
+    ) -> SegmentTraining:
+        """Return the training of a member with its state from the pack's checkpoint."""
+        training = SegmentTraining(self.folder_of(entry), self.context, self.memory, resume=False)
+        training.load_state({name: tensor.to(training.device) for name, tensor in tensors.items()}, progress)
+        return training
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
-    """Train the pack whose task is in `folder`, or go on with it; True once all are done or have failed."""
+    """Train the pack whose task is in `folder`, or resume it from its checkpoint.
+
+    Returns:
+        Whether every member has finished, paused or failed.
+    """
     return Pack(folder, PackTask.read(folder), context, memory).run()

@@ -1,105 +1,162 @@
-"""Trainings of one shape that step together, as one batched computation on weights that lie side by side."""
+"""A stack: trainings of one shape whose steps are one batched computation, on weights side by side in memory."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from partrain.packs.fused_optimizer import FusedOptimizer
-from partrain.packs.graph import stacked, structure
-from partrain.packs.layers import Each, StackedDropout
+from partrain.packs.graph import stack_networks, structure
+from partrain.packs.layers import OneByOne, StackedDropout
 from partrain.packs.member_rngs import MemberRngs
-from partrain.packs.stacked_boundaries import sample, stacked_output
-from partrain.packs.stacked_parameters import StackedParameters, leave_rows, trained
+from partrain.packs.stacked_boundaries import make_stacked_output, sample_batches
+from partrain.packs.stacked_parameters import StackedParameters, trainable_parameters, unstack
 from partrain.training.loop import Step
 from partrain.training.optimization import autocast, weight_dtype
 from partrain.training.segment import SegmentTraining
 
 
-def shape_of(training: SegmentTraining) -> Hashable:
-    """What trainings must have in common to be stacked; batches of unequal size would have to be padded, so that too.
+def stacking_shape(training: SegmentTraining) -> Hashable:
+    """Return a key that trainings must share to be stacked: their network's structure, batch size, precision and device.
 
-    A compiled training is stacked with no other, nor is one in which modules share weights.
+    A compiled training shares it with no other, nor does one in which modules share weights.
     """
     task = training.task
-    found = structure(training.model)
-    own = training.folder if task.train.compile or found is None else None
-    layouts = tuple(parameter.stride() for parameter in trained(training.model))
-    return found, layouts, task.train.batch_size, training.precision, training.device, own
+    network = structure(training.model)
+    is_unique = task.train.compile or network is None
+    unique = training.folder if is_unique else None
+    layouts = tuple(parameter.stride() for parameter in trainable_parameters(training.model))
+    return network, layouts, task.train.batch_size, training.precision, training.device, unique
+
+
+def make_stack(trainings: Sequence[SegmentTraining]) -> "Stack | UnstackedTraining":
+    """Return a stack of `trainings`, which share their `stacking_shape`, or the training alone if it is one."""
+    for training in trainings:
+        training.model.train()
+    if len(trainings) == 1:
+        return UnstackedTraining(trainings[0])
+    return Stack(trainings)
+
+
+class UnstackedTraining:
+    """A training alone, in the place of a stack; its own loop computes its steps.
+
+    Args:
+        training: The training, which gets tensors of its own in place of those of an earlier stack.
+    """
+
+    def __init__(self, training: SegmentTraining) -> None:
+        self.training = training
+        unstack(training)
+
+    def train_step(self, steps: Sequence[Step]) -> None:
+        """Do the training's step, the only one in `steps`."""
+        self.training.train_step(steps[0])
+
+    def flush_losses(self) -> None:
+        """Do nothing, since the training keeps its own losses."""
 
 
 class Stack:
-    """M `trainings` of equal shape; each stays an ordinary training, whose tensors are views into the stack's.
+    """Two or more trainings of one shape that step together.
 
-    Nothing of one reaches another: products, normalisations and losses are batched over M, and every training has its own
-    random numbers and its own optimiser settings. One alone is trained by its own loop.
+    Each stays an ordinary training, whose tensors are views of the stack's. Nothing of one reaches another: matrix
+    products, normalisations and losses are batched over M. Every training has its own random numbers and its own
+    optimiser settings.
+
+    Args:
+        trainings: The M trainings, with models in training mode.
     """
 
     def __init__(self, trainings: Sequence[SegmentTraining]) -> None:
         self.trainings = list(trainings)
-        first = trainings[0]
-        self.device, self.precision = first.device, first.precision
-        for training in trainings:
-            training.model.train()
-        self.alone = len(self.trainings) == 1
-        if self.alone:
-            leave_rows(first)
-            return
-        self.rows = StackedParameters(
-            trainings, torch.bfloat16 if self.precision == "bf16" else weight_dtype(self.precision)
-        )
-        self.streams = MemberRngs(len(trainings), self.device)
-        self.model = stacked([training.model for training in trainings], self.rows, self.streams)
-        self.steps = FusedOptimizer(self.rows, trainings)
-        self.output = stacked_output(trainings)
+        self.device, self.precision = trainings[0].device, trainings[0].precision
+        compute_dtype = torch.bfloat16 if self.precision == "bf16" else weight_dtype(self.precision)
+        self.parameters = StackedParameters(trainings, compute_dtype)
+        self.rngs = MemberRngs(len(trainings), self.device)
+        self.model = stack_networks([training.model for training in trainings], self.parameters, self.rngs)
+        self.optimizer = FusedOptimizer(self.parameters, trainings)
+        self.output = make_stacked_output(trainings)
         self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
-        self.draws = any(isinstance(layer, Each | StackedDropout) for layer in self.model.modules())
-        self._losses: list[Tensor] = []  # [M, n] of each step since they were last handed on
+        self.draws_random_numbers = any(isinstance(m, OneByOne | StackedDropout) for m in self.model.modules())
+        self._losses: list[Tensor] = []  # [M, n] of every step that the trainings have not received.
 
-    def step(self, steps: Sequence[Step]) -> None:
-        """One optimiser step of every training, on its own batch.
+    def train_step(self, steps: Sequence[Step]) -> None:
+        """Do one optimiser step of every training.
+
+        Args:
+            steps: The step of each training, in the order of the trainings.
 
         Raises:
-            torch.OutOfMemoryError: all is as it was before the step.
+            torch.OutOfMemoryError: If the device's memory is full. All trainings then are as before the step.
         """
-        if self.alone:
-            self.trainings[0].train_step(steps[0])
-            return
-        features, targets = sample(self.trainings, [step.batch for step in steps])
-        for training, step in zip(self.trainings, steps, strict=True):
-            training.set_learning_rate(step.batch.step)
-        if self.draws:
-            self.streams.seed([t.forward_seed(step.batch.step) for t, step in zip(self.trainings, steps, strict=True)])
-        self.rows.clear()
-        before = [buffer.clone() for buffer in self.buffers]
-        try:
-            with autocast(self.precision, self.device):
-                outputs = self.model(features.to(weight_dtype(self.precision)))
-            losses = self.output.losses(outputs, targets)
-            self.update_metrics(outputs, targets, steps)
-            del outputs  # or the backward pass could not free it
-            losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
-        except torch.OutOfMemoryError:
-            for buffer, value in zip(self.buffers, before, strict=True):
-                buffer.copy_(value)
-            raise
-        self.steps.step()
+        features, targets = sample_batches(self.trainings, [step.batch for step in steps])
+        self.set_learning_rates(steps)
+        self.seed_random_numbers(steps)
+        self.parameters.zero_gradients()
+
+        with _restored_if_out_of_memory(self.buffers):
+            losses = self.forward_backward(features, targets, steps)
+        self.optimizer.step()
+
         self._losses.append(losses.detach())
         for training, step in zip(self.trainings, steps, strict=True):
             training.progress.step = step.batch.step + 1
         if any(step.is_logged for step in steps):
-            self.hand_on_losses()
+            self.flush_losses()
+
+    def flush_losses(self) -> None:
+        """Let every training receive the losses of its steps since this was last called."""
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).mean(dim=2)  # [steps, M]
+        self._losses.clear()
+        for number, training in enumerate(self.trainings):
+            training.add_losses(losses[:, number])
+
+    # ---- The parts of a step.
+
+    def set_learning_rates(self, steps: Sequence[Step]) -> None:
+        """Set the learning rate of each training's optimiser to its schedule's."""
+        for training, step in zip(self.trainings, steps, strict=True):
+            training.set_learning_rate(step.batch.step)
+
+    def seed_random_numbers(self, steps: Sequence[Step]) -> None:
+        """Seed each training's generator as the training alone would, if any layer draws random numbers."""
+        if not self.draws_random_numbers:
+            return
+        pairs = zip(self.trainings, steps, strict=True)
+        self.rngs.seed([training.forward_seed(step.batch.step) for training, step in pairs])
+
+    def forward_backward(self, features: Tensor, targets: Tensor, steps: Sequence[Step]) -> Tensor:
+        """Compute the gradients of all trainings, and update the metrics of those whose step is logged.
+
+        Returns:
+            The losses [M, n], of which the means over n are the trainings' losses.
+        """
+        with autocast(self.precision, self.device):
+            outputs = self.model(features.to(weight_dtype(self.precision)))
+        losses = self.output.losses(outputs, targets)
+        self.update_metrics(outputs, targets, steps)
+        del outputs  # The backward pass could not free them otherwise.
+        losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
+        return losses
 
     def update_metrics(self, outputs: Tensor, targets: Tensor, steps: Sequence[Step]) -> None:
+        """Update the metrics of each training whose step is logged."""
         for number, (training, step) in enumerate(zip(self.trainings, steps, strict=True)):
             if step.is_logged:
                 training.update_metrics(outputs[number], targets[number], step)
 
-    def hand_on_losses(self) -> None:
-        """Put the losses of the steps since the last time where each training keeps its own."""
-        if self.alone or not self._losses:
-            return
-        recent = torch.stack(self._losses).mean(dim=2)  # [steps, M]
-        self._losses.clear()
-        for number, training in enumerate(self.trainings):
-            training.add_losses(recent[:, number])
+
+@contextmanager
+def _restored_if_out_of_memory(buffers: Sequence[Tensor]) -> Iterator[None]:
+    """Restore the values of `buffers` if memory runs out within the context."""
+    values = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
+        raise

@@ -1,7 +1,7 @@
-"""Boundaries of several trainings at once: what a stack is fed, and what its outputs are held to.
+"""The boundaries of M trainings at once: the samples of a stack, and the losses and class scores of its outputs.
 
-What a boundary means is said in `partrain.boundaries`; here are its sums over M trainings in one call, where all of them
-end at the same kind of boundary, and one by one where they do not.
+`partrain.boundaries` defines the boundaries. Here their formulas are computed for M trainings in one call, where all of
+them end at the same kind of boundary, and one training after another where they do not.
 """
 
 from collections.abc import Sequence
@@ -15,87 +15,128 @@ from partrain.boundaries.boundary import ClassBoundary, DataBoundary, OutputBoun
 from partrain.data.batches import Batch
 from partrain.training.segment import SegmentTraining
 
+# ---- Where segments begin.
 
-def sample(trainings: Sequence[SegmentTraining], batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-    """Features [M, batch, *shape] and targets [M, batch] or [M, batch, classes], each training's for its own batch.
 
-    Images that all see in the same step are gathered once and shared.
+def sample_batches(trainings: Sequence[SegmentTraining], batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """Return features [M, batch, *shape] and targets [M, batch] or [M, batch, classes] of each training's batch.
+
+    Images that all trainings see in the same step are gathered once and shared.
     """
-    first, count = trainings[0], len(trainings)
-    inputs = [training.input for training in trainings]
-    if len({each.images if isinstance(each, DataBoundary) else each for each in inputs}) > 1:
-        features, targets = zip(*(each.sample(batch) for each, batch in zip(inputs, batches, strict=True)), strict=True)
+    if not _share_images(trainings):
+        pairs = [training.input.sample(batch) for training, batch in zip(trainings, batches, strict=True)]
+        features, targets = zip(*pairs, strict=True)
         return torch.stack(features), torch.stack(targets)
-    if all(training.order == first.order for training in trainings) and len({batch.step for batch in batches}) == 1:
-        images, labels = inputs[0].sample(batches[0])
+
+    count, boundary = len(trainings), trainings[0].input
+    if _share_batch(trainings, batches):
+        images, labels = boundary.sample(batches[0])
         return images.expand(count, *images.shape), labels.expand(count, *labels.shape)
     indices = torch.cat([batch.indices for batch in batches])
-    images, labels = inputs[0].sample(Batch(batches[0].step, indices))
+    images, labels = boundary.sample(Batch(batches[0].step, indices))
     return images.unflatten(0, (count, -1)), labels.unflatten(0, (count, -1))
 
 
+def _share_images(trainings: Sequence[SegmentTraining]) -> bool:
+    """Return whether all trainings begin at the images of one data set, or at the same boundary object."""
+    sources = set()
+    for training in trainings:
+        boundary = training.input
+        sources.add(boundary.images if isinstance(boundary, DataBoundary) else boundary)
+    return len(sources) == 1
+
+
+def _share_batch(trainings: Sequence[SegmentTraining], batches: Sequence[Batch]) -> bool:
+    """Return whether all trainings see the same images at their present steps."""
+    has_one_order = all(training.order == trainings[0].order for training in trainings)
+    return has_one_order and len({batch.step for batch in batches}) == 1
+
+
+# ---- Where segments end.
+
+
 class StackedOutput(Protocol):
-    """Where M trainings end."""
+    """The boundaries at which M trainings end."""
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """[M, batch, *shape] -> [M, n], of which the means over n are the trainings' own losses."""
+        """Return the losses [M, n] of outputs [M, batch, *shape], whose means over n are the trainings' losses."""
         ...
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """[M, batch, *shape] -> [M, batch, classes]."""
+        """Return the class scores [M, batch, classes] of outputs [M, batch, *shape]."""
         ...
 
 
-class _Classes:
-    """All end at the class labels."""
+def make_stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:
+    """Return the boundaries at which `trainings` end, computed at once if they are of one kind."""
+    boundaries = [training.output for training in trainings]
+    if all(isinstance(boundary, ClassBoundary) for boundary in boundaries):
+        return _StackedClassBoundaries()
+    synthetic = [boundary for boundary in boundaries if isinstance(boundary, SyntheticBoundary)]
+    if len(synthetic) == len(boundaries) and all(boundary.uses_similarity for boundary in synthetic):
+        return _StackedSimilarities(synthetic)
+    return _SeparateBoundaries(boundaries)
+
+
+class _StackedClassBoundaries:
+    """The end of M trainings that all end at the class labels."""
 
     def scores(self, outputs: Tensor) -> Tensor:
+        """Return the outputs, which are class scores [M, batch, classes]."""
         return outputs
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropies [M, batch]."""
         return cross_entropies(full_precision(outputs), targets)
 
 
-class _Similarities:
-    """All end at codes under cross-entropy: `codes` [M, classes, size]."""
+class _StackedSimilarities:
+    """The end of M trainings whose outputs are all compared with codes under cross-entropy.
+
+    Args:
+        boundaries: The boundaries of the trainings.
+    """
 
     def __init__(self, boundaries: Sequence[SyntheticBoundary]) -> None:
-        self.codes = torch.stack([boundary.codes for boundary in boundaries])
+        self.codes = torch.stack([boundary.codes for boundary in boundaries])  # [M, classes, size]
 
     def scores(self, outputs: Tensor) -> Tensor:
+        """Return the products [M, batch, classes] of outputs and codes."""
         outputs = full_precision(outputs).flatten(2)
         return torch.bmm(outputs, self.codes.to(outputs.dtype).transpose(1, 2))
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropies [M, batch] of the products."""
         return cross_entropies(self.scores(outputs), targets)
 
 
-class _OneByOne:
-    """Each by its own boundary."""
+class _SeparateBoundaries:
+    """The end of M trainings whose boundaries differ in kind, each computed by itself.
+
+    Args:
+        boundaries: The boundaries of the trainings.
+    """
 
     def __init__(self, boundaries: Sequence[OutputBoundary]) -> None:
         self._boundaries = boundaries
 
     def scores(self, outputs: Tensor) -> Tensor:
-        return torch.stack([each.scores(output) for each, output in zip(self._boundaries, outputs, strict=True)])
+        """Return the class scores [M, batch, classes]."""
+        pairs = zip(self._boundaries, outputs, strict=True)
+        return torch.stack([boundary.scores(output) for boundary, output in pairs])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        pairs = zip(self._boundaries, outputs, targets, strict=True)
-        return torch.stack([each.loss(output, wanted) for each, output, wanted in pairs]).unsqueeze(1)
+        """Return the mean losses [M, 1]."""
+        triples = zip(self._boundaries, outputs, targets, strict=True)
+        return torch.stack([boundary.loss(output, target) for boundary, output, target in triples]).unsqueeze(1)
 
 
 def cross_entropies(scores: Tensor, targets: Tensor) -> Tensor:
-    """[M, batch, classes] and class numbers [M, batch] or probabilities [M, batch, classes] -> [M, batch]."""
+    """Return the cross-entropies [M, batch] of class scores [M, batch, classes].
+
+    Args:
+        scores: The class scores.
+        targets: Class numbers [M, batch], or class probabilities [M, batch, classes].
+    """
     losses = F.cross_entropy(scores.flatten(0, 1), targets.flatten(0, 1), reduction="none")
     return losses.view(scores.shape[:2])
-
-
-def stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:
-    """Where all of `trainings` end."""
-    boundaries = [training.output for training in trainings]
-    if all(isinstance(boundary, ClassBoundary) for boundary in boundaries):
-        return _Classes()
-    synthetic = [boundary for boundary in boundaries if isinstance(boundary, SyntheticBoundary)]
-    if len(synthetic) == len(boundaries) and all(boundary.uses_similarity for boundary in synthetic):
-        return _Similarities(synthetic)
-    return _OneByOne(boundaries)

@@ -1,11 +1,12 @@
-"""The weights of several trainings side by side in the same tensors.
+"""The weights of several trainings of one shape, side by side in the same tensors.
 
-A training keeps its own modules, parameters and optimiser; what changes is where they lie. Its parameters become views
-into its rows, so that whoever looks at the training alone sees it as it always was, while `StackedParameters.stacked`
-shows one parameter of all trainings as a single tensor, for layers that compute them at once.
+A training keeps its own modules, parameters and optimiser. Its parameters become views of one row of the shared tensors,
+so that the training alone looks as before. `StackedParameters.stacked` shows the same parameter of all trainings as one
+tensor, for layers that compute them at once.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,129 +14,191 @@ from torch import Tensor, nn
 
 from partrain.training.segment import SegmentTraining
 
-_ALIGNED = 16  # numbers; every parameter begins at a multiple of it, for whole vector registers
-_LARGE = 16_384  # numbers of a parameter that gets a block of its own
+_ALIGNMENT = (
+    16  # Numbers. Every parameter begins at a multiple of it, so that vector instructions read whole registers.
+)
+_MIN_OWN_BLOCK = 16_384  # Numbers. A parameter of this size or more gets a block of its own.
 
 
 class Block:
-    """Rows [M, numbers] of the same parameters of M trainings: `values`, `gradients`, and, in the precision of products,
-    `computed`.
+    """The values and gradients of some parameters of M trainings, a row for each training.
 
-    A large parameter has a block of its own, where products find it without a copy; small ones share one, for an
-    optimiser's step has a cost per tensor too.
+    A large parameter has a block of its own, where matrix products read it without a copy. Small parameters share one,
+    since every tensor adds to the cost of an optimiser's step.
+
+    Args:
+        count: The number M of trainings.
+        size: The length of a row, in numbers.
+        like: A tensor with the dtype and device of the parameters.
+        compute_dtype: The precision of matrix products.
+
+    Attributes:
+        values: The parameters [M, size].
+        compute_values: The parameters in the precision of products; `values` itself if that is the same.
+        gradients: The gradients [M, size].
     """
 
-    def __init__(self, count: int, size: int, like: Tensor, precision: torch.dtype) -> None:
+    def __init__(self, count: int, size: int, like: Tensor, compute_dtype: torch.dtype) -> None:
         self.values = torch.zeros(count, size, dtype=like.dtype, device=like.device)
-        self.computed = self.values if precision == like.dtype else torch.zeros_like(self.values, dtype=precision)
+        is_same = compute_dtype == like.dtype
+        self.compute_values = self.values if is_same else torch.zeros_like(self.values, dtype=compute_dtype)
         self.gradients = torch.zeros_like(self.values)
 
-    def refresh(self) -> None:
-        """Bring what products compute with up to the values."""
-        if self.computed is not self.values:
-            self.computed.copy_(self.values)
+    def update_compute_values(self) -> None:
+        """Copy the values to those in the precision of products, after the values have changed."""
+        if self.compute_values is not self.values:
+            self.compute_values.copy_(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """The place of one parameter: its block, and the number in a row at which it begins."""
+
+    block: Block
+    begin: int
 
 
 class StackedParameters:
-    """The rows of M `trainings` whose parameters have the same shapes; frozen ones stay where they are.
+    """The trainable parameters of M trainings, which have the same shapes. Frozen ones stay where they are.
 
-    `places`: of every parameter, in the order of a model's, its block and where it begins there.
+    Args:
+        trainings: The trainings, whose parameters become views of this object's blocks.
+        compute_dtype: The precision of matrix products.
+
+    Attributes:
+        blocks: The blocks that hold all parameters.
+        slots: The slot of every parameter, in the order of a model's parameters.
     """
 
-    def __init__(self, trainings: Sequence[SegmentTraining], precision: torch.dtype) -> None:
-        first, count = trained(trainings[0].model), len(trainings)
-        small = sum(_room(parameter) for parameter in first if parameter.numel() < _LARGE)
-        self.blocks = [Block(count, small, first[0], precision)] if small else []
-        self.places: list[tuple[Block, int]] = []
-        offset = 0
-        for parameter in first:
-            if parameter.numel() < _LARGE:
-                self.places.append((self.blocks[0], offset))
-                offset += _room(parameter)
+    def __init__(self, trainings: Sequence[SegmentTraining], compute_dtype: torch.dtype) -> None:
+        parameters = trainable_parameters(trainings[0].model)
+        self.blocks: list[Block] = []
+        self.slots: list[Slot] = []
+        self._accumulates = False  # Whether any gradient is added to the one before, instead of replacing it.
+        self._numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+        self._make_slots(parameters, len(trainings), compute_dtype)
+        self._move_in(trainings)
+
+    def _make_slots(self, parameters: Sequence[nn.Parameter], count: int, compute_dtype: torch.dtype) -> None:
+        """Make the blocks of `count` trainings, and give every parameter its slot."""
+        small_size = sum(_aligned_size(parameter) for parameter in parameters if not _has_own_block(parameter))
+        if small_size:
+            self.blocks.append(Block(count, small_size, parameters[0], compute_dtype))
+        begin = 0
+        for parameter in parameters:
+            if _has_own_block(parameter):
+                self.blocks.append(Block(count, parameter.numel(), parameter, compute_dtype))
+                self.slots.append(Slot(self.blocks[-1], 0))
             else:
-                self.blocks.append(Block(count, parameter.numel(), parameter, precision))
-                self.places.append((self.blocks[-1], 0))
-        self._adds_up = False  # whether any gradient is added to what is there
-        self._numbers = {id(parameter): number for number, parameter in enumerate(first)}
+                self.slots.append(Slot(self.blocks[0], begin))
+                begin += _aligned_size(parameter)
+
+    def _move_in(self, trainings: Sequence[SegmentTraining]) -> None:
+        """Copy the parameters of each training to its row, and make them views of it."""
         for row, training in enumerate(trainings):
-            for parameter, (block, begin) in zip(trained(training.model), self.places, strict=True):
-                values = view_of(block.values[row], begin, parameter.detach())
-                parameter.data = values.copy_(parameter.detach())
+            for parameter, slot in zip(trainable_parameters(training.model), self.slots, strict=True):
+                view = view_of(slot.block.values[row], slot.begin, parameter.detach())
+                parameter.data = view.copy_(parameter.detach())
         for block in self.blocks:
-            block.refresh()
+            block.update_compute_values()
 
-    def stacked(self, parameter: nn.Parameter) -> "Stacked":
-        """The first training's `parameter` in all of them."""
-        block, begin = self.places[self._numbers[id(parameter)]]
-        return Stacked(block, begin, parameter.detach())
+    def stacked(self, parameter: nn.Parameter) -> "StackedParameter":
+        """Return the counterparts of the first training's `parameter` in all trainings."""
+        slot = self.slots[self._numbers[id(parameter)]]
+        return StackedParameter(slot.block, slot.begin, parameter.detach())
 
-    def tensor(self, parameter: nn.Parameter) -> Callable[[], Tensor]:
-        """Gives the first training's `parameter` in all of them, for any computation of autograd's."""
-        self._adds_up = True
-        return self.stacked(parameter).tensor
+    def differentiable(self, parameter: nn.Parameter) -> Callable[[], Tensor]:
+        """Return a function that returns the first training's `parameter` in all trainings as a tensor for autograd.
+
+        The tensor's gradients [M, *shape] are added to those that the optimiser reads.
+        """
+        self._accumulates = True
+        return self.stacked(parameter).differentiable
 
     def link_gradients(self, modules: Sequence[nn.Module]) -> None:
-        """Let autograd add up the gradients of `modules`, one of each training, where the optimiser reads them."""
-        self._adds_up = True
-        for together in zip(*(trained(module) for module in modules), strict=True):
-            block, begin = self.places[self._numbers[id(together[0])]]
-            for row, parameter in enumerate(together):
-                parameter.grad = view_of(block.gradients[row], begin, parameter.detach())
+        """Let autograd add the gradients of `modules`, one of each training, to those that the optimiser reads."""
+        self._accumulates = True
+        for counterparts in zip(*(trainable_parameters(module) for module in modules), strict=True):
+            slot = self.slots[self._numbers[id(counterparts[0])]]
+            for row, parameter in enumerate(counterparts):
+                parameter.grad = view_of(slot.block.gradients[row], slot.begin, parameter.detach())
 
-    def clear(self) -> None:
-        """Before a backward pass: zero the gradients, where some are added up."""
-        for block in self.blocks if self._adds_up else ():
+    def zero_gradients(self) -> None:
+        """Set all gradients to zero before a backward pass, if some of them accumulate."""
+        if not self._accumulates:
+            return
+        for block in self.blocks:
             block.gradients.zero_()
 
 
-class Stacked:
-    """One parameter of M trainings: `values`, `computed` and `gradients` [M, *shape], parts of its block.
+class StackedParameter:
+    """One parameter of M trainings, as views of its block.
 
-    `anchor` makes autograd ask for gradients; it is no weight and gets none.
+    Attributes:
+        values: The parameters [M, *shape].
+        compute_values: The parameters [M, *shape] in the precision of products.
+        gradients: The gradients [M, *shape], which the optimiser reads.
+        anchor: A scalar that makes autograd call the backward pass; it is no weight, and gets no gradient.
     """
 
     def __init__(self, block: Block, begin: int, like: Tensor) -> None:
-        self.values, self.computed, self.gradients = (
-            view_of(rows, begin, like) for rows in (block.values, block.computed, block.gradients)
-        )
+        self.values = view_of(block.values, begin, like)
+        self.compute_values = view_of(block.compute_values, begin, like)
+        self.gradients = view_of(block.gradients, begin, like)
         self.anchor = torch.zeros((), device=like.device, requires_grad=True)
 
-    def tensor(self) -> Tensor:
-        """The values, for any computation of autograd's; their gradients are added to `gradients`."""
-        return _Tensor.apply(self.anchor, self.values, self.gradients)
+    def differentiable(self) -> Tensor:
+        """Return the values as a tensor for autograd, whose gradients are added to `gradients`."""
+        return _WithGradients.apply(self.anchor, self.values, self.gradients)
 
 
-class _Tensor(torch.autograd.Function):
+class _WithGradients(torch.autograd.Function):
+    """The identity of a parameter's values, whose gradient is added to a given tensor."""
+
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, values: Tensor, gradients: Tensor) -> Tensor:
+        """Return a view of the values [M, *shape]."""
         ctx.gradients = gradients
         return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        """Add the gradient of the values to the tensor of gradients."""
         ctx.gradients.add_(gradients[0])
         return None, None, None
 
 
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that an optimiser changes."""
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of `model` that an optimiser changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def leave_rows(training: SegmentTraining) -> None:
-    """Give `training` tensors of its own, and let go of rows that it may have been part of."""
-    for parameter in trained(training.model):
+def unstack(training: SegmentTraining) -> None:
+    """Give a training tensors of its own, in place of views of a stack that it may have been part of."""
+    for parameter in trainable_parameters(training.model):
         parameter.data = parameter.detach().clone()
-        parameter.grad = None  # in rows they are kept from step to step
+        parameter.grad = None  # A stack keeps its gradients from step to step; a training alone does not.
         state = training.optimizer.state[parameter]
         training.optimizer.state[parameter] = {name: value.clone() for name, value in state.items()}
 
 
-def _room(parameter: Tensor) -> int:
-    return -(-parameter.numel() // _ALIGNED) * _ALIGNED
+def _has_own_block(parameter: Tensor) -> bool:
+    """Return whether a parameter is large enough for a block of its own."""
+    return parameter.numel() >= _MIN_OWN_BLOCK
+
+
+def _aligned_size(parameter: Tensor) -> int:
+    """Return how many numbers of a row a small parameter takes, up to where the next may begin."""
+    return -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
 
 
 def view_of(rows: Tensor, begin: int, like: Tensor) -> Tensor:
-    """What lies from number `begin` on in a row, or in all `rows`, laid out as `like` is."""
+    """Return a view of the numbers from `begin` on in a row, or in each of several rows, in the layout of `like`.
+
+    Args:
+        rows: A row [size], or rows [M, size].
+        begin: The number at which the view begins.
+        like: A tensor with the shape and strides of the view of one row.
+    """
     shape, stride = (*rows.shape[:-1], *like.shape), (*rows.stride()[:-1], *like.stride())
     return rows.as_strided(shape, stride, rows.storage_offset() + begin)

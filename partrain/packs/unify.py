@@ -1,4 +1,4 @@
-"""Many trainings as one model: the front door of packs for those who have tasks in hand."""
+"""The function `unify`, which trains given tasks as one pack in this process."""
 
 import os
 from collections.abc import Sequence
@@ -9,25 +9,30 @@ from partrain.packs.task import PackMember, PackTask, check_members
 
 
 def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
-    """Merge the trainings whose `tasks` (their folders) are given into one unified model (UnifiedNN, arXiv 2408.01331).
+    """Merge the trainings of several tasks into one unified model (UnifiedNN, arXiv 2408.01331).
 
-    They may be whole networks or segments and differ in everything but the device. Those of one shape and batch size are
-    stacked: computed as one, step by step, each with its own settings, data order and random numbers; the others step
-    beside them. `folder` is for the checkpoint of all that are under way; called again on it, training goes on. `run()`
-    trains to the end and leaves in every task's folder what training it alone would; `partrain.load` reads that.
+    The tasks may be whole networks or segments, and may differ in everything but the device. Tasks of one shape and batch
+    size are stacked: their steps are computed as one, each with its own settings, data order and random numbers. The
+    others train beside them, a step at a time. `run()` of the pack trains to the end. It leaves in every task's folder
+    what training it alone would leave, which `partrain.load` reads.
+
+    Args:
+        tasks: The folders of the tasks.
+        folder: The folder for the checkpoint of the pack. Called again with it, training resumes.
+
+    Returns:
+        The pack, ready to `run()`.
 
     Raises:
-        ValueError: there is no task, one is named twice, one is none, they are on different devices, or `folder` holds
-            another pack.
+        UserError: If there is no task, one is named twice, a folder holds none, the tasks are on several devices, or
+            `folder` holds a pack of other tasks.
     """
     folder = Path(folder).absolute()
-    folders = [Path(task).absolute() for task in tasks]
-    check_members(folders)
-    count = len(folders)
-    task = PackTask(
-        members=[PackMember(folder=os.path.relpath(path, folder), stack_size=count) for path in folders],
-        capacity=count,
-    )
+    task_folders = [Path(task).absolute() for task in tasks]
+    check_members(task_folders)
+    count = len(task_folders)
+    members = [PackMember(folder=os.path.relpath(path, folder), stack_size=count) for path in task_folders]
+    task = PackTask(members=members, capacity=count)
     task.check_folder(folder)
     task.write(folder)
     return Pack(folder, task)

@@ -80,7 +80,7 @@ def test_killed_while_a_training_leaves_it_goes_on_to_the_same_bits(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pack, "conclude" if moment.startswith("before") else "drop", killed)
+        patch.setattr(Pack, "finalize" if moment.startswith("before") else "remove", killed)
         with pytest.raises(KeyboardInterrupt):
             make_pack(tmp_path / "pack b", disturbed).run()
     assert make_pack(tmp_path / "pack b", disturbed).run()
