@@ -1,1 +1,1 @@
-"""What one would do instead of the main job, by PyTorch's own means, on the same network, data and initial weights."""
+"""The conventional ways of training a network on several devices, as PyTorch has them, to compare the main job with."""

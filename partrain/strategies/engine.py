@@ -1,6 +1,6 @@
 """The engine of a group's process: it joins the group and trains its rank.
 
-The launcher ends the process at any time; what is then done again are the steps since the last epoch's end.
+The launcher may end the process at any time. The steps since the last epoch's end are then repeated.
 """
 
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 from partrain.strategies.data_parallel import DataParallel
 from partrain.strategies.decoupled import Decoupled
 from partrain.strategies.fully_sharded import FullySharded
-from partrain.strategies.group import joined
+from partrain.strategies.group import group_member
 from partrain.strategies.model_parallel import ModelParallel
 from partrain.strategies.pipeline import Pipeline
 from partrain.strategies.rank import RankTraining
@@ -25,20 +25,24 @@ TRAININGS: dict[str, type[RankTraining]] = {
     "1f1b": Pipeline,
     "decoupled": Decoupled,
 }
+"""The training of each strategy."""
 
-# a process that waits for a peer runs no handler, so that the signal itself has to end it
 ON_TERMINATE = signal.SIG_DFL
+"""The action of SIGTERM: it ends the process, since Python runs no handler while a process waits for a peer."""
 
 
 def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
-    """Train the rank whose task is in `folder`, with its peers; True once it is done.
+    """Train the rank whose task is in `folder`, together with its peers.
+
+    Returns:
+        Whether the training has finished.
 
     Raises:
-        PeerLost: one of the others ended or does not answer.
-        ValueError: the task, its data or a checkpoint are damaged, or training fails.
+        PeerLost: If another process of the group ended or does not answer.
+        UserError: If the task, its data or a checkpoint is damaged, or training fails.
     """
     task = RankTask.read(folder)
-    with joined(task):
+    with group_member(task):
         training = TRAININGS[task.strategy](folder, context, memory)
         training.run()
         return training.progress.finished

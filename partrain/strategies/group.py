@@ -1,4 +1,4 @@
-"""A group of processes that train one network together: how they meet, and what is said when one of them is lost."""
+"""Membership of a group of processes that train one network together, and the error when one of them is lost."""
 
 import os
 import re
@@ -13,9 +13,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from partrain.device import communication_backend, is_gpu, make_current
 from partrain.strategies.task import RankTask
 
-ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"  # PyTorch's own names, so that its tools find the group too
+ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
+"""Environment variables of the group's address. The names are PyTorch's own, so that its tools find the group too."""
 
-_LOST = re.compile(
+_CONNECTION_ERRORS = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting|pair closure|connectFullMesh failed"
     r"|remote process exited|NCCL communicator was aborted",
     re.IGNORECASE,
@@ -23,36 +24,27 @@ _LOST = re.compile(
 
 
 class PeerLost(ConnectionError):
-    """Another process of the group has ended or does not answer."""
+    """An error that says that another process of the group has ended or does not answer."""
 
 
 @contextmanager
-def joined(task: RankTask) -> Iterator[None]:
-    """Within it this process is rank `task.index` of the group that meets at the address in the environment.
+def group_member(task: RankTask) -> Iterator[None]:
+    """Make this process rank `task.index` of its group for as long as the context is open.
+
+    The group meets at the address in the environment variables `ADDRESS` and `PORT`.
 
     Raises:
-        PeerLost: another process ends, or does not answer for `task.timeout` seconds.
+        PeerLost: If another process ends, or does not answer for `task.timeout` seconds.
     """
-    timeout = timedelta(seconds=task.timeout)
-    device = torch.device(task.device)
-    make_current(device)
-    if not is_gpu(device) and os.environ[ADDRESS] == "127.0.0.1":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host's own name need not lead to it
+    make_current(torch.device(task.device))
     try:
-        store = TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), is_master=False, timeout=timeout)
-        dist.init_process_group(
-            communication_backend(device),
-            store=store,
-            rank=task.index,
-            world_size=task.num_ranks,
-            timeout=timeout,
-        )
+        _join_group(task)
         yield
     except RuntimeError as error:
         if not _is_connection_error(error):
             raise
         raise PeerLost(
-            f"process {task.index} of {task.num_ranks} lost its peers, or waited {task.timeout:g} s "
+            f"Process {task.index} of {task.num_ranks} lost its peers, or waited {task.timeout:g} s "
             f"(strategy.timeout) for one: {str(error).splitlines()[0]}"
         ) from error
     finally:
@@ -60,6 +52,23 @@ def joined(task: RankTask) -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def _join_group(task: RankTask) -> None:
+    """Meet the other processes of the task's group."""
+    timeout = timedelta(seconds=task.timeout)
+    device = torch.device(task.device)
+    if not is_gpu(device) and os.environ[ADDRESS] == "127.0.0.1":
+        # gloo would look up the host's own name, which need not lead to an interface of this host.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), is_master=False, timeout=timeout)
+    dist.init_process_group(
+        communication_backend(device),
+        store=store,
+        rank=task.index,
+        world_size=task.num_ranks,
+        timeout=timeout,
+    )
+
+
 def _is_connection_error(error: RuntimeError) -> bool:
-    """gloo and NCCL raise plain `RuntimeError`s, which only their texts tell apart."""
-    return isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None
+    """Return whether an error says that a peer was lost. gloo and NCCL raise plain ones that only their text tells apart."""
+    return isinstance(error, dist.DistError) or _CONNECTION_ERRORS.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""What the processes of a group have in common: the loop, checkpoints that agree, and the data order of the main job."""
+"""What the processes of a group share: the training loop, checkpoints that agree, and the data order of the main job."""
 
 from pathlib import Path
 
@@ -22,22 +22,17 @@ from partrain.training.state import load_optimizer, load_weights, optimizer_stat
 
 
 class RankTraining(Loop):
-    """One process of a group, joined already (`group.joined`); what a step computes is the strategy's.
+    """One process of a group that trains a network; the strategy computes a step.
 
-    A killed run goes on from the last epoch that all of its processes have finished.
+    A killed run resumes from the last epoch that all of its processes have finished.
+
+    Args:
+        folder: The process's folder, with its task.
+        context: The requests of the launcher.
+        memory: The meter of the process's peak memory.
     """
 
     task: RankTask
-
-    @property
-    def owns_weights(self) -> bool:
-        """Whether the network is put together from this process's weights."""
-        return True
-
-    @property
-    def can_fuse(self) -> bool:
-        """Whether PyTorch has a fused optimiser for these weights."""
-        return True
 
     def __init__(self, folder: Path, context: TrainingContext, memory: PeakMemory) -> None:
         task = RankTask.read(folder)
@@ -46,53 +41,83 @@ class RankTraining(Loop):
         dataset = Dataset.open(Path(task.data))
         self.images = DeviceImages(dataset, dataset.train, self.device)
         self.output = ClassBoundary()
-        self.model = self.build()
-        self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, fused=self.can_fuse)
-        self.restore()
+        self.model = self.build_model()
+        self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, self.can_fuse_optimizer)
+        self.restore_checkpoint()
 
-    def build(self) -> nn.Module:
-        """This process's part of the network, with its initial weights."""
+    @property
+    def owns_weights(self) -> bool:
+        """Return whether the trained network is put together from this process's weights."""
+        return True
+
+    @property
+    def can_fuse_optimizer(self) -> bool:
+        """Return whether PyTorch has a fused optimiser for the weights of this strategy."""
+        return True
+
+    def build_model(self) -> nn.Module:
+        """Return this process's part of the network, with its initial weights."""
         return build_segment(self.task, self.folder, self.device)
 
     def weights(self) -> dict[str, Tensor]:
+        """Return this process's weights by name, or none if the network is put together from others'."""
         return dict(self.model.state_dict()) if self.owns_weights else {}
 
     def finish(self) -> None:
-        """Leave the trained weights; until all have, the last epoch's checkpoint stays beside them."""
+        """Write the trained weights. The last epoch's checkpoint stays until all processes have written theirs."""
         self.record_resources()
-        self._write({f"model.{name}": tensor for name, tensor in self.weights().items()})
+        self._write_tensors({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
         (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
     def write_checkpoint(self) -> None:
-        """A checkpoint, at the end of an epoch only: between them the processes are not at the same step."""
-        if self.progress.step % self.order.steps_per_epoch == 0:
-            dist.barrier()  # so that no process is more than one checkpoint ahead
-            self._write(weights_state(self.model) | optimizer_state(self.model, self.optimizer))
+        """Write a checkpoint at an epoch's end, and nothing at other steps, at which the processes are not together."""
+        if self.progress.step % self.order.steps_per_epoch != 0:
+            return
+        dist.barrier()  # No process is then more than one checkpoint ahead of another.
+        self._write_tensors(weights_state(self.model) | optimizer_state(self.model, self.optimizer))
 
-    def _write(self, tensors: dict[str, Tensor]) -> None:
+    def _write_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Write a checkpoint, and keep the one before, unless that is of a finished training."""
         path = self.folder / CHECKPOINT
         if path.exists() and not checkpoint.load_metadata(path)["finished"]:
             path.replace(self.folder / PREVIOUS_CHECKPOINT)
         checkpoint.save(path, tensors, self.progress.to_json())
 
-    def restore(self) -> None:
-        """Go on from the last step that all of the group have a checkpoint of."""
-        found = {}
-        for name in (PREVIOUS_CHECKPOINT, CHECKPOINT):
-            path = self.folder / name
-            if path.exists() and not (progress := checkpoint.load_metadata(path))["finished"]:
-                found[progress["step"]] = path
-        least = torch.tensor(max(found, default=0), device=self.device)
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        if int(least) == 0:
+    def restore_checkpoint(self) -> None:
+        """Restore the last step of which all processes of the group have a checkpoint, if there is one.
+
+        Raises:
+            DamagedFile: If this process has no checkpoint of that step.
+        """
+        paths = self._checkpoints_by_step()
+        step = self._last_common_step(max(paths, default=0))
+        if step == 0:
             return
-        if int(least) not in found:
+        if step not in paths:
             raise checkpoint.DamagedFile(
-                f"{self.folder} has checkpoints of steps {sorted(found)}, the other processes' last is of step "
-                f"{int(least)}; delete {self.folder.parent} and resume the run"
+                f"{self.folder} has checkpoints of steps {sorted(paths)}, but the other processes' last is of step "
+                f"{step}; delete {self.folder.parent} and resume the run"
             )
-        tensors, values = checkpoint.load(found[int(least)], self.device)
+        tensors, values = checkpoint.load(paths[step], self.device)
         self.progress = Progress(**values)
         load_weights(tensors, self.model)
         load_optimizer(tensors, self.model, self.optimizer)
+
+    def _checkpoints_by_step(self) -> dict[int, Path]:
+        """Return the files of this process's checkpoints of unfinished training, by their step."""
+        paths = {}
+        for name in (PREVIOUS_CHECKPOINT, CHECKPOINT):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            progress = checkpoint.load_metadata(path)
+            if not progress["finished"]:
+                paths[progress["step"]] = path
+        return paths
+
+    def _last_common_step(self, own_last_step: int) -> int:
+        """Return the smallest of all processes' last steps."""
+        step = torch.tensor(own_last_step, device=self.device)
+        dist.all_reduce(step, dist.ReduceOp.MIN)
+        return int(step)

@@ -1,14 +1,18 @@
-"""Which way a network is trained on several devices: the main job, or what one would do instead."""
+"""The choice of how a network is trained on several processes: the main job, or a conventional way."""
 
 from dataclasses import dataclass
 
 from partrain import checks
 from partrain.errors import UserError
 
-REPLICAS = ("data_parallel", "fully_sharded")  # every process has the whole network and a share of each batch
-STAGES = ("model_parallel", "gpipe", "1f1b", "decoupled")  # every process has a segment and sees every batch
+REPLICAS = ("data_parallel", "fully_sharded")
+"""The strategies in which every process computes the whole network on a share of each batch."""
+STAGES = ("model_parallel", "gpipe", "1f1b", "decoupled")
+"""The strategies in which every process has a segment and sees every batch."""
 STRATEGIES = ("synthetic", "end_to_end", *REPLICAS, *STAGES)
+"""All strategies. The main job is synthetic, and end_to_end is the same loop without a cut."""
 PIPELINES = ("gpipe", "1f1b")
+"""The strategies that cut a batch into microbatches."""
 
 
 @dataclass(kw_only=True)
@@ -33,17 +37,27 @@ class StrategySettings:
 
     @property
     def is_group(self) -> bool:
-        """Whether its processes depend on one another."""
+        """Return whether the processes of this strategy depend on one another."""
         return self.name in REPLICAS or self.name in STAGES
 
 
 def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, devices: list[str]) -> None:
-    """Raise `ValueError` where `num_ranks` processes on `devices` cannot train batches of `batch_size` that way."""
+    """Raise `UserError` if a group of processes cannot train by a strategy.
+
+    Args:
+        strategy: The strategy, one of `REPLICAS` or `STAGES`.
+        num_ranks: The number of processes.
+        batch_size: The number of images in a batch.
+        devices: The devices that processes may use; one for each GPU.
+
+    Raises:
+        UserError: If there are fewer GPUs than processes, or a batch cannot be divided as the strategy does.
+    """
     gpus = {device for device in devices if device != "cpu"}
     if gpus and len(gpus) < num_ranks:
         raise UserError(
-            f"strategy={strategy.name} with partition.segments={num_ranks} needs as many GPUs, {len(gpus)} can be used "
-            f"here; set partition.segments={len(gpus)}, or launch.device=cpu"
+            f"strategy={strategy.name} with partition.segments={num_ranks} needs {num_ranks} GPUs, but {len(gpus)} can "
+            f"be used here; set partition.segments={len(gpus)}, or launch.device=cpu"
         )
     if strategy.name in REPLICAS:
         _check_divisible(batch_size, num_ranks, f"partition.segments={num_ranks} processes")
@@ -51,13 +65,15 @@ def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, dev
         _check_divisible(batch_size, strategy.microbatches, f"strategy.microbatches={strategy.microbatches}")
     if strategy.name == "1f1b" and strategy.microbatches < num_ranks:
         raise UserError(
-            f"strategy=1f1b needs at least as many microbatches as stages, strategy.microbatches="
+            f"strategy=1f1b needs at least as many microbatches as stages, but strategy.microbatches="
             f"{strategy.microbatches} for partition.segments={num_ranks}; set strategy.microbatches={num_ranks}"
         )
 
 
-def _check_divisible(batch_size: int, parts: int, what: str) -> None:
-    if batch_size % parts:
-        below = batch_size // parts * parts
-        nearest = f"{below} or {below + parts}" if below else f"{parts}"
-        raise UserError(f"train.batch_size={batch_size} cannot be divided by {what}; the nearest that can is {nearest}")
+def _check_divisible(batch_size: int, parts: int, divisor: str) -> None:
+    """Raise `UserError` unless `batch_size` can be divided into equal `parts`. `divisor` says in words what they are."""
+    if batch_size % parts == 0:
+        return
+    below = batch_size // parts * parts
+    nearest = f"{below} or {below + parts}" if below else f"{parts}"
+    raise UserError(f"train.batch_size={batch_size} cannot be divided by {divisor}; set train.batch_size to {nearest}")

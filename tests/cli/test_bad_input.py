@@ -52,16 +52,16 @@ TRAIN = {
         "model_parallel, synthetic"
     ),
     "strategy=data_parallel partition.segments=3": (
-        "train.batch_size=256 cannot be divided by partition.segments=3 processes; the nearest that can is 255 or 258"
+        "train.batch_size=256 cannot be divided by partition.segments=3 processes; set train.batch_size to 255 or 258"
     ),
     "strategy=fully_sharded partition.segments=257": (
-        "train.batch_size=256 cannot be divided by partition.segments=257 processes; the nearest that can is 257"
+        "train.batch_size=256 cannot be divided by partition.segments=257 processes; set train.batch_size to 257"
     ),
     "strategy=gpipe strategy.microbatches=7": (
-        "train.batch_size=256 cannot be divided by strategy.microbatches=7; the nearest that can is 252 or 259"
+        "train.batch_size=256 cannot be divided by strategy.microbatches=7; set train.batch_size to 252 or 259"
     ),
     "strategy=1f1b strategy.microbatches=2 partition.segments=3": (
-        "strategy=1f1b needs at least as many microbatches as stages, strategy.microbatches=2 for "
+        "strategy=1f1b needs at least as many microbatches as stages, but strategy.microbatches=2 for "
         "partition.segments=3; set strategy.microbatches=3"
     ),
     "strategy=model_parallel partition.segments=7": (
