@@ -1,1 +1,1 @@
-"""Many trainings as one computation: stacked where their networks have one shape, and stepped together."""
+"""Packs train many networks in one process, and those of one shape as a single batched computation."""

@@ -99,7 +99,7 @@ def autotune(tasks: Sequence[SegmentTask], budget: int, measure: MeasureStep | N
     Args:
         tasks: Tasks of one shape.
         budget: The memory that a stack may take, in bytes.
-        measure: The function that times a step; `measure_step` by default.
+        measure: The function that times a step, by default `measure_step`.
 
     Raises:
         UserError: If not even one training fits into the budget.

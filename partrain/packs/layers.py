@@ -157,7 +157,7 @@ class StackedBatchNorm(StackedLayer):
         self.num_batches = members.stack_buffer("num_batches_tracked")
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the normalised values [M, batch, channels, ...]; in training, update the running statistics."""
+        """Return the normalised values [M, batch, channels, ...], and update the running statistics in training."""
         is_training = self.module.training
         if is_training and self.num_batches is not None:
             self.num_batches.add_(1)

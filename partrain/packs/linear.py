@@ -18,7 +18,7 @@ class StackedLinear(StackedLayer):
 
     @staticmethod
     def stacking_key(module: Any) -> tuple[Any, ...] | None:
-        """Return whether the layer has a bias, or None if it is frozen; frozen layers are computed one by one."""
+        """Return whether the layer has a bias, or None for a frozen layer, which is computed apart from others."""
         is_frozen = not all(parameter.requires_grad for parameter in module.parameters())
         return None if is_frozen else (module.bias is not None,)
 

@@ -42,7 +42,7 @@ class Pack:
         members: The members that train now.
         waiting: The members that have not started, or that were evicted, in the order in which they start.
         capacity: How many members train at once. It falls when the device's memory is too small for as many.
-        failures: Why trainings failed, by their folder relative to the pack's; error.json in that folder holds it too.
+        failures: The messages of failed trainings, by their folder relative to the pack's. error.json in it has more.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Pack:
     # ---- The story of a pack.
 
     def run(self) -> bool:
-        """Train all members, or until the context asks to stop; a checkpoint holds what is done by then.
+        """Train all members, or until the context asks to stop. A checkpoint then holds all finished steps.
 
         Returns:
             Whether every member has finished, paused or failed.
@@ -139,7 +139,7 @@ class Pack:
         self.members.append(member)
 
     def train_step(self, stacked: StackedMembers) -> None:
-        """Do one step of the members of a stack; those that end or fail leave the pack."""
+        """Do one step of the members of a stack. Those that end or fail leave the pack."""
         steps = [member.next_step for member in stacked.members if member.next_step is not None]
         try:
             stacked.stack.train_step(steps)
@@ -150,7 +150,7 @@ class Pack:
             self.complete_step(member, step)
 
     def complete_step(self, member: ActiveMember, step: Step) -> None:
-        """Log a member's step and go to its next one; a member without one, or with a failure, leaves the pack."""
+        """Log a member's step and advance to its next one. A member that has none, or that fails, leaves the pack."""
         if step.is_logged:
             try:
                 member.training.log_step(step)
@@ -164,14 +164,14 @@ class Pack:
             self.remove(member)
 
     def finalize(self, member: ActiveMember) -> None:
-        """Write what the training of a member leaves at its end or pause, which is what it leaves alone."""
+        """Write the files of a member at its end or pause, which are those that its training alone would write."""
         training = member.training
         if not training.progress.finished:
             training.save_checkpoint()
         training.finalize()
 
     def remove(self, member: ActiveMember) -> None:
-        """Let a member train no longer, and have the others stacked anew before the next step."""
+        """Remove a member from those that train. The others are stacked anew before the next step."""
         self.members.remove(member)
         self._has_changed = True
 
@@ -187,7 +187,7 @@ class Pack:
     # ---- Stacks.
 
     def restack(self) -> None:
-        """Stack the members by shape; evict members until the stacks fit into memory."""
+        """Stack the members by shape, and evict members until the stacks fit into memory."""
         self.flush_losses()
         while not self.build_stacks():
             self.evict(self.members[len(self.members) // 2 :])

@@ -94,7 +94,7 @@ class PackPlanner:
             members = [pending.pop(folder) for folder in folders if folder in pending]
             if members:
                 jobs.append(pack_job(pack_folder, members))
-        return jobs + [Job(each.folder, each.name, each.task.device, each.cost) for each in pending.values()]
+        return jobs + [single_job(training) for training in pending.values()]
 
     def read_or_write_packs(self, trainings: Sequence[PendingTraining]) -> list[Path]:
         """Return the folders of the packs that were written before, or else write packs of `trainings`."""
@@ -165,6 +165,11 @@ class PackPlanner:
 # ---- jobs and packs
 
 
+def single_job(training: PendingTraining) -> Job:
+    """Return the process that trains one training alone."""
+    return Job(training.folder, training.name, training.task.device, training.cost)
+
+
 def pack_job(pack_folder: Path, members: Sequence[PendingTraining]) -> Job:
     """Return the process that trains `members` as the task in `pack_folder` describes."""
     return Job(
@@ -190,7 +195,7 @@ def write_pack(pack_folder: Path, groups: Sequence[ShapeGroup]) -> None:
 
 
 def _pack_members(pack_folder: Path, trainings: Sequence[PendingTraining], stack_size: int) -> Iterator[PackMember]:
-    """Yield the entries of trainings of one shape; the first waits until there is room for a whole stack."""
+    """Yield the entries of trainings of one shape. The first waits until there is room for a whole stack."""
     for number, training in enumerate(trainings):
         yield PackMember(
             folder=os.path.relpath(training.folder, pack_folder),

@@ -20,7 +20,7 @@ from partrain.training.segment import SegmentTraining
 def stacking_shape(training: SegmentTraining) -> Hashable:
     """Return a key that trainings must share to be stacked: their network's structure, batch size, precision and device.
 
-    A compiled training shares it with no other, nor does one in which modules share weights.
+    A compiled training shares it with no other. Neither does one in which modules share weights.
     """
     task = training.task
     network = structure(training.model)
@@ -40,7 +40,7 @@ def make_stack(trainings: Sequence[SegmentTraining]) -> "Stack | UnstackedTraini
 
 
 class UnstackedTraining:
-    """A training alone, in the place of a stack; its own loop computes its steps.
+    """A training alone, in the place of a stack. Its own loop computes its steps.
 
     Args:
         training: The training, which gets tensors of its own in place of those of an earlier stack.

@@ -1,7 +1,7 @@
 """The boundaries of M trainings at once: the samples of a stack, and the losses and class scores of its outputs.
 
 `partrain.boundaries` defines the boundaries. Here their formulas are computed for M trainings in one call, where all of
-them end at the same kind of boundary, and one training after another where they do not.
+them end at the same kind of boundary. Otherwise they are computed for one training after another.
 """
 
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class Block:
 
     Attributes:
         values: The parameters [M, size].
-        compute_values: The parameters in the precision of products; `values` itself if that is the same.
+        compute_values: The parameters in the precision of products. It is `values` itself if that is the same.
         gradients: The gradients [M, size].
     """
 
@@ -138,7 +138,7 @@ class StackedParameter:
         values: The parameters [M, *shape].
         compute_values: The parameters [M, *shape] in the precision of products.
         gradients: The gradients [M, *shape], which the optimiser reads.
-        anchor: A scalar that makes autograd call the backward pass; it is no weight, and gets no gradient.
+        anchor: A scalar that makes autograd call the backward pass. It is no weight and gets no gradient.
     """
 
     def __init__(self, block: Block, begin: int, like: Tensor) -> None:

@@ -24,7 +24,7 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         The pack, ready to `run()`.
 
     Raises:
-        UserError: If there is no task, one is named twice, a folder holds none, the tasks are on several devices, or
+        UserError: If there is no task, one is named twice or a folder holds none. If the tasks are on several devices, or
             `folder` holds a pack of other tasks.
     """
     folder = Path(folder).absolute()

@@ -16,7 +16,7 @@ from partrain.training.optimization import autocast, weight_dtype
 
 
 class ReplicaTraining(RankTraining):
-    """A process that trains the whole network on its share of each batch; gradients are averaged over the group.
+    """A process that trains the whole network on its share of each batch, with gradients averaged over the group.
 
     Its losses and decode accuracies are those of its own shares.
     """

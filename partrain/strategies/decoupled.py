@@ -46,7 +46,7 @@ class Decoupled(StageTraining):
         return self.model.get_submodule("classifier")
 
     def build_model(self) -> nn.Module:
-        """Return the segment and its classifier; the last segment's outputs are class scores already."""
+        """Return the segment and its classifier. The last segment's outputs are class scores already."""
         segment = super().build_model()
         classifier = nn.Identity() if self.is_last else self.build_classifier()
         return nn.ModuleDict({"segment": segment, "classifier": classifier})

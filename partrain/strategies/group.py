@@ -43,8 +43,9 @@ def group_member(task: RankTask) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_connection_error(error):
             raise
+        # The message begins with the name that the launcher gives the process.
         raise PeerLost(
-            f"Process {task.index} of {task.num_ranks} lost its peers, or waited {task.timeout:g} s "
+            f"process {task.index} of {task.num_ranks} lost its peers, or waited {task.timeout:g} s "
             f"(strategy.timeout) for one: {str(error).splitlines()[0]}"
         ) from error
     finally:
@@ -70,5 +71,5 @@ def _join_group(task: RankTask) -> None:
 
 
 def _is_connection_error(error: RuntimeError) -> bool:
-    """Return whether an error says that a peer was lost. gloo and NCCL raise plain ones that only their text tells apart."""
+    """Return whether an error means that a peer was lost. gloo and NCCL raise plain errors, which differ in their text."""
     return isinstance(error, dist.DistError) or _CONNECTION_ERRORS.search(str(error)) is not None

@@ -12,7 +12,7 @@ class ModelParallel(StageTraining):
     """A process that sends outputs to the right and gradients to the left, by PyTorch's point-to-point messages."""
 
     def forward_backward(self, step: Step) -> Tensor | None:
-        """Compute the segment's gradients for a batch; return the loss in the last process and None in the others."""
+        """Compute the segment's gradients for a batch. Return the loss in the last process, None in the others."""
         features = self.first_features(step.batch) if self.is_first else self.receive_features()
         with autocast(self.precision, self.device):
             output = self.segment(features)

@@ -53,7 +53,7 @@ class Pipeline(StageTraining):
         return torch.empty(size, *shape, dtype=dtype, device="meta", requires_grad=needs_gradient)
 
     def forward_backward(self, step: Step) -> Tensor | None:
-        """Compute the stage's gradients for a batch; return the loss in the last process and None in the others."""
+        """Compute the stage's gradients for a batch. Return the loss in the last process, None in the others."""
         arguments = (self.first_features(step.batch),) if self.is_first else ()
         options: dict[str, Any] = {"return_outputs": False}
         if self.is_last:

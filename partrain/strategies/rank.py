@@ -1,4 +1,4 @@
-"""What the processes of a group share: the training loop, checkpoints that agree, and the data order of the main job."""
+"""The training of one process of a group: the common loop, checkpoints that agree, and the main job's data order."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from partrain.training.state import load_optimizer, load_weights, optimizer_stat
 
 
 class RankTraining(Loop):
-    """One process of a group that trains a network; the strategy computes a step.
+    """A training by one process of a group. The strategy, a subclass, computes its steps.
 
     A killed run resumes from the last epoch that all of its processes have finished.
 

@@ -48,7 +48,7 @@ def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, dev
         strategy: The strategy, one of `REPLICAS` or `STAGES`.
         num_ranks: The number of processes.
         batch_size: The number of images in a batch.
-        devices: The devices that processes may use; one for each GPU.
+        devices: The devices that processes may use, each GPU by its name.
 
     Raises:
         UserError: If there are fewer GPUs than processes, or a batch cannot be divided as the strategy does.

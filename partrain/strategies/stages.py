@@ -1,4 +1,4 @@
-"""What strategies with a segment in each process share: neighbours, and tensors sent between them."""
+"""The training of one segment in a group: its neighbours, and the tensors sent between them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _DTYPES = (torch.bfloat16, torch.float32, torch.float64)  # Processes send their
 
 
 class StageTraining(RankTraining):
-    """A process that trains one segment; the first one gets images, and the last one compares with labels.
+    """A process that trains one segment. The first one gets images, and the last one compares with labels.
 
     Attributes:
         input_dtype: The dtype of the features that the segment receives.

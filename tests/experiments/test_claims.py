@@ -145,7 +145,8 @@ def test_flops_to_the_same_accuracy(tmp_path: Path) -> None:
 def test_packed_steps_against_targets(tmp_path: Path) -> None:
     claim = script("packed_step")
     run = {2: {"packed": 1.0, "alone": 2.0, "vmap": 4.0}, 8: {"packed": 1.0, "alone": 3.0, "vmap": 1.5}}
-    rows = [claim.row("mlp64", "fp32", own, count, [run, run, run]) for own in (False, True) for count in run]
+    cases = [claim.Case("mlp64", "fp32", has_own_orders) for has_own_orders in (False, True)]
+    rows = [claim.row(case, size, [run, run, run]) for case in cases for size in run]
     assert [(row["M"], row["packed is × faster"], row["vmap is × faster"], row["met"]) for row in rows] == [
         (2, 2.0, 0.5, "yes"),
         (8, 3.0, 2.0, "NO"),
@@ -159,11 +160,11 @@ def test_packed_steps_against_targets(tmp_path: Path) -> None:
 def test_what_the_unified_model_saves(tmp_path: Path) -> None:
     claim = script("unified")
     seconds = {"unified": 10.0, "at once": 40.0, "one after another": 50.0}
-    found = {
-        way: [{"way": way, "seconds": spent, "bytes": int(spent * 2**20), "accuracies": [0.8] * 8}] * 2
-        for way, spent in seconds.items()
+    measurements = {
+        way: [claim.Measurement(seconds=value, peak_bytes=int(value * 2**20), accuracies=[0.8] * 8)] * 2
+        for way, value in seconds.items()
     }
-    rows = claim.table(found)
+    rows = claim.table(measurements)
     assert [row["unified takes, time"] for row in rows] == ["", "-75 %", "-80 %"]
     assert [row["unified takes, memory"] for row in rows] == ["", "-75 %", "-80 %"]
     assert len({str(model) for model in claim.MODELS}) == 8

@@ -39,7 +39,7 @@ def pending(folders: Sequence[Path]) -> list[PendingTraining]:
 
 
 def planner_of(folder: Path, **changed: Any) -> PackPlanner:
-    """Return a planner of packs in `folder`; `changed` are fields of its own or of its launch settings."""
+    """Return a planner of packs in `folder`, with `changed` fields of its own or of its launch settings."""
     own = {field.name for field in fields(PackPlanner)}
     launch = {name: value for name, value in changed.items() if name not in own}
     options = {name: value for name, value in changed.items() if name in own}

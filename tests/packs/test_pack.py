@@ -1,4 +1,4 @@
-"""A pack's life: trainings that end, join, fail, wait for room; and that it can be stopped anywhere."""
+"""Tests of packs whose trainings end, join, fail or wait for room, and that are stopped and resumed anywhere."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,25 +25,26 @@ FP32 = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_s
 
 
 class After(TrainingContext):
-    """Does `action` once its pack has gone `rounds` steps."""
+    """A context that calls `action` once its pack has done `rounds` steps."""
 
     def __init__(self, folder: Path, rounds: int, action: Callable[["After"], None]) -> None:
         super().__init__(folder)
-        self.left, self.action = rounds, action
+        self.rounds_left, self.action = rounds, action
 
     def poll(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+        """Count a step of the pack, and call the action after the last that was to be counted."""
+        self.rounds_left -= 1
+        if self.rounds_left == 0:
             self.action(self)
 
 
 def files(folders: list[Path]) -> list[bytes]:
-    """The tensors of finished trainings, byte for byte."""
+    """Return the tensors of each finished training as bytes."""
     return [b"".join(tensor.numpy().tobytes() for _, tensor in sorted(weights(f).items())) for f in folders]
 
 
 def of_all_kinds() -> list[partrain.RunSettings]:
-    """Two shapes, several lengths."""
+    """Return settings of trainings of two shapes and several lengths."""
     return [
         settings_of(network=DROPOUT, train=FP32, seed=0),
         settings_of(network=DROPOUT, train=replace(FP32, epochs=1), seed=1),
@@ -64,7 +65,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
     assert make_pack(tmp_path / "pack b", disturbed, capacity=capacity).run()
     assert files(disturbed) == files(undisturbed)
     metrics = [
-        [(folder / "metrics.csv").read_text().count("\n") for folder in each] for each in (disturbed, undisturbed)
+        [(folder / "metrics.csv").read_text().count("\n") for folder in folders] for folders in (disturbed, undisturbed)
     ]
     assert metrics[0] == metrics[1] == [4, 2, 3, 3, 4]
 
@@ -158,18 +159,18 @@ def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
     for folder in alone:
         train(folder)
-    tried, update_metrics = [], Stack.update_metrics
+    stack_sizes, update_metrics = [], Stack.update_metrics
 
     def short_of_memory(stack: Stack, *arguments: object) -> None:
-        tried.append(len(stack.trainings))
-        if tried[-1] > 2 and len(tried) > 3:  # not in the first steps: what was done before must stay
+        stack_sizes.append(len(stack.trainings))
+        if stack_sizes[-1] > 2 and len(stack_sizes) > 3:  # Not in the first steps: they must not be lost.
             raise torch.OutOfMemoryError("out of memory")
         update_metrics(stack, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Stack, "update_metrics", short_of_memory)
     assert make_pack(tmp_path / "pack", packed).run()
-    assert tried[:6] == [5, 5, 5, 5, 3, 2]
-    assert max(tried[6:]) == 2
+    assert stack_sizes[:6] == [5, 5, 5, 5, 3, 2]
+    assert max(stack_sizes[6:]) == 2
     assert difference(packed, alone) < 1e-10
 
 

@@ -1,4 +1,4 @@
-"""Every training of a pack comes to the weights that it comes to alone, whatever trains beside it."""
+"""Tests that every training of a pack ends with the weights that it has alone, whatever trains beside it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,8 @@ from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
 from partrain.training.segment import train
 
-TOLERANCE = 1e-10  # of any weight, in fp64
-# each with its own rate, decay, schedule, optimiser, seed and so data order
+TOLERANCE = 1e-10  # The largest difference of any weight, in fp64.
+# Each has its own rate, decay, schedule, optimiser and seed, and so its own data order.
 VARIED: list[dict[str, Any]] = [
     {"seed": 0},
     {"seed": 1, "train": replace(TRAIN, lr=0.003, weight_decay=0.1)},
@@ -30,12 +30,13 @@ VARIED: list[dict[str, Any]] = [
 
 
 def packed_and_alone(small: Dataset, tmp_path: Path, settings: list[RunSettings], **pack: Any) -> tuple[Any, Any]:
+    """Do the same trainings in a pack and alone, and return the folders of either."""
     alone, packed = (write_tasks(tmp_path / kind, small, settings) for kind in ("alone", "packed"))
     for folder in alone:
         assert train(folder)
-    made = make_pack(tmp_path / "pack", packed, **pack)
-    assert made.run()
-    assert not made.failures
+    trained_pack = make_pack(tmp_path / "pack", packed, **pack)
+    assert trained_pack.run()
+    assert not trained_pack.failures
     return packed, alone
 
 
@@ -62,7 +63,7 @@ def test_every_kind_of_layer(small: Dataset, tmp_path: Path, name: str) -> None:
     "network", [MLPSettings(depth=4, width=32), CNNSettings(channels=[8] * 4, strides=[2, 1, 1, 1])]
 )
 def test_segments_of_one_network(small: Dataset, tmp_path: Path, loss: str, network: NetworkSettings) -> None:
-    """The first and the last beside a stack of those between, on samples of their own boundaries."""
+    """Train the first and the last segment beside a stack of those between, on samples of their own boundaries."""
     settings = settings_of(
         network=network, labels=LabelSettings(loss=loss), partition=PartitionSettings(segments=4), train=TRAIN
     )
@@ -70,7 +71,7 @@ def test_segments_of_one_network(small: Dataset, tmp_path: Path, loss: str, netw
 
 
 def test_data_sets_of_their_own(small: Dataset, tmp_path: Path) -> None:
-    """Tasks whose images are others, which only their shape must have in common."""
+    """Stack tasks of two data sets, which have only the shape of their images in common."""
     other = Dataset.from_arrays(
         *(255 - small.train.images, small.train.labels, small.test.images, small.test.labels), folder=tmp_path / "other"
     )
@@ -89,7 +90,7 @@ def test_data_sets_of_their_own(small: Dataset, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
 def test_lower_precisions_differ_by_rounding(small: Dataset, tmp_path: Path, precision: str, tolerance: float) -> None:
-    """Largest difference of any weight after 30 steps of SGD; sums are made in another order."""
+    """Compare weights after 30 steps of SGD; they differ since sums are computed in another order."""
     train_settings = replace(TRAIN, precision=precision, optimizer="sgd", lr=0.05)
     settings = [settings_of(seed=n, train=train_settings) for n in range(3)]
     assert difference(*packed_and_alone(small, tmp_path, settings)) < tolerance
@@ -106,7 +107,7 @@ def test_networks_of_other_shapes_step_beside_one_another(small: Dataset, tmp_pa
 
 
 def test_networks_whose_modules_share_weights_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
-    """A stack would give every module weights of its own."""
+    """Train networks that are not stacked, since a stack would give every module weights of its own."""
     settings = [settings_of(seed=n, network=CustomSettings(builder="own_networks:tied")) for n in range(2)]
     assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
     weights_of = partrain.load(tmp_path / "packed/0/segments/0").state_dict()

@@ -1,4 +1,4 @@
-"""From the same weights and batches every conventional strategy comes to end to end's weights, in fp64."""
+"""Tests that every conventional strategy ends with end to end's weights, in fp64, from the same weights and batches."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from partrain.storage import checkpoint
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 
-TOLERANCE = 1e-11  # largest difference of any weight; sums are made in another order
+TOLERANCE = 1e-11  # The largest difference of any weight; sums are computed in another order.
 
 MLP = MLPSettings(depth=4, width=32)
-CNN = CNNSettings(channels=[8, 8], strides=[2, 2], hidden=[16])  # has batch normalisation
+CNN = CNNSettings(channels=[8, 8], strides=[2, 2], hidden=[16])  # It has batch normalisation.
 
 
 def train(strategy: str, segments: int, network: NetworkSettings, optimizer: str, folder: Path, data: Dataset) -> Any:
+    """Train by a strategy and return the results."""
     settings = small_settings(
         network=network,
         partition=PartitionSettings(segments=segments),
@@ -32,7 +33,7 @@ def train(strategy: str, segments: int, network: NetworkSettings, optimizer: str
 
 
 def difference(run: Path, other: Path) -> float:
-    """The largest between any of the two networks' weights."""
+    """Return the largest difference of any weight of two networks."""
     ours, theirs = (checkpoint.load(folder / "model/model.safetensors")[0] for folder in (run, other))
     assert ours.keys() == theirs.keys()
     assert torch.float64 in {tensor.dtype for tensor in ours.values()}
@@ -41,7 +42,7 @@ def difference(run: Path, other: Path) -> float:
 
 @pytest.fixture(scope="module")
 def end_to_end(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
-    """Runs without a cut, and their results."""
+    """Return the folders and results of end-to-end runs, by the name of their network."""
     runs = {}
     for name, network, optimizer in (("mlp", MLP, "adamw"), ("sgd", MLP, "sgd"), ("cnn", CNN, "adamw")):
         folder = tmp_path_factory.mktemp(name)
@@ -71,7 +72,7 @@ def test_it_comes_to_the_weights_of_end_to_end(
     assert results["test_accuracy"] == expected["test_accuracy"]
     last = checkpoint.load_metadata(tmp_path / f"ranks/{segments - 1}/checkpoint.safetensors")
     assert last["step"] == 24
-    if strategy not in ("data_parallel", "fully_sharded"):  # whose processes see their own shares alone
+    if strategy not in ("data_parallel", "fully_sharded"):  # Their processes see only their own shares.
         whole = checkpoint.load_metadata(reference / "segments/0/checkpoint.safetensors")
         losses = [[row["loss"] for row in progress["epochs"]] for progress in (last, whole)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -79,7 +80,7 @@ def test_it_comes_to_the_weights_of_end_to_end(
 
 @pytest.mark.parametrize("strategy", ["data_parallel", "fully_sharded", "gpipe"])
 def test_feature_maps_cross_and_are_sharded(strategy: str, small: Dataset, tmp_path: Path) -> None:
-    """Not to end to end's weights: batch normalisation sees a share of the batch."""
+    """Train without comparing with end to end, since batch normalisation sees a share of the batch."""
     results = train(strategy, 2, CNN, "adamw", tmp_path, small)
     assert results["test_accuracy"] > 0.9
 

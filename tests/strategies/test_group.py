@@ -1,4 +1,4 @@
-"""Processes that depend on one another: one that is lost ends the run, and the run can be gone on with."""
+"""Tests of processes that depend on one another: a lost one ends the run, and the run can be resumed."""
 
 import os
 import signal
@@ -27,21 +27,21 @@ STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 
 
 def settings_of(strategy: str, timeout: float = 60) -> RunSettings:
-    """40 epochs of 20 steps."""
+    """Return the settings of a run of 40 epochs, 20 steps each."""
     settings = small_settings(strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout, port=0))
     return replace(settings, train=replace(settings.train, epochs=40, batch_size=32))
 
 
 def step_of(folder: Path) -> int:
-    """The step that the checkpoint in `folder` is at."""
+    """Return the step of the checkpoint in `folder`, or 0 if there is none."""
     path = folder / CHECKPOINT
-    with suppress(FileNotFoundError):  # just now being replaced
+    with suppress(FileNotFoundError):  # It is being replaced.
         return int(checkpoint.load_metadata(path)["step"])
     return 0
 
 
 def signalled(number: int, run: Callable[[], object], started: list[supervisor.Job]) -> JobFailed:
-    """How `run` fails when process 1, some epochs into its training, is sent signal `number`."""
+    """Return the failure of `run` when process 1, some epochs into its training, is sent signal `number`."""
 
     def send() -> None:
         wait_until(lambda: len(started) == 2)
@@ -60,6 +60,7 @@ def signalled(number: int, run: Callable[[], object], started: list[supervisor.J
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
+    """Return a list that grows by each job that is started."""
     jobs: list[supervisor.Job] = []
     start = supervisor.Job.start
     monkeypatch.setattr(supervisor.Job, "start", lambda job: (start(job), jobs.append(job)))

@@ -3,16 +3,18 @@
     python experiments/claims/unified/unified.py --root <folder with EMNIST/raw>
     python experiments/claims/unified/unified.py --epochs 1 --repetitions 1
 
-Times are of whole processes, from their start to their end. Memory is the sum over processes of what each holds for itself
-and its share of what it has in common with others (PSS, as Linux tells it), the largest seen while they train.
+Times are of whole processes, from their start to their end. Memory is the sum of the processes' PSS, as Linux measures
+it: what each holds for itself, and its share of what it has in common with others. The largest sum while they train
+counts.
 """
 
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,14 +40,13 @@ from partrain.report.style import COLOURS
 from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
 from partrain.training.optimization import TrainSettings
-from partrain.training.task import SegmentTask
 
 HERE = Path(__file__).resolve().parent
 
 WAYS = ("unified", "at once", "one after another")
 NARROW, WIDE = MLPSettings(depth=3, width=32), MLPSettings(depth=3, width=64)
 BASE = TrainSettings(batch_size=32, precision="fp32")
-# no two alike: two networks, three optimisers, rates, decays, schedules, seeds and so data orders
+# No two are alike: they have two networks, three optimisers, and various rates, decays, schedules, seeds and data orders.
 MODELS = [
     (NARROW, replace(BASE, lr=1e-3)),
     (NARROW, replace(BASE, lr=3e-3, weight_decay=0.1)),
@@ -57,10 +58,69 @@ MODELS = [
     (WIDE, replace(BASE, lr=1e-3, optimizer="adam", decay=1.0)),
 ]
 
+POLL_SECONDS = 0.25  # Between readings of the processes' memory.
 
-def write_tasks(folder: Path, epochs: int, dataset: Dataset) -> dict[Path, SegmentTask]:
-    """The eight trainings, in folders below `folder`."""
-    tasks = {}
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement of one way of training all models, in one repetition."""
+
+    seconds: float
+    peak_bytes: int
+    accuracies: list[float]
+    """The test accuracy of each model, from 0 to 1."""
+
+
+def main() -> None:
+    """Measure the three ways in turn and write the table and the plot."""
+    options = make_parser(__doc__, HERE)
+    options.add_argument("--epochs", type=int, default=3)
+    options.add_argument("--repetitions", type=int, default=3)
+    arguments = options.parse_args()
+    with clear_errors():
+        dataset = prepare_data(claim_data_settings(arguments))
+        measurements: dict[str, list[Measurement]] = {way: [] for way in WAYS}
+        for repetition in range(arguments.repetitions):
+            for way in reversed(WAYS) if repetition % 2 else WAYS:
+                folder = arguments.runs.absolute() / way.replace(" ", "-")
+                measurement = measure(way, folder, arguments.epochs, dataset)
+                measurements[way].append(measurement)
+                print(f"{way}: {measurement.seconds:.1f} s, {measurement.peak_bytes / 2**20:.0f} MiB", flush=True)
+        rows = table(measurements)
+        note = (
+            f"{arguments.epochs} epochs; {arguments.repetitions} repetitions in turn, medians; ratios are taken within a "
+            "repetition, then their median."
+        )
+        write_table(arguments.out, rows, [note], dataset)
+        plot(rows, arguments.out / "plot.png")
+
+
+# ---- One measurement.
+
+
+def measure(way: str, folder: Path, epochs: int, dataset: Dataset) -> Measurement:
+    """Train all models in one of the `WAYS`, in `folder`, which is emptied first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    trainings = write_tasks(folder, epochs, dataset)
+    jobs = make_jobs(way, folder, trainings)
+
+    started = time.perf_counter()
+    for job in jobs:
+        job.start()
+    with memory_meter([job.process.pid for job in jobs if job.process]) as meter:
+        for job in jobs:
+            assert job.process is not None
+            if job.process.wait():
+                raise job.failure(job.process.returncode)
+        seconds = time.perf_counter() - started
+
+    accuracies = [test_accuracy(training.folder, dataset) for training in trainings]
+    return Measurement(seconds, meter.peak_bytes, accuracies)
+
+
+def write_tasks(folder: Path, epochs: int, dataset: Dataset) -> list[PendingTraining]:
+    """Write the tasks of the eight models, each in a folder below `folder`, and return their trainings."""
+    trainings = []
     for number, (network, train) in enumerate(MODELS):
         settings = RunSettings(
             network=network,
@@ -70,142 +130,124 @@ def write_tasks(folder: Path, epochs: int, dataset: Dataset) -> dict[Path, Segme
         )
         run = prepare_run(settings, folder / str(number), dataset)
         run.write()
-        tasks[folder / str(number) / "segments/0"] = run.tasks["segments/0"]
-    return tasks
+        task_folder = folder / str(number) / "segments/0"
+        task = run.tasks["segments/0"]
+        trainings.append(PendingTraining(folder=task_folder, task=task, name=str(number), cost=1.0))
+    return trainings
 
 
-def jobs_of(way: str, folder: Path, tasks: dict[Path, SegmentTask]) -> list[Job]:
-    """The processes that train `tasks` in this way, each with its threads."""
+def make_jobs(way: str, folder: Path, trainings: Sequence[PendingTraining]) -> list[Job]:
+    """Return the processes that do `trainings` in one of the `WAYS`, each with its share of the cores."""
     if way == "at once":
-        jobs = [Job(path, path.parents[1].name, task.device, 1.0) for path, task in tasks.items()]
+        jobs = [Job(training.folder, training.name, training.task.device, training.cost) for training in trainings]
         for job in jobs:
             job.give_threads(max(1, num_cores() // len(jobs)))
         return jobs
-    size = len(tasks) if way == "unified" else 1
-    trainings = [
-        PendingTraining(folder=path, task=task, name=path.parents[1].name, cost=1.0) for path, task in tasks.items()
-    ]
-    write_pack(folder / "pack", [ShapeGroup(trainings, size)])
+    stack_size = len(trainings) if way == "unified" else 1
+    write_pack(folder / "pack", [ShapeGroup(trainings, stack_size)])
     job = pack_job(folder / "pack", trainings)
     job.give_threads(num_cores())
     return [job]
 
 
-class Memory:
-    """Watches the sum of the processes' PSS, bytes, in a thread of its own."""
+class MemoryMeter:
+    """A meter of the memory of several processes together, in bytes of PSS.
 
-    def __init__(self, processes: Sequence[int]) -> None:
-        self.peak = 0
-        self._files = [Path(f"/proc/{process}/smaps_rollup") for process in processes]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+    Args:
+        process_ids: The processes.
+    """
 
-    def _watch(self) -> None:
-        while not self._ended.wait(0.25):
-            self.peak = max(self.peak, sum(map(_pss, self._files)))
+    def __init__(self, process_ids: Sequence[int]) -> None:
+        self.peak_bytes = 0
+        self._files = [Path(f"/proc/{process_id}/smaps_rollup") for process_id in process_ids]
 
-    def stop(self) -> int:
-        self._ended.set()
-        self._thread.join()
-        return self.peak
+    def read(self) -> None:
+        """Read the processes' memory now and update the peak."""
+        self.peak_bytes = max(self.peak_bytes, sum(map(read_pss, self._files)))
 
 
-def _pss(file: Path) -> int:
+@contextmanager
+def memory_meter(process_ids: Sequence[int]) -> Iterator[MemoryMeter]:
+    """Give a meter that a thread reads every quarter of a second for as long as the context is open."""
+    meter = MemoryMeter(process_ids)
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not has_ended.wait(POLL_SECONDS):
+            meter.read()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield meter
+    finally:
+        has_ended.set()
+        thread.join()
+
+
+def read_pss(file: Path) -> int:
+    """Return the PSS of a process in bytes, given its smaps_rollup file, or 0 if the process has ended."""
     try:
         lines = file.read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
-def do(way: str, folder: Path, epochs: int, dataset: Dataset) -> dict[str, Any]:
-    """Train all in this way; seconds, bytes, and each model's test accuracy."""
-    shutil.rmtree(folder, ignore_errors=True)
-    tasks = write_tasks(folder, epochs, dataset)
-    jobs = jobs_of(way, folder, tasks)
-    started = time.perf_counter()
-    for job in jobs:
-        job.start()
-    memory = Memory([job.process.pid for job in jobs if job.process])
-    for job in jobs:
-        assert job.process is not None
-        if job.process.wait():
-            raise job.failure(job.process.returncode)
-    seconds = time.perf_counter() - started
-    return {
-        "way": way,
-        "seconds": seconds,
-        "bytes": memory.stop(),
-        "accuracies": [_accuracy(p, dataset) for p in tasks],
-    }
-
-
-def _accuracy(folder: Path, dataset: Dataset) -> float:
+def test_accuracy(folder: Path, dataset: Dataset) -> float:
+    """Return the accuracy on the test images, from 0 to 1, of the model that was trained in `folder`."""
     model = partrain.load(folder)
-    images, right = DeviceImages(dataset, dataset.test, torch.device("cpu")), 0
+    images, num_correct = DeviceImages(dataset, dataset.test, torch.device("cpu")), 0
     with torch.inference_mode():
         for indices in torch.arange(len(dataset.test)).split(2000):
             values, targets = images.gather(indices)
-            right += int((model(values).argmax(dim=1) == targets).sum())
-    return right / len(dataset.test)
+            num_correct += int((model(values).argmax(dim=1) == targets).sum())
+    return num_correct / len(dataset.test)
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row per way; ratios are taken within a repetition, then their median."""
-    rows = []
-    for way, runs in found.items():
+# ---- The table and the plot.
 
-        def more(of: str, runs: list[dict[str, Any]] = runs) -> float:
-            pairs = zip(found["unified"], runs, strict=True)
-            ratio = median(unified[of] / other[of] for unified, other in pairs)
-            return round(100 * (ratio - 1))
 
-        accuracies = [median(run["accuracies"][number] for run in runs) for number in range(len(MODELS))]
-        rows.append(
-            {
-                "way": way,
-                "seconds": round(median(run["seconds"] for run in runs), 1),
-                "MiB": round(median(run["bytes"] for run in runs) / 2**20),
-                "unified takes, time": "" if way == "unified" else f"{more('seconds'):+.0f} %",
-                "unified takes, memory": "" if way == "unified" else f"{more('bytes'):+.0f} %",
-                "mean test accuracy, %": round(100 * sum(accuracies) / len(accuracies), 2),
-                "test accuracies, %": " ".join(f"{100 * each:.2f}" for each in accuracies),
-            }
-        )
-    return rows
+def table(measurements: dict[str, list[Measurement]]) -> list[dict[str, Any]]:
+    """Return a row for each way. Ratios are taken within a repetition, then their median."""
+    unified = measurements["unified"]
+    return [row(way, runs, unified) for way, runs in measurements.items()]
+
+
+def row(way: str, runs: Sequence[Measurement], unified: Sequence[Measurement]) -> dict[str, Any]:
+    """Return the table's row of one way, given the measurements of all its repetitions and of the unified model."""
+    pairs = list(zip(unified, runs, strict=True))
+    time_ratio = median(ours.seconds / theirs.seconds for ours, theirs in pairs)
+    memory_ratio = median(ours.peak_bytes / theirs.peak_bytes for ours, theirs in pairs)
+    accuracies = [median(values) for values in zip(*(run.accuracies for run in runs), strict=True)]
+    return {
+        "way": way,
+        "seconds": round(median(run.seconds for run in runs), 1),
+        "MiB": round(median(run.peak_bytes for run in runs) / 2**20),
+        "unified takes, time": "" if way == "unified" else as_change(time_ratio),
+        "unified takes, memory": "" if way == "unified" else as_change(memory_ratio),
+        "mean test accuracy, %": round(100 * sum(accuracies) / len(accuracies), 2),
+        "test accuracies, %": " ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
+    }
+
+
+def as_change(ratio: float) -> str:
+    """Return a ratio as the change from 1 in per cent, with its sign."""
+    return f"{round(100 * (ratio - 1)):+.0f} %"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Seconds and memory of the three ways."""
+    """Plot seconds and memory of the three ways to `path`."""
+    axis_labels = {"seconds": "seconds, whole processes", "MiB": "memory of all processes, MiB (PSS)"}
     figure = Figure(figsize=(9, 2.8))
-    for axes, name in zip(figure.subplots(1, 2), ("seconds", "MiB"), strict=True):
+    for axes, (column, label) in zip(figure.subplots(1, 2), axis_labels.items(), strict=True):
         colours = [COLOURS[1] if row["way"] == "unified" else COLOURS[0] for row in rows]
-        bars = axes.barh([row["way"] for row in rows], [row[name] for row in rows], color=colours, height=0.6)
+        bars = axes.barh([row["way"] for row in rows], [row[column] for row in rows], color=colours, height=0.6)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3)
         axes.invert_yaxis()
-        axes.set_xlim(right=1.15 * max(row[name] for row in rows))
-        axes.set_xlabel("seconds, whole processes" if name == "seconds" else "memory of all processes, MiB (PSS)")
+        axes.set_xlim(right=1.15 * max(row[column] for row in rows))
+        axes.set_xlabel(label)
     save_figure(figure, path)
-
-
-def main() -> None:
-    options = make_parser(__doc__, HERE)
-    options.add_argument("--epochs", type=int, default=3)
-    options.add_argument("--repetitions", type=int, default=3)
-    given = options.parse_args()
-    with clear_errors():
-        dataset = prepare_data(claim_data_settings(given))
-        found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-        for repetition in range(given.repetitions):
-            for way in reversed(WAYS) if repetition % 2 else WAYS:
-                found[way].append(do(way, given.runs.absolute() / way.replace(" ", "-"), given.epochs, dataset))
-                print({name: value for name, value in found[way][-1].items() if name != "accuracies"}, flush=True)
-        rows = table(found)
-        notes = f"{given.epochs} epochs; {given.repetitions} repetitions in turn, medians; ratios are taken within a "
-        notes += "repetition, then their median."
-        write_table(given.out, rows, [notes], dataset)
-        plot(rows, given.out / "plot.png")
 
 
 if __name__ == "__main__":
