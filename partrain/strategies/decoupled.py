@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from partrain.networks.deferred import materialise, record_network
-from partrain.rng import derive
+from partrain.rng import derive_seed
 from partrain.strategies.stages import StageTraining
 from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
@@ -58,7 +58,7 @@ class Decoupled(StageTraining):
         pool = nn.AdaptiveAvgPool2d(_POOLED_SIDE) if has_maps else nn.Identity()
         size = shape[0] * _POOLED_SIDE**2 if has_maps else int(torch.Size(shape).numel())
         classifier, tape = record_network(lambda: nn.Sequential(pool, nn.Flatten(), nn.Linear(size, classes)))
-        materialise(classifier, tape, derive(self.task.seed, "classifier", self.rank), self.device)
+        materialise(classifier, tape, derive_seed(self.task.seed, "classifier", self.rank), self.device)
         return classifier.to(weight_dtype(self.precision))
 
     def forward_backward(self, step: Step) -> Tensor:

@@ -42,7 +42,9 @@ class RankTraining(Loop):
         self.images = DeviceImages(dataset, dataset.train, self.device)
         self.output = ClassBoundary()
         self.model = self.build_model()
-        self.optimizer = make_optimizer(self.model.parameters(), task.train, DEFAULT_DECAY, self.can_fuse_optimizer)
+        self.optimizer = make_optimizer(
+            self.model.parameters(), task.train, DEFAULT_DECAY, fused=self.can_fuse_optimizer
+        )
         self.restore_checkpoint()
 
     @property
