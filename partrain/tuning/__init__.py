@@ -1,1 +1,1 @@
-"""Search among settings: random and grid search, successive halving and Hyperband, over rungs of epochs."""
+"""Searches over settings: random and grid search, successive halving and Hyperband, all in rungs of epochs."""

@@ -1,16 +1,17 @@
-"""A search's folder: the one place that writes and reads its files, for the search and for its pages."""
+"""The folder of a search: the one place that writes and reads its files, for the search and for its pages."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from partrain.storage import checkpoint
+from partrain.storage.manifest import write_manifest
 from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST
 from partrain.tuning.brackets import Bracket
-from partrain.tuning.configurations import Configuration
+from partrain.tuning.trials import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,43 +19,50 @@ class SearchManifest:
     """The contents of search.json: what is searched, with which shared settings, on which machine, in which brackets."""
 
     search: dict[str, Any] = field(default_factory=dict)
+    """The fields of `SearchSettings`."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """The settings that all trials share, as config.yaml holds them."""
     machine: dict[str, Any] = field(default_factory=dict)
     brackets: list[Bracket] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchManifest":
         """Return the manifest that search.json holds as `values`."""
-        return cls(**values | {"brackets": [Bracket.from_json(each) for each in values["brackets"]]})
+        return cls(**values | {"brackets": [Bracket.from_json(bracket) for bracket in values["brackets"]]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RungResult:
-    """Rung number `rung` of a bracket, done: the scores of its configurations by index (None: failed, why is in `failed`).
-
-    `promoted`, best first, go on to the next rung. `seconds`: of the wave that the rung was part of.
-    """
+    """The result of a finished rung, with trials by their index."""
 
     bracket: int
     rung: int
+    """The number of the rung in its bracket, from 0."""
     epochs: int
+    """How many epochs its trials have trained."""
     scores: dict[int, float | None]
+    """The score of each trial, or None for a trial that failed in this rung."""
     failed: dict[int, str]
+    """The reason of each failure."""
     promoted: list[int]
+    """The trials that train on in the next rung, best first."""
     seconds: float
+    """How long the round in which the rung ended took, in seconds."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RungResult":
-        """Return the result that a rung's file holds as `values`: JSON has text for the indices."""
-        by_index = {name: {int(index): value for index, value in values[name].items()} for name in ("scores", "failed")}
-        return cls(**values | by_index)
+        """Return the result that a rung's file holds as `values`, where JSON has made texts of the indices."""
+        return cls(**values | {"scores": _with_int_keys(values["scores"]), "failed": _with_int_keys(values["failed"])})
 
 
 class SearchFolder:
-    """The files of a search in `path`: what is planned and drawn, finished rungs, seconds of waves, results.
+    """The folder of a search: search.json, the trials, finished rungs, the seconds of rounds, and results.json.
 
-    What is not there yet reads as empty or None: a search may be under way or have been killed. With `skip_damaged` so
-    does a damaged file, for pages; else it raises `DamagedFile`.
+    A search may not have ended, so a file that is not there is read as empty or None.
+
+    Args:
+        path: The folder.
+        skip_damaged: Whether a damaged file is read as empty too, as pages do. Otherwise it raises `DamagedFile`.
     """
 
     def __init__(self, path: Path, *, skip_damaged: bool = False) -> None:
@@ -62,26 +70,38 @@ class SearchFolder:
         self.skip_damaged = skip_damaged
 
     def manifest(self) -> SearchManifest:
-        """Return what search.json says; an empty manifest before the search has begun."""
+        """Return the contents of search.json, or an empty manifest before the search has begun."""
         values = self._read(self.path / SEARCH_MANIFEST)
         return SearchManifest.from_json(values) if values else SearchManifest()
 
-    def draw(self, drawn: Sequence[Configuration]) -> list[Configuration]:
-        """Write the `drawn` configurations where the search begins now; return those that it began with."""
-        if not self._configurations_file.exists():
-            checkpoint.write_json(self._configurations_file, [asdict(each) for each in drawn])
-        return self.configurations()
+    def write_manifest(self, manifest: SearchManifest) -> None:
+        """Write search.json.
 
-    def configurations(self) -> list[Configuration]:
-        """Return all configurations of the search, by index; none before they are drawn."""
-        return [Configuration(**each) for each in self._read(self._configurations_file) or ()]
+        Raises:
+            UserError: If the folder holds another search. The message names what differs.
+        """
+        compared = {"search": manifest.search, "settings": manifest.settings, "machine": manifest.machine}
+        derived = {"brackets": [bracket.to_json() for bracket in manifest.brackets]}
+        write_manifest(self.path / SEARCH_MANIFEST, compared, "search", derived=derived)
+
+    # ---- Trials and rungs.
+
+    def store_trials(self, drawn: Sequence[Trial]) -> list[Trial]:
+        """Write the `drawn` trials if the search is new, and return the trials that it began with."""
+        if not self._trials_file.exists():
+            checkpoint.write_json(self._trials_file, [asdict(trial) for trial in drawn])
+        return self.trials()
+
+    def trials(self) -> list[Trial]:
+        """Return all trials of the search, by index; none before they are drawn."""
+        return [Trial(**values) for values in self._read(self._trials_file) or ()]
 
     def run_folder(self, index: int) -> Path:
-        """Return the folder of the run of configuration `index`."""
+        """Return the folder of the run in which the trial with this index is trained."""
         return self.path / "configurations" / str(index)
 
     def rung(self, bracket: int, rung: int) -> RungResult | None:
-        """Return the result of a bracket's rung; None if it is not done."""
+        """Return the result of a rung, or None before it has ended."""
         values = self._read(self._rung_file(bracket, rung))
         return RungResult.from_json(values) if values else None
 
@@ -89,62 +109,76 @@ class SearchFolder:
         """Write the file of a finished rung."""
         checkpoint.write_json(self._rung_file(result.bracket, result.rung), asdict(result))
 
+    # ---- Rounds. A round's file has its seconds from the first time that it began, and its failures once it has ended.
+
     @contextmanager
-    def timed(self, wave: int) -> Iterator[Callable[[], float]]:
-        """Add the time until its end to the wave's seconds; gives a function that reads them."""
-        path = self._wave_file(wave)
+    def measure_round(self, round_number: int) -> Iterator[None]:
+        """Add the time that the `with` block takes to the seconds of the round."""
         started = time.perf_counter()
         try:
-            yield lambda: self._seconds(path)
+            yield
         finally:
-            with suppress(OSError):  # on a full disk another error says so, and names what could not be saved
-                spent = self._seconds(path) + time.perf_counter() - started
-                checkpoint.write_json(path, {"wave": wave, "seconds": spent, "failed": None})
+            with suppress(OSError):  # On a full disk another error names the file that could not be saved.
+                seconds = self.seconds_of_round(round_number) + time.perf_counter() - started
+                values = {"wave": round_number, "seconds": seconds, "failed": None}
+                checkpoint.write_json(self._round_file(round_number), values)
 
-    def end_wave(self, wave: int, failed: dict[int, str]) -> None:
-        """Write that all rungs of the wave are there, and why those failed that did in it."""
-        path = self._wave_file(wave)
-        checkpoint.write_json(path, checkpoint.read_json(path) | {"failed": failed})
+    def finish_round(self, round_number: int, failures: dict[int, str]) -> None:
+        """Record that all rungs of the round are written, and the reason of each failure in it, by trial."""
+        path = self._round_file(round_number)
+        checkpoint.write_json(path, checkpoint.read_json(path) | {"failed": failures})
 
-    def is_done(self, wave: int) -> bool:
-        """Return whether the wave has ended, with all its rungs written."""
-        values = self._read(self._wave_file(wave))
+    def is_round_finished(self, round_number: int) -> bool:
+        """Return whether the round has ended, with all its rungs written."""
+        values = self._read(self._round_file(round_number))
         return bool(values) and values["failed"] is not None
 
-    def failed(self, waves: Iterable[int]) -> dict[int, str]:
-        """Return why those failed that did in `waves`, which are done, by index."""
-        reasons = (checkpoint.read_json(self._wave_file(wave))["failed"] for wave in waves)
-        return {int(index): reason for found in reasons for index, reason in found.items()}
+    def failures(self, round_numbers: Iterable[int]) -> dict[int, str]:
+        """Return the reason of each failure in these finished rounds, by trial."""
+        failures: dict[int, str] = {}
+        for round_number in round_numbers:
+            failures |= _with_int_keys(checkpoint.read_json(self._round_file(round_number))["failed"])
+        return failures
 
-    def wave_seconds(self) -> list[float]:
-        """Return the seconds of each wave so far, first to last."""
+    def seconds_of_round(self, round_number: int) -> float:
+        """Return how long the round has taken so far, in seconds, over all the times that it was started."""
+        values = self._read(self._round_file(round_number))
+        return float(values["seconds"]) if values else 0.0
+
+    def round_seconds(self) -> list[float]:
+        """Return how long each round has taken so far, in seconds, from the first round to the last one begun."""
         paths = sorted(self.path.glob("waves/*.json"), key=lambda path: int(path.stem))
         return [float(values["seconds"]) for path in paths if (values := self._read(path))]
 
+    # ---- Results.
+
     def results(self) -> dict[str, Any]:
-        """Return what results.json says; empty until the search is done."""
+        """Return the contents of results.json; empty until the search has finished."""
         return dict(self._read(self.path / RESULTS) or {})
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json, the last file of a search."""
         checkpoint.write_json(self.path / RESULTS, results)
 
+    # ---- Files.
+
     @property
-    def _configurations_file(self) -> Path:
+    def _trials_file(self) -> Path:
         return self.path / "configurations.json"
 
     def _rung_file(self, bracket: int, rung: int) -> Path:
         return self.path / "rungs" / f"{bracket}-{rung}.json"
 
-    def _wave_file(self, wave: int) -> Path:
-        return self.path / "waves" / f"{wave}.json"
-
-    def _seconds(self, wave_file: Path) -> float:
-        values = self._read(wave_file)
-        return float(values["seconds"]) if values else 0.0
+    def _round_file(self, round_number: int) -> Path:
+        return self.path / "waves" / f"{round_number}.json"
 
     def _read(self, path: Path) -> Any:
-        """Return what a JSON file says; empty where there is none yet."""
+        """Return the contents of a JSON file, or an empty value before it is written."""
         if self.skip_damaged or not path.exists():
             return checkpoint.read_json_or_empty(path)
         return checkpoint.read_json(path)
+
+
+def _with_int_keys(values: dict[str, Any]) -> dict[int, Any]:
+    """Return `values` with the trials' indices as keys, which JSON holds as texts."""
+    return {int(index): value for index, value in values.items()}

@@ -1,9 +1,10 @@
-"""The page of a search: what it found, how it went on, and the command that trains the winner in full."""
+"""The page of a search: its winner and the command that trains it in full, its figures and its leaderboard."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -15,15 +16,17 @@ from partrain.storage.run_folder import PAGE
 from partrain.tuning.figures import figures
 from partrain.tuning.folder import SearchFolder
 from partrain.tuning.leaderboard import leaderboard_rows
-from partrain.tuning.record import RungState, SearchRecord
+from partrain.tuning.record import RungRecord, SearchRecord
 
-_PACKED = {True: "models packed together", False: "models one by one", None: ""}
+_PACKED = {True: "networks trained in packs", False: "networks trained one by one", None: ""}
 
 
 def write_search_page(folder: Path, refresh: float | None = None) -> Path:
-    """Write report.html into the search's `folder`, from what is there so far.
+    """Write report.html into the search's `folder`, with the results so far, and return its path.
 
-    `refresh`: the search goes on, and the browser is to look again after this many seconds.
+    Args:
+        folder: The folder of the search.
+        refresh: Seconds after which the browser reloads the page, while the search is under way.
     """
     record = SearchRecord.read(folder)
     text = (
@@ -36,8 +39,8 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
             updated=f"{datetime.now():%H:%M:%S}",
             stats=headline(record),
             winner=winner_facts(record),
-            command=record.best.get("command"),
-            advances=[advance(number, rungs) for number, rungs in record.brackets.items()],
+            command=record.best_result.get("command"),
+            brackets=[bracket_progress(number, rungs) for number, rungs in record.brackets.items()],
             plots=figures(record),
             leaderboard=make_table(leaderboard(record)),
             sharded=sharded_training_pages(folder),
@@ -50,78 +53,100 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
 
 
 def headline(record: SearchRecord) -> list[Stat]:
-    """The search in four numbers."""
-    best, failed = record.winner, sum(bool(each.failure) for each in record.standings.values())
-    so_far = "" if record.results else f"of {sum(rung.epochs_trained for rung in record.rungs()):,}, "
-    drawn, brackets = len(record.standings), len(record.brackets)
-    standing = "the winner's" if record.results else "the best so far"
-    lost = f", {failed} failed" if failed else ""
-    return [
-        Stat(
-            record.metric_label,
-            record.shown(best.score) if best else "none yet",
-            f"{standing}, after {_counted(best.epochs, 'epoch')}" if best else "",
-        ),
-        Stat("configurations" if drawn != 1 else "configuration", f"{drawn:,}", _counted(brackets, "bracket") + lost),
-        Stat("epochs trained", f"{record.epochs:,}", so_far + "all configurations together"),
-        Stat("search time", format_duration(record.seconds), _PACKED[record.packed]),
-    ]
+    """Return the four numbers at the head of the page: score, configurations, epochs and time."""
+    return [_score_stat(record), _trials_stat(record), _epochs_stat(record), _time_stat(record)]
+
+
+def _score_stat(record: SearchRecord) -> Stat:
+    """Return the best score."""
+    if record.winner is None:
+        return Stat(record.metric_label, "none yet", "")
+    owner = "of the winner" if record.results else "of the best so far"
+    note = f"{owner}, after {_count(record.winner.epochs, 'epoch')}"
+    return Stat(record.metric_label, record.format_score(record.winner.score), note)
+
+
+def _trials_stat(record: SearchRecord) -> Stat:
+    """Return how many trials and brackets there are, and how many trials failed."""
+    num_trials = len(record.trials)
+    num_failed = sum(bool(trial.failure) for trial in record.trials.values())
+    note = _count(len(record.brackets), "bracket") + (f", {num_failed} failed" if num_failed else "")
+    return Stat("configurations" if num_trials != 1 else "configuration", f"{num_trials:,}", note)
+
+
+def _epochs_stat(record: SearchRecord) -> Stat:
+    """Return how many epochs have been trained, and until the search has finished, of how many."""
+    planned = "" if record.results else f"of {sum(rung.epochs_trained for rung in record.rungs()):,}, "
+    return Stat("epochs trained", f"{record.epochs_trained:,}", planned + "over all configurations")
+
+
+def _time_stat(record: SearchRecord) -> Stat:
+    """Return how long the search has taken."""
+    return Stat("search time", format_duration(record.seconds), _PACKED[record.packed])
 
 
 def winner_facts(record: SearchRecord) -> list[tuple[str, str]]:
-    """What the best configuration is, and how good; empty before the first rung is done."""
+    """Return the winner's settings and scores as names and texts; empty before the first rung has ended."""
     winner = record.winner
     if winner is None:
         return []
     facts = [(name, format_setting(value)) for name, value in winner.values.items()]
-    facts.append((record.metric_label, f"{record.shown(winner.score)} after {_counted(winner.epochs, 'epoch')}"))
-    accuracy, images = record.best.get("test_accuracy"), record.provenance.get("test_images")
+    score = f"{record.format_score(winner.score)} after {_count(winner.epochs, 'epoch')}"
+    facts.append((record.metric_label, score))
+    accuracy, num_images = record.best_result.get("test_accuracy"), record.provenance.get("test_images")
     if accuracy is not None:
-        facts.append(("test accuracy", format_percent(accuracy) + (f" on {images:,} images" if images else "")))
+        facts.append(("test accuracy", format_percent(accuracy) + (f" on {num_images:,} images" if num_images else "")))
     return facts
 
 
-class Advance(NamedTuple):
-    """How far a bracket is: `done` from 0 to 1, and in words."""
+@dataclass(frozen=True)
+class BracketProgress:
+    """The progress of a bracket, as a bar and in words."""
 
     name: str
-    done: float
+    fraction: float
+    """The part of the bracket's epochs that have been trained, 0 <= fraction <= 1."""
     state: str
 
 
-def advance(bracket: int, rungs: Sequence[RungState]) -> Advance:
-    """How far the bracket with this number is, from those of its `rungs` that are done."""
-    done = sum(rung.epochs_trained for rung in rungs if rung.done)
-    fraction = done / max(1, sum(rung.epochs_trained for rung in rungs))
-    following = next((rung for rung in rungs if not rung.done), None)
-    if following is None:
-        return Advance(f"bracket {bracket}", fraction, "done")
-    models = _counted(following.plan.configurations, "configuration")
-    state = f"rung {following.number}: {models} until epoch {following.epochs}"
-    return Advance(f"bracket {bracket}", fraction, state)
+def bracket_progress(bracket: int, rungs: Sequence[RungRecord]) -> BracketProgress:
+    """Return the progress of the bracket with this number, from those of its `rungs` that have ended."""
+    epochs_done = sum(rung.epochs_trained for rung in rungs if rung.is_finished)
+    fraction = epochs_done / max(1, sum(rung.epochs_trained for rung in rungs))
+    current = next((rung for rung in rungs if not rung.is_finished), None)
+    state = "finished"
+    if current is not None:
+        size = _count(current.plan.num_trials, "configuration")
+        state = f"rung {current.number}: {size} up to epoch {current.epochs}"
+    return BracketProgress(f"bracket {bracket}", fraction, state)
 
 
 def leaderboard(record: SearchRecord) -> list[dict[str, Any]]:
-    """Return the rows of the leaderboard in the page's units, with links to the configurations' own pages."""
+    """Return the rows of the leaderboard with scores in the page's units, and links to those runs that have a page."""
     rows = []
-    for each in leaderboard_rows(record):
-        page = SearchFolder(record.folder).run_folder(each["configuration"]) / PAGE
+    for values in leaderboard_rows(record):
+        page = SearchFolder(record.folder).run_folder(values["configuration"]) / PAGE
         href = str(page.relative_to(record.folder)) if page.exists() else None
-        row = {"configuration": Link(each["configuration"], href), "rank": each["rank"]}
-        row["score, %" if record.higher_is_better else "score"] = _scaled(record, each["score"])
-        row |= {name: each[name] for name in ("epochs", "bracket", "outcome")}
-        rows.append(row | {name: _rounded(each.get(name)) for name in record.forms})
+        row = {"configuration": Link(values["configuration"], href), "rank": values["rank"]}
+        row["score, %" if record.higher_is_better else "score"] = _rounded_score(record, values["score"])
+        row |= {name: values[name] for name in ("epochs", "bracket", "outcome")}
+        row |= {name: _rounded_setting(values.get(name)) for name in record.distributions}
+        rows.append(row)
     return rows
 
 
-def _scaled(record: SearchRecord, score: float | None) -> float | None:
-    return None if score is None else round(record.scaled(score), 2 if record.higher_is_better else 4)
+def _rounded_score(record: SearchRecord, score: float | None) -> float | None:
+    """Return a score in the unit of the page, rounded to two digits of a percentage or four of a loss."""
+    if score is None:
+        return None
+    return round(record.axis_value(score), 2 if record.higher_is_better else 4)
 
 
-def _rounded(value: Any) -> Any:
-    """A number stays one, which a table sorts by."""
+def _rounded_setting(value: Any) -> Any:
+    """Return a float with four digits, which a table can sort by, or the text of any other value."""
     return float(f"{value:.4g}") if isinstance(value, float) else format_setting(value)
 
 
-def _counted(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or plural: "3 epochs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

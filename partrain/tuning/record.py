@@ -1,4 +1,4 @@
-"""What a search's folder holds, whether the search is done, under way or was killed: what is not there yet is empty."""
+"""The record of a search, read from its folder for pages and leaderboards, whether it is finished, under way or killed."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from partrain.report.formatting import dataset_name
 from partrain.report.record import CurvePoint, ProcessRecord
 from partrain.storage.run_folder import SEGMENTS
 from partrain.tuning.brackets import Bracket, Rung
-from partrain.tuning.configurations import Configuration
 from partrain.tuning.folder import RungResult, SearchFolder
-from partrain.tuning.settings import shown
+from partrain.tuning.settings import format_score
+from partrain.tuning.trials import Trial
 
-_METHODS = {
+METHOD_TITLES = {
     "random": "Random search",
     "grid": "Grid search",
     "successive_halving": "Successive halving",
@@ -23,265 +23,293 @@ _METHODS = {
 
 
 @dataclass(frozen=True)
-class RungState:
-    """A rung of a bracket and what came of it.
-
-    Args:
-        number: Counts the bracket's rungs from 0.
-        plan: How many configurations it trains, and until which epoch.
-        before: The epochs that they have behind them when it begins.
-        result: None until all of them are trained or have failed.
-    """
+class RungRecord:
+    """A rung of a bracket, as planned, and its result once all its trials are trained or have failed."""
 
     number: int
+    """The number of the rung in its bracket, from 0."""
     plan: Rung
-    before: int
+    first_epoch: int
+    """How many epochs the trials have trained before the rung begins."""
     result: RungResult | None
 
     @property
     def epochs(self) -> int:
-        """The epoch until which it trains."""
+        """Return how many epochs the trials have trained when the rung ends."""
         return self.plan.epochs
 
     @property
     def scores(self) -> dict[int, float | None]:
-        """The score of each configuration, None if it failed; empty until the rung is done."""
+        """Return the score of each trial, None for one that failed; empty until the rung has ended."""
         return self.result.scores if self.result else {}
 
     @property
-    def failed(self) -> dict[int, str]:
-        """Why those configurations failed that did."""
+    def failures(self) -> dict[int, str]:
+        """Return the reason of each failure, by trial."""
         return self.result.failed if self.result else {}
 
     @property
     def promoted(self) -> list[int]:
-        """The configurations that go on to the next rung, best first."""
+        """Return the trials that train on in the next rung, best first."""
         return self.result.promoted if self.result else []
 
     @property
-    def done(self) -> bool:
+    def is_finished(self) -> bool:
+        """Return whether the rung has ended."""
         return bool(self.scores)
 
     @property
-    def size(self) -> int:
-        """How many configurations it trains: fewer than planned where too few were left."""
-        return len(self.scores) or self.plan.configurations
+    def num_trials(self) -> int:
+        """Return how many trials the rung has: fewer than planned if too many failed in the rung before."""
+        return len(self.scores) or self.plan.num_trials
 
     @property
     def epochs_trained(self) -> int:
-        """The epochs that its configurations together train in it; those that fail come through none."""
-        trained = sum(score is not None for score in self.scores.values()) if self.done else self.plan.configurations
-        return trained * (self.epochs - self.before)
+        """Return the epochs that the rung trains, summed over its trials; those that fail in it count none."""
+        num_trained = self.plan.num_trials
+        if self.is_finished:
+            num_trained = sum(score is not None for score in self.scores.values())
+        return num_trained * (self.epochs - self.first_epoch)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a configuration has come: epochs and scores of the rungs it has come through, and why it failed, if it did."""
+class RungScore:
+    """A score of a trial at the end of a rung, after `epochs` epochs."""
 
-    configuration: Configuration
-    trail: list[tuple[int, float]]
+    epochs: int
+    score: float
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial and its results so far."""
+
+    trial: Trial
+    scores: list[RungScore]
+    """The scores of the rungs that the trial has finished, in order."""
     failure: str
+    """The reason why the trial failed, or an empty text."""
 
     @property
     def index(self) -> int:
-        return self.configuration.index
+        """Return the trial's index in the search."""
+        return self.trial.index
 
     @property
     def bracket(self) -> int:
-        return self.configuration.bracket
+        """Return the number of the trial's bracket."""
+        return self.trial.bracket
 
     @property
     def values(self) -> dict[str, Any]:
-        return self.configuration.values
+        """Return the values of the searched settings, by name."""
+        return self.trial.values
 
     @property
     def epochs(self) -> int:
-        return self.trail[-1][0] if self.trail else 0
+        """Return how many epochs the trial had trained at the end of the last rung that it finished."""
+        return self.scores[-1].epochs if self.scores else 0
 
     @property
     def score(self) -> float | None:
-        """The latest; None where there is none yet, or it failed."""
-        return self.trail[-1][1] if self.trail and not self.failure else None
+        """Return the latest score, or None before the first one and after a failure."""
+        return self.scores[-1].score if self.scores and not self.failure else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """A search, as its folder tells it.
-
-    Args:
-        brackets: The rungs of each bracket, by its number.
-        standings: How far each configuration is, by its index.
-        waves: The seconds of each.
-        results: Empty until the search is done.
-    """
+    """A search as the files in its folder describe it."""
 
     folder: Path
     search: dict[str, Any]
+    """The fields of `SearchSettings`, or empty before the search has begun."""
     settings: dict[str, Any]
+    """The settings that all trials share, or empty before the search has begun."""
     machine: dict[str, Any]
-    brackets: dict[int, list[RungState]]
-    standings: dict[int, Standing]
-    waves: list[float]
+    brackets: dict[int, list[RungRecord]]
+    """The rungs of each bracket, by the bracket's number."""
+    trials: dict[int, TrialRecord]
+    """All trials, by index."""
+    round_seconds: list[float]
+    """How long each round has taken so far, in seconds."""
     results: dict[str, Any]
+    """The contents of results.json, or empty until the search has finished."""
 
     @classmethod
     def read(cls, path: Path) -> "SearchRecord":
-        """Read what is there of the search in folder `path`."""
+        """Read the files of the search in the folder `path`, as far as they are there and not damaged."""
         folder = SearchFolder(path, skip_damaged=True)
         manifest = folder.manifest()
-        brackets = {bracket.number: _rungs(folder, bracket) for bracket in manifest.brackets}
+        brackets = {bracket.number: _rung_records(folder, bracket) for bracket in manifest.brackets}
+        trials = folder.trials()
         return cls(
             folder=path,
             search=manifest.search,
             settings=manifest.settings,
             machine=manifest.machine,
             brackets=brackets,
-            standings={each.index: _standing(each, brackets.get(each.bracket, [])) for each in folder.configurations()},
-            waves=folder.wave_seconds(),
+            trials={trial.index: _trial_record(trial, brackets.get(trial.bracket, [])) for trial in trials},
+            round_seconds=folder.round_seconds(),
             results=folder.results(),
         )
 
+    # ---- The search as a whole.
+
     @property
     def method(self) -> str:
+        """Return the name of the search method, as a title."""
         name = str(self.results.get("method") or self.search.get("method") or "search")
-        return _METHODS.get(name, name.replace("_", " ").capitalize())
+        return METHOD_TITLES.get(name, name.replace("_", " ").capitalize())
 
     @property
-    def metric(self) -> str:
-        return str(self.search.get("metric") or self.results.get("metric") or "validation_accuracy")
-
-    @property
-    def higher_is_better(self) -> bool:
-        return not self.metric.endswith("loss")
-
-    @property
-    def metric_label(self) -> str:
-        return self.metric.replace("_", " ")
-
-    @property
-    def score_axis(self) -> str:
-        """What axes of scores are called."""
-        return self.metric_label + (", %" if self.higher_is_better else "")
-
-    def order(self, score: float | None) -> float:
-        """The lower, the better the score."""
-        if score is None:
-            return math.inf
-        return -score if self.higher_is_better else score
-
-    def scaled(self, score: float) -> float:
-        """On axes of scores."""
-        return 100 * score if self.higher_is_better else score
-
-    def shown(self, score: float | None) -> str:
-        """In a text."""
-        return "" if score is None else shown(self.metric, score)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Of the data, once the search is done."""
-        return dict(self.results.get("data", {}))
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """What the results say of the winner."""
-        return dict(self.results.get("best", {}))
+    def distributions(self) -> dict[str, str]:
+        """Return the distribution of each searched setting by name, such as "loguniform(1e-4,1e-1)"."""
+        entries = (str(entry).partition("=") for entry in self.search.get("space", []))
+        return {name.strip().lstrip("+"): distribution.strip() for name, _, distribution in entries}
 
     @property
     def data(self) -> str:
-        """The data set's name and split."""
-        data = self.provenance or self.settings.get("data", {})
-        return dataset_name(data)
+        """Return the name and the split of the data set."""
+        return dataset_name(self.provenance or self.settings.get("data", {}))
 
     @property
-    def forms(self) -> dict[str, str]:
-        """How each searched setting is distributed, e.g. loguniform(1e-4,1e-1), by its name."""
-        pairs = (str(entry).partition("=") for entry in self.search.get("space", []))
-        return {name.strip().lstrip("+"): form.strip() for name, _, form in pairs}
+    def provenance(self) -> dict[str, Any]:
+        """Return the provenance of the data, or an empty dictionary until the search has finished."""
+        return dict(self.results.get("data", {}))
 
     @property
     def packed(self) -> bool | None:
-        """Whether models were trained together; None: not known before the end."""
+        """Return whether trials were trained in packs, or None until the search has finished."""
         return self.results.get("packed")
 
     @property
     def seconds(self) -> float:
-        return float(self.results.get("seconds") or sum(self.waves))
+        """Return how long the search has taken so far, in seconds."""
+        return float(self.results.get("seconds") or sum(self.round_seconds))
 
     @property
-    def epochs(self) -> int:
-        """Trained so far, over all configurations."""
-        found = self.results.get("epochs_trained")
-        return found or sum(rung.epochs_trained for rung in self.rungs() if rung.done)
+    def epochs_trained(self) -> int:
+        """Return how many epochs have been trained so far, summed over all trials."""
+        stored = self.results.get("epochs_trained")
+        return stored or sum(rung.epochs_trained for rung in self.rungs() if rung.is_finished)
 
     @property
-    def stops(self) -> list[int]:
-        """The epochs until which waves train, wave by wave: where some rung ends."""
+    def round_stops(self) -> list[int]:
+        """Return the epoch at which each round ends, round by round."""
         return sorted({rung.epochs for rung in self.rungs()})
 
     @property
-    def last_epoch(self) -> int:
-        """Until which the last rungs train."""
+    def max_epochs(self) -> int:
+        """Return how many epochs a trial trains that is promoted to the last rung of its bracket."""
         return max((rung.epochs for rung in self.rungs()), default=0)
 
-    def rungs(self) -> Iterator[RungState]:
-        """Every bracket's."""
+    def rungs(self) -> Iterator[RungRecord]:
+        """Yield the rungs of all brackets."""
         for rungs in self.brackets.values():
             yield from rungs
 
-    def ranked(self) -> list[Standing]:
-        """Best first: those trained for the most epochs, then by score; those not trained yet, then the failed ones last."""
-
-        def key(each: Standing) -> tuple[bool, bool, int, float, int]:
-            return bool(each.failure), each.score is None, -each.epochs, self.order(each.score), each.index
-
-        return sorted(self.standings.values(), key=key)
+    # ---- Scores.
 
     @property
-    def winner(self) -> Standing | None:
-        """Of the search, or so far."""
-        if self.best:
-            return self.standings.get(self.best["index"])
+    def metric(self) -> str:
+        """Return the metric of all scores, validation_accuracy or validation_loss."""
+        return str(self.search.get("metric") or self.results.get("metric") or "validation_accuracy")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Return whether a higher score is better."""
+        return not self.metric.endswith("loss")
+
+    @property
+    def metric_label(self) -> str:
+        """Return the name of the metric for texts."""
+        return self.metric.replace("_", " ")
+
+    @property
+    def score_axis(self) -> str:
+        """Return the title of an axis of scores, with the unit."""
+        return self.metric_label + (", %" if self.higher_is_better else "")
+
+    def sort_key(self, score: float | None) -> float:
+        """Return a number that is lower for a better score, and infinite without a score."""
+        if score is None:
+            return math.inf
+        return -score if self.higher_is_better else score
+
+    def axis_value(self, score: float) -> float:
+        """Return a score in the unit of `score_axis`."""
+        return 100 * score if self.higher_is_better else score
+
+    def format_score(self, score: float | None) -> str:
+        """Return a score as text, or an empty text without one."""
+        return "" if score is None else format_score(self.metric, score)
+
+    # ---- Trials.
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return the trials, best first.
+
+        Those that trained for the most epochs come first, then those with the better score. Trials without a score
+        follow, and failed ones are last.
+        """
+
+        def key(trial: TrialRecord) -> tuple[bool, bool, int, float, int]:
+            return bool(trial.failure), trial.score is None, -trial.epochs, self.sort_key(trial.score), trial.index
+
+        return sorted(self.trials.values(), key=key)
+
+    @property
+    def best_result(self) -> dict[str, Any]:
+        """Return the winner's entry in results.json, or an empty dictionary until the search has finished."""
+        return dict(self.results.get("best", {}))
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        """Return the winner of a finished search, or the best trial so far, or None before the first score."""
+        if self.best_result:
+            return self.trials.get(self.best_result["index"])
         first = next(iter(self.ranked()), None)
         return first if first and first.score is not None else None
 
-    def outcome(self, standing: Standing) -> str:
-        """What became of a configuration, in a few words."""
-        if standing.failure:
-            return f"failed: {standing.failure}"
-        rungs = self.brackets[standing.bracket]
-        reached = [rung for rung in rungs if standing.index in rung.scores]
-        if not reached:
+    def outcome(self, trial: TrialRecord) -> str:
+        """Return the state of a trial in a few words: waiting, promoted, dropped, failed or trained in full."""
+        if trial.failure:
+            return f"failed: {trial.failure}"
+        rungs = self.brackets[trial.bracket]
+        finished = [rung for rung in rungs if trial.index in rung.scores]
+        if not finished:
             return "waiting"
-        if reached[-1] is rungs[-1]:
-            best = "best" if self.results else "best so far"
-            return best if standing == self.winner else "trained in full"
-        return "goes on" if standing.index in reached[-1].promoted else "dropped"
+        if finished[-1] is not rungs[-1]:
+            return "promoted" if trial.index in finished[-1].promoted else "dropped"
+        if trial != self.winner:
+            return "trained in full"
+        return "best" if self.results else "best so far"
 
-    def curve(self, standing: Standing) -> list[CurvePoint]:
-        """The epochs of the segment that ends in the classes."""
-        for folder in sorted(SearchFolder(self.folder).run_folder(standing.index).glob(f"{SEGMENTS}/*")):
+    def curve(self, trial: TrialRecord) -> list[CurvePoint]:
+        """Return the metrics of a trial after each epoch, of its last segment, whose outputs are the class scores."""
+        for folder in sorted(SearchFolder(self.folder).run_folder(trial.index).glob(f"{SEGMENTS}/*")):
             process = ProcessRecord.read(folder, folder.name, {})
             if process.task and process.task["stop"] is None:
                 return process.curve()
         return []
 
 
-def _rungs(folder: SearchFolder, bracket: Bracket) -> list[RungState]:
-    """The bracket's rungs, with what came of those that are done."""
-    befores = [0, *(rung.epochs for rung in bracket.rungs)]
+def _rung_records(folder: SearchFolder, bracket: Bracket) -> list[RungRecord]:
+    """Return the rungs of a bracket, with the results of those that have ended."""
+    first_epochs = [0, *(rung.epochs for rung in bracket.rungs)]
     return [
-        RungState(number, rung, before, folder.rung(bracket.number, number))
-        for number, (rung, before) in enumerate(zip(bracket.rungs, befores, strict=False))
+        RungRecord(number, rung, first_epoch, folder.rung(bracket.number, number))
+        for number, (rung, first_epoch) in enumerate(zip(bracket.rungs, first_epochs, strict=False))
     ]
 
 
-def _standing(configuration: Configuration, rungs: Sequence[RungState]) -> Standing:
-    trail, failure = [], ""
+def _trial_record(trial: Trial, rungs: Sequence[RungRecord]) -> TrialRecord:
+    """Return the record of a trial from the results of its bracket's `rungs`."""
+    scores, failure = [], ""
     for rung in rungs:
-        score = rung.scores.get(configuration.index)
+        score = rung.scores.get(trial.index)
         if score is not None:
-            trail.append((rung.epochs, score))
-        elif configuration.index in rung.scores:
-            failure = rung.failed.get(configuration.index, "no score")
-    return Standing(configuration, trail, failure)
+            scores.append(RungScore(rung.epochs, score))
+        elif trial.index in rung.scores:
+            failure = rung.failures.get(trial.index, "no score")
+    return TrialRecord(trial, scores, failure)

@@ -1,4 +1,4 @@
-"""Trains the configurations of a search up to a rung's epochs, packed where that pays or in shards, and scores them."""
+"""The trainer of a search: trains trials up to the epochs of a rung, in packs or shards where set, and scores them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,118 +22,153 @@ from partrain.stitching.stitch import assemble
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, epoch_weights, segment_name
 from partrain.tuning.settings import SearchSettings
-from partrain.tuning.trainer import Trial
+from partrain.tuning.trainer import TrialRun
 
-_BATCH = 2000  # held-out images at once
-_NETWORKS = 32  # that are scored at once, but one where they may be too large for a device together
+_BATCH_SIZE = 2000  # Held-out images in a batch.
+_NETWORKS_AT_ONCE = 32  # Networks scored at once, except where they may be too large for one device together.
 
 
 class RungTrainer:
-    """A `Trainer` of configurations that have `shared` in common, on `dataset` without its last, held-out images.
+    """A `Trainer` that trains the segments of all given trials at once, on all images but the held-out ones.
 
-    All that are to be trained at once go to one pack per device; those that no stack would make faster train one after
-    another, in as many processes as the device has room for.
+    Segments that train faster together form one pack for each device. All others train one after another, in as many
+    processes as there is room for on the devices.
+
+    Args:
+        dataset: The data. Its last training images are held out.
+        shared: The settings that all trials have in common.
+        settings: The settings of the search, which say how many images are held out.
+        show_advice: Whether the trainer prints how many networks a pack should hold.
     """
 
-    def __init__(self, dataset: Dataset, shared: RunSettings, settings: SearchSettings, show: bool) -> None:
-        self.dataset, self.launch, self.show = dataset, shared.launch, show
-        count = len(dataset.train)
-        self.num_images = count - settings.held_out(count)
+    def __init__(self, dataset: Dataset, shared: RunSettings, settings: SearchSettings, *, show_advice: bool) -> None:
+        self.dataset, self.launch, self.show_advice = dataset, shared.launch, show_advice
+        num_images = len(dataset.train)
+        self.num_images = num_images - settings.held_out(num_images)
         self._prepared: dict[int, PreparedRun] = {}
-        self._timings: TimingCache = {}  # what was tried in one wave is not tried again in the next
+        self._timings: TimingCache = {}  # Of stack sizes; later rounds need not measure them again.
 
-    def prepared(self, trial: Trial) -> PreparedRun:
-        if trial.index not in self._prepared:
-            run = prepare_run(trial.settings, trial.folder, self.dataset, self.num_images)
-            run.write()
-            self._prepared[trial.index] = run
-        return self._prepared[trial.index]
+    # ---- Training.
 
-    def train(self, trials: Sequence[Trial]) -> dict[int, str]:
-        work: list[PendingTraining] = []
-        for trial in trials:
-            run = self.prepared(trial)
-            for job in run.segments_left():
-                if not _is_there(job.folder, trial.epochs):
-                    name = f"configuration {trial.index}, {job.name}"
-                    task = run.tasks[segment_name(int(job.folder.name))]
-                    pending = PendingTraining(
-                        folder=job.folder, task=task, name=name, cost=job.cost, pause_after=trial.epochs
-                    )
-                    work.append(pending)
-        folder = trials[0].folder.parents[1] / self.launch.subfolder / _name(trials)
+    def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
+        """Train all `runs` that have not reached their epochs, and return the reason of each failure, by trial."""
+        trainings = self.pending_trainings(runs)
+        folder = runs[0].folder.parents[1] / self.launch.subfolder / _group_name(runs)
         try:
-            train_work(work, self.launch, folder, show=False, advise=self.show, queue=True, timings=self._timings)
+            train_work(
+                trainings, self.launch, folder, show=False, advise=self.show_advice, queue=True, timings=self._timings
+            )
         except JobFailed:
-            for pending in work:
-                if not (pending.folder / ERROR_FILE).exists() and not _is_there(
-                    pending.folder, pending.pause_after or 0
-                ):
-                    raise  # of a process, not of a configuration
-        return {trial.index: reason for trial in trials if (reason := self.failure(trial))}
+            if not all(_has_ended(training) for training in trainings):
+                raise  # A process failed, not a trial.
+        return {run.index: reason for run in runs if (reason := self.failure(run))}
 
-    def failure(self, trial: Trial) -> str | None:
-        """Why the configuration cannot go on."""
-        for name in self.prepared(trial).segments():
-            path = trial.folder / name / ERROR_FILE
+    def pending_trainings(self, runs: Sequence[TrialRun]) -> list[PendingTraining]:
+        """Return the trainings of all segments that have not reached the epochs of their run."""
+        trainings = []
+        for run in runs:
+            prepared = self.prepare(run)
+            for job in prepared.segments_left():
+                if not _has_trained(job.folder, run.epochs):
+                    training = PendingTraining(
+                        folder=job.folder,
+                        task=prepared.tasks[segment_name(int(job.folder.name))],
+                        name=f"configuration {run.index}, {job.name}",
+                        cost=job.cost,
+                        pause_after=run.epochs,
+                    )
+                    trainings.append(training)
+        return trainings
+
+    def prepare(self, run: TrialRun) -> PreparedRun:
+        """Return the plan and the tasks of a run, written into its folder when it is first asked for."""
+        if run.index not in self._prepared:
+            prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images)
+            prepared.write()
+            self._prepared[run.index] = prepared
+        return self._prepared[run.index]
+
+    def failure(self, run: TrialRun) -> str | None:
+        """Return why a segment of the run has failed, or None."""
+        for name in self.prepare(run).segments():
+            path = run.folder / name / ERROR_FILE
             if path.exists():
                 return str(checkpoint.read_json(path)["message"])
         return None
 
-    def score(self, trials: Sequence[Trial], metric: str) -> dict[int, float]:
+    # ---- Scoring.
+
+    def score(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
+        """Return the `metric` of each trained network on the held-out images, by trial."""
+        at_once = 1 if self.launch.name == "shards" else _NETWORKS_AT_ONCE
         scores: dict[int, float] = {}
-        at_once = 1 if self.launch.name == "shards" else _NETWORKS
-        for first in range(0, len(trials), at_once):
-            some = trials[first : first + at_once]
-            sizes = [segment.parameters for trial in some for segment in self.prepared(trial).plan.segments]
-            device = torch.device(place_whole(self.launch.device, sum(sizes)))
-            networks = [self.network(trial, device) for trial in some]
-            measured = self.measure(networks, metric, device)
-            scores |= {trial.index: score for trial, score in zip(some, measured, strict=True)}
+        for first in range(0, len(runs), at_once):
+            scores |= self.score_together(runs[first : first + at_once], metric)
         return scores
 
-    def network(self, trial: Trial, device: torch.device) -> nn.Module:
-        """The configuration's network as it was after the rung's epochs."""
-        run = self.prepared(trial)
+    def score_together(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
+        """Return the scores of runs whose networks are on one device at the same time, by trial."""
+        plans = [self.prepare(run).plan for run in runs]
+        num_parameters = sum(segment.parameters for plan in plans for segment in plan.segments)
+        device = torch.device(place_whole(self.launch.device, num_parameters))
+        networks = [self.load_network(run, device) for run in runs]
+        scores = self.measure(networks, metric, device)
+        return {run.index: score for run, score in zip(runs, scores, strict=True)}
+
+    def load_network(self, run: TrialRun, device: torch.device) -> nn.Module:
+        """Return the stitched network of a run, as it was after the run's epochs."""
+        prepared = self.prepare(run)
         weights: dict[str, Tensor] = {}
-        for name in run.segments():
-            kept = _kept(trial.folder / name, trial.epochs)
-            tensors, _ = checkpoint.load(kept, device)
+        for name in prepared.segments():
+            tensors, _ = checkpoint.load(_weights_file(run.folder / name, run.epochs), device)
             weights |= {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-        return assemble(run.card(), weights, device)
+        return assemble(prepared.card(), weights, device)
 
     def measure(self, networks: Sequence[nn.Module], metric: str, device: torch.device) -> list[float]:
-        """The `metric` of each network on the held-out images."""
+        """Return the `metric` of each network, averaged over the held-out images."""
         images = shared_training_images(self.dataset, device)
         held_out = torch.arange(self.num_images, len(self.dataset.train), device=device)
-        sums = [0.0] * len(networks)
+        totals = [0.0] * len(networks)
         with torch.inference_mode():
-            for indices in held_out.split(_BATCH):
-                values, targets = images.gather(indices)
+            for indices in held_out.split(_BATCH_SIZE):
+                inputs, targets = images.gather(indices)
                 for number, network in enumerate(networks):
-                    scores = network(values.clone())  # a network may change its input in place
-                    if metric == "validation_loss":
-                        sums[number] += F.cross_entropy(scores, targets, reduction="sum").item()
-                    else:
-                        sums[number] += (scores.argmax(dim=1) == targets).sum().item()
-        return [total / len(held_out) for total in sums]
+                    outputs = network(inputs.clone())  # A network may change its input in place.
+                    totals[number] += _sum_metric(metric, outputs, targets)
+        return [total / len(held_out) for total in totals]
 
-    def finish(self, trial: Trial) -> dict[str, Any]:
-        return complete(self.prepared(trial), show=False)
+    # ---- The winner.
 
-
-def _kept(folder: Path, epochs: int) -> Path:
-    """Where the weights of a training after `epochs` are: it may have come to its end before."""
-    paused = epoch_weights(folder, epochs)
-    return paused if paused.exists() else folder / CHECKPOINT
+    def finish(self, run: TrialRun) -> dict[str, Any]:
+        """Do all that is left of a run, and return the contents of its results.json."""
+        return complete(self.prepare(run), show=False)
 
 
-def _is_there(folder: Path, epochs: int) -> bool:
-    """Whether the training in `folder` has come to its end or to its pause after `epochs`."""
-    return is_finished(folder) or epoch_weights(folder, epochs).exists()
+def _sum_metric(metric: str, outputs: Tensor, targets: Tensor) -> float:
+    """Return the metric of class scores `outputs` [batch, classes], summed over the batch."""
+    if metric == "validation_loss":
+        return F.cross_entropy(outputs, targets, reduction="sum").item()
+    return (outputs.argmax(dim=1) == targets).sum().item()
 
 
-def _name(trials: Sequence[Trial]) -> str:
-    """Of a folder for the packs of these trials, the same whenever they are to be trained again."""
-    text = " ".join(f"{trial.index}:{trial.epochs}" for trial in trials)
+def _weights_file(segment_folder: Path, epochs: int) -> Path:
+    """Return the file of a segment's weights after `epochs` epochs, or its last ones if training has ended before."""
+    paused = epoch_weights(segment_folder, epochs)
+    return paused if paused.exists() else segment_folder / CHECKPOINT
+
+
+def _has_trained(segment_folder: Path, epochs: int) -> bool:
+    """Return whether a segment's training has ended, or paused after `epochs` epochs."""
+    return is_finished(segment_folder) or epoch_weights(segment_folder, epochs).exists()
+
+
+def _has_ended(training: PendingTraining) -> bool:
+    """Return whether a training has failed, ended or paused, so that its files say how far it is."""
+    has_failed = (training.folder / ERROR_FILE).exists()
+    return has_failed or _has_trained(training.folder, training.pause_after or 0)
+
+
+def _group_name(runs: Sequence[TrialRun]) -> str:
+    """Return a name for the folder of these runs' packs or shards, the same whenever they are trained again."""
+    text = " ".join(f"{run.index}:{run.epochs}" for run in runs)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,18 +1,18 @@
-"""A search from settings to results: configurations are drawn and checked, then trained and promoted rung by rung.
+"""Searches from settings to results: trials are drawn and checked, then trained, scored and promoted rung by rung.
 
-Brackets do not depend on one another, so they advance together: a wave trains all configurations that are left, of all
-brackets, until the next epoch at which some rung ends; those in longer rungs pause there. So as many as can be train at
-once. Every step leaves files in the search's folder and is passed over where they are there: killed at any moment and
-called again, the search goes on with the same promotions and comes to the same results.
+The brackets of a search advance together, in rounds (`brackets.py`). Every step writes files into the search's folder,
+and a step whose files are there is skipped. So a search that was killed at any moment continues when it is called again,
+with the same promotions and the same results.
 """
 
 import math
-from collections.abc import Sequence, Set
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from partrain.console import console
+from partrain.console import ProgressDisplay, console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import UserError
 from partrain.launch.machine import machine
@@ -21,19 +21,17 @@ from partrain.launch.settings import LaunchSettings
 from partrain.runs.command import command, resumable
 from partrain.runs.results import versions
 from partrain.settings import RunSettings
-from partrain.storage.manifest import write_manifest
-from partrain.storage.run_folder import SEARCH_MANIFEST
-from partrain.tuning.brackets import Bracket, Wave, promoted, waves
-from partrain.tuning.configurations import Configuration, brackets_of, check_configurations, draw
-from partrain.tuning.folder import RungResult, SearchFolder
+from partrain.tuning.brackets import Bracket, Round, plan_rounds, select_best
+from partrain.tuning.folder import RungResult, SearchFolder, SearchManifest
 from partrain.tuning.leaderboard import print_results, write_leaderboard
-from partrain.tuning.record import SearchRecord
+from partrain.tuning.record import METHOD_TITLES, SearchRecord, TrialRecord
 from partrain.tuning.rungs import RungTrainer
 from partrain.tuning.settings import SearchSettings
 from partrain.tuning.space import Space
-from partrain.tuning.trainer import Trainer, Trial
-from partrain.tuning.values import check_names, settings_with
-from partrain.tuning.view import View
+from partrain.tuning.trainer import Trainer, TrialRun
+from partrain.tuning.trials import Trial, check_trials, draw_trials, make_brackets
+from partrain.tuning.values import apply_values, check_names
+from partrain.tuning.view import SearchView
 
 
 def search(
@@ -41,192 +39,297 @@ def search(
     settings: SearchSettings,
     folder: str | Path,
     dataset: Dataset | None = None,
-    show: bool = True,
+    *,
+    show_progress: bool = True,
     arguments: Sequence[str] = (),
     trainer: Trainer | None = None,
 ) -> dict[str, Any]:
-    """Do the search that `settings` describe in `folder`, or go on with it; returns what results.json says.
+    """Run a search in `folder`, or continue it, and return the contents of its results.json.
 
-    Configurations have all of `shared` in common but what the space sets. With `partition.dry_run` they are drawn,
-    checked and listed, no more. `dataset`: instead of the one that `shared.data` names. `show`: how far it is and what
-    came out; failures are told anyway. `arguments`: of experiments/search.py, to be said after Ctrl-C. `trainer`: who
-    trains, instead of partrain's own.
+    With `partition.dry_run` the trials are only drawn, checked and listed, and the result is empty.
+
+    Args:
+        shared: The settings of all trials, but for those that the search space sets.
+        settings: The method, the space and the budget of the search.
+        folder: The folder of the search, new or of this same search.
+        dataset: The data to train on, in place of those that `shared.data` names.
+        show_progress: Whether progress and results are printed. Failures are always printed.
+        arguments: The arguments of experiments/search.py, for the command that is printed after Ctrl-C.
+        trainer: The trainer of the trials, in place of partrain's own.
 
     Raises:
-        ValueError: a setting is wrong, a configuration cannot be trained, or the folder holds another search, and nothing
-            has begun; or all configurations have failed.
+        UserError: If a setting is wrong, a trial cannot be trained, or the folder holds another search, all of which are
+            found before training begins; or if all trials have failed.
     """
     folder = Path(folder).absolute()
-    space = Space.parse(settings.space)
-    check_names(shared, space.names)
-    brackets = brackets_of(settings, space, shared.train.epochs)
-    place(shared.launch.device, 1)  # so that a device that is not there is said before data are prepared
-    dataset = dataset or prepare_data(shared.data)
-    configurations = draw(settings, space, brackets, shared.seed)
-    images = len(dataset.train)
-    check_configurations(configurations, shared, dataset, images - settings.held_out(images))
-    if show:
-        console.print(_described(settings, brackets, configurations), markup=False)
+    plan = _plan_search(shared, settings, dataset)
+    if show_progress:
+        console.print(plan.summary(), markup=False)
     if shared.partition.dry_run:
-        console.print("\n".join(f"bracket {each.bracket}  {each}" for each in configurations), markup=False)
+        console.print(plan.list_trials(), markup=False)
         return {}
-    about = {"search": asdict(settings), "settings": shared.fingerprint(), "machine": machine()}
-    write_manifest(folder / SEARCH_MANIFEST, about, "search", derived={"brackets": list(map(asdict, brackets))})
+
+    SearchFolder(folder).write_manifest(plan.manifest())
     if trainer is None:
-        trainer = RungTrainer(dataset, shared, settings, show)
+        trainer = RungTrainer(plan.dataset, shared, settings, show_advice=show_progress)
     with resumable(folder, "search", arguments):
-        results = _Search(shared, settings, SearchFolder(folder), brackets, configurations, trainer).run(dataset, show)
-    if show:
+        results = _SearchLoop(plan, SearchFolder(folder), trainer).run(show_progress=show_progress)
+    if show_progress:
         print_results(folder)
     return results
 
 
-class _Search:
-    """A search under way."""
+@dataclass(frozen=True, kw_only=True)
+class _SearchPlan:
+    """The plan of a search before it begins."""
 
-    def __init__(
-        self,
-        shared: RunSettings,
-        settings: SearchSettings,
-        folder: SearchFolder,
-        brackets: Sequence[Bracket],
-        drawn: Sequence[Configuration],
-        trainer: Trainer,
-    ) -> None:
-        self.shared, self.settings, self.folder, self.trainer = shared, settings, folder, trainer
-        self.brackets, self.waves = brackets, waves(brackets)
-        self.configurations = folder.draw(drawn)
+    shared: RunSettings
+    settings: SearchSettings
+    dataset: Dataset
+    brackets: Sequence[Bracket]
+    trials: Sequence[Trial]
 
-    def run(self, dataset: Dataset, show: bool) -> dict[str, Any]:
-        """Do the waves that are left, then finish the winner."""
-        done = next((number for number in range(len(self.waves)) if not self.folder.is_done(number)), len(self.waves))
-        if done and show:
-            console.print(f"{done} of {len(self.waves)} waves are done already")
-        metric, seconds = self.settings.metric, sum(self.folder.wave_seconds())
+    def summary(self) -> str:
+        """Return the size of the search in one line."""
+        rounds = plan_rounds(self.brackets)
+        epochs = sum(planned.count_epochs(self.brackets) for planned in rounds)
+        brackets = f"{len(self.brackets)} bracket{'s' * (len(self.brackets) != 1)}"
+        title = METHOD_TITLES[self.settings.method]
+        return f"{title}: {len(self.trials)} configurations in {brackets}, {epochs} epochs in total"
+
+    def list_trials(self) -> str:
+        """Return a line for each trial."""
+        return "\n".join(f"Bracket {trial.bracket}: {trial}" for trial in self.trials)
+
+    def manifest(self) -> SearchManifest:
+        """Return the contents of the search's search.json."""
+        return SearchManifest(
+            search=asdict(self.settings),
+            settings=self.shared.fingerprint(),
+            machine=machine(),
+            brackets=list(self.brackets),
+        )
+
+
+def _plan_search(shared: RunSettings, settings: SearchSettings, dataset: Dataset | None) -> _SearchPlan:
+    """Draw the trials of a search and check that each can be trained."""
+    space = Space.parse(settings.space)
+    check_names(shared, space.names)
+    brackets = make_brackets(settings, space, shared.train.epochs)
+    place(shared.launch.device, 1)  # A device that does not exist is reported before data are prepared.
+    dataset = dataset or prepare_data(shared.data)
+    trials = draw_trials(settings, space, brackets, shared.seed)
+    num_images = len(dataset.train)
+    check_trials(trials, shared, dataset, num_images - settings.held_out(num_images))
+    return _SearchPlan(shared=shared, settings=settings, dataset=dataset, brackets=brackets, trials=trials)
+
+
+@dataclass(frozen=True)
+class _ActiveRung:
+    """A rung whose trials train in the current round."""
+
+    bracket: Bracket
+    number: int
+    """The number of the rung in its bracket."""
+    trials: list[int]
+    """The indices of the trials that were promoted into the rung, those that have failed in it included."""
+
+    @property
+    def epochs(self) -> int:
+        """Return the epoch at which the rung ends."""
+        return self.bracket.rungs[self.number].epochs
+
+    @property
+    def num_promoted(self) -> int:
+        """Return how many of the trials are promoted to the next rung, if that many have a score."""
+        following = self.number + 1
+        return self.bracket.rungs[following].num_trials if following < len(self.bracket.rungs) else 0
+
+
+@dataclass(frozen=True)
+class _RoundOutcome:
+    """The outcome of training and scoring in one round, by trial."""
+
+    failures: dict[int, str]
+    """The reason of each failure in this round."""
+    scores: dict[int, float]
+    """The scores of the trials whose rung has ended, without those that failed."""
+
+
+class _SearchLoop:
+    """The loop over the rounds of a search, from the first that has not finished."""
+
+    def __init__(self, plan: _SearchPlan, folder: SearchFolder, trainer: Trainer) -> None:
+        self.shared, self.settings, self.dataset = plan.shared, plan.settings, plan.dataset
+        self.brackets, self.rounds = plan.brackets, plan_rounds(plan.brackets)
+        self.folder, self.trainer = folder, trainer
+        self.trials = folder.store_trials(plan.trials)
+
+    def run(self, *, show_progress: bool) -> dict[str, Any]:
+        """Run the rounds that have not finished, then finish the winner, and return the contents of results.json."""
+        num_finished = self.count_finished_rounds()
+        if num_finished and show_progress:
+            console.print(f"{num_finished} of {len(self.rounds)} rounds have finished already.")
+        display = ProgressDisplay(show=show_progress, estimate=False)
+        view = SearchView(self.brackets, self.trials, self.settings.metric, display)
+        view.skip_rounds(num_finished, sum(self.folder.round_seconds()))
         try:
-            with View(self.brackets, self.configurations, metric, done, seconds, show) as view:
-                for number in range(done, len(self.waves)):
-                    self.do_wave(number, view)
+            with view:
+                for number in range(num_finished, len(self.rounds)):
+                    self.run_round(number, view)
                     self.publish(self.shared.report.refresh or None)
-            return self.folder.results() or self.conclude(dataset)
+            return self.folder.results() or self.finish()
         finally:
-            self.publish()  # or the page would say for ever that the search goes on
+            self.publish()  # Without this last time the page would go on to show a search under way.
 
-    def entrants(self, wave: Wave) -> dict[Bracket, tuple[int, list[int]]]:
-        """The rung that each bracket is in, and its configurations; no bracket that has none left."""
-        found = {}
-        for bracket in self.brackets:
-            rung = bracket.on_the_way(wave.stop)
-            if rung == 0:
-                own = [each.index for each in self.configurations if each.bracket == bracket.number]
-                found[bracket] = (rung, own)
-            elif rung and (before := self.folder.rung(bracket.number, rung - 1)) and before.promoted:
-                found[bracket] = (rung, sorted(before.promoted))
-        return found
+    def count_finished_rounds(self) -> int:
+        """Return how many rounds have finished; they are always the first ones."""
+        for number in range(len(self.rounds)):
+            if not self.folder.is_round_finished(number):
+                return number
+        return len(self.rounds)
 
-    def do_wave(self, number: int, view: View) -> None:
-        """Train, score and promote. All train even where some rungs are done: what trains together decides bits."""
-        wave = self.waves[number]
-        entrants, failed = self.entrants(wave), self.folder.failed(range(number))
-        left = [index for _, indices in entrants.values() for index in indices if index not in failed]
-        trials = [self.trial(index, wave.stop) for index in left]
-        ending = {bracket: rung for bracket, (rung, _) in entrants.items() if bracket.rungs[rung].epochs == wave.stop}
-        view.begin(trials)
-        with self.folder.timed(number) as seconds:
-            scored = {index for bracket in ending for index in entrants[bracket][1]}
-            newly, scores = self.train_and_score(trials, scored, view)
-        failed |= newly
-        results = []
-        for bracket, rung in ending.items():
-            indices = entrants[bracket][1]
-            own: dict[int, float | None] = {index: scores.get(index) for index in indices}
-            following = bracket.rungs[rung + 1].configurations if rung + 1 < len(bracket.rungs) else 0
-            result = self.folder.rung(bracket.number, rung) or RungResult(
-                bracket=bracket.number,
-                rung=rung,
-                epochs=wave.stop,
-                scores=own,
-                failed={index: failed[index] for index in indices if index in failed},
-                promoted=promoted(own, following, self.settings.higher_is_better),
-                seconds=seconds(),
-            )
+    # ---- A round.
+
+    def run_round(self, number: int, view: SearchView) -> None:
+        """Train the trials that are left up to the end of a round, and score and promote where a rung ends.
+
+        All of them train again even if the files of some rungs are there already, because a trial's last bits depend on
+        the trials that it trains together with.
+        """
+        current_round = self.rounds[number]
+        active_rungs = self.active_rungs(current_round)
+        ending_rungs = [rung for rung in active_rungs if rung.epochs == current_round.stop]
+        failures = self.folder.failures(range(number))
+        indices = chain.from_iterable(rung.trials for rung in active_rungs)
+        runs = [self.trial_run(index, current_round.stop) for index in indices if index not in failures]
+
+        view.begin_round(runs)
+        with self.folder.measure_round(number):
+            outcome = self.train_and_score(runs, ending_rungs, view)
+        failures |= outcome.failures
+
+        seconds = self.folder.seconds_of_round(number)
+        results = [self.rung_result(rung, outcome.scores, failures, seconds) for rung in ending_rungs]
+        for result in results:
             self.folder.write_rung(result)
-            results.append(result)
-        self.folder.end_wave(number, newly)
-        view.end(results)
+        self.folder.finish_round(number, outcome.failures)
+        view.end_round(results)
+
+    def active_rungs(self, current_round: Round) -> list[_ActiveRung]:
+        """Return the rung that each bracket is in during a round, without brackets that have no trials left."""
+        active_rungs = []
+        for bracket in self.brackets:
+            rung = bracket.rung_at(current_round.stop)
+            trials = [] if rung is None else self.trials_in_rung(bracket, rung)
+            if rung is not None and trials:
+                active_rungs.append(_ActiveRung(bracket, rung, trials))
+        return active_rungs
+
+    def trials_in_rung(self, bracket: Bracket, rung: int) -> list[int]:
+        """Return the indices of a rung's trials: all of the bracket, or those promoted by the rung before."""
+        if rung == 0:
+            return [trial.index for trial in self.trials if trial.bracket == bracket.number]
+        previous = self.folder.rung(bracket.number, rung - 1)
+        return sorted(previous.promoted) if previous else []
+
+    def trial_run(self, index: int, epochs: int) -> TrialRun:
+        """Return the run of a trial, which is to train up to `epochs` epochs."""
+        settings = apply_values(self.shared, self.trials[index].values)
+        return TrialRun(index=index, settings=settings, folder=self.folder.run_folder(index), epochs=epochs)
 
     def train_and_score(
-        self, trials: Sequence[Trial], scored: Set[int], view: View
-    ) -> tuple[dict[int, str], dict[int, float]]:
-        """Why those failed that did, and the scores of the others that are to be `scored`, by index."""
-        reasons = self.trainer.train(trials) if trials else {}
-        failed = {index: self.told(reason) for index, reason in reasons.items()}
-        for index, reason in failed.items():
-            view.failed(index, reason)
-        trained = [trial for trial in trials if trial.index in scored and trial.index not in failed]
+        self, runs: Sequence[TrialRun], ending_rungs: Sequence[_ActiveRung], view: SearchView
+    ) -> _RoundOutcome:
+        """Train `runs`, and score the trials of the rungs that end; a score that is not finite is a failure."""
+        reasons = self.trainer.train(runs) if runs else {}
+        failures = {index: self.shorten_reason(reason) for index, reason in reasons.items()}
+        for index, reason in failures.items():
+            view.report_failure(index, reason)
+
+        to_score = set(chain.from_iterable(rung.trials for rung in ending_rungs))
+        trained = [run for run in runs if run.index in to_score and run.index not in failures]
         scores = self.trainer.score(trained, self.settings.metric) if trained else {}
         for index, score in scores.items():
             if not math.isfinite(score):
-                failed[index] = f"its {self.settings.metric} is {score}"
-                view.failed(index, failed[index])
-        return failed, {index: score for index, score in scores.items() if index not in failed}
+                failures[index] = f"its {self.settings.metric} is {score}"
+                view.report_failure(index, failures[index])
+        return _RoundOutcome(failures, {index: score for index, score in scores.items() if index not in failures})
 
-    def trial(self, index: int, epochs: int) -> Trial:
-        settings = settings_with(self.shared, self.configurations[index].values)
-        return Trial(index=index, settings=settings, folder=self.folder.run_folder(index), epochs=epochs)
-
-    def told(self, reason: str) -> str:
-        """In one line, without where the search lies."""
+    def shorten_reason(self, reason: str) -> str:
+        """Return the first line of a failure's reason, with file names relative to the search's folder."""
         return reason.splitlines()[0].replace(f"{self.folder.path}/", "")
 
+    def rung_result(
+        self, rung: _ActiveRung, scores: dict[int, float], failures: dict[int, str], seconds: float
+    ) -> RungResult:
+        """Return the stored result of a rung, or that of a rung that has just ended, with its promotions."""
+        stored = self.folder.rung(rung.bracket.number, rung.number)
+        if stored:
+            return stored
+        rung_scores: dict[int, float | None] = {index: scores.get(index) for index in rung.trials}
+        return RungResult(
+            bracket=rung.bracket.number,
+            rung=rung.number,
+            epochs=rung.epochs,
+            scores=rung_scores,
+            failed={index: failures[index] for index in rung.trials if index in failures},
+            promoted=select_best(rung_scores, rung.num_promoted, higher_is_better=self.settings.higher_is_better),
+            seconds=seconds,
+        )
+
+    # ---- Leaderboard, page and results.
+
     def publish(self, refresh: float | None = None) -> None:
-        """Write the leaderboard and the page, from what is there so far, which `refresh` seconds later may be more."""
+        """Write the leaderboard and the page from the files so far.
+
+        Args:
+            refresh: Seconds after which an open page reloads itself, while the search is under way.
+        """
         write_leaderboard(self.folder.path)
         if self.shared.report.page:
-            from partrain.tuning.page import write_search_page  # plotly, which training need not wait for
+            from partrain.tuning.page import write_search_page  # Training need not wait for the import of plotly.
 
             write_search_page(self.folder.path, refresh)
 
-    def conclude(self, dataset: Dataset) -> dict[str, Any]:
-        """Finish the best of those trained for the most epochs, and write results.json.
+    def finish(self) -> dict[str, Any]:
+        """Finish the run of the winner, and write and return results.json.
 
         Raises:
-            ValueError: all have failed.
+            UserError: If all trials have failed.
         """
         record = SearchRecord.read(self.folder.path)
         winner = record.winner
         if winner is None:
-            first = next(each for each in record.standings.values() if each.failure)
+            first = next(trial for trial in record.trials.values() if trial.failure)
             raise UserError(
-                f"all {len(self.configurations)} configurations failed; {self.configurations[first.index]}: {first.failure}"
+                f"All {len(self.trials)} configurations failed; the first was {first.trial}: {first.failure}"
             )
-        trial = self.trial(winner.index, winner.epochs)
-        finished = self.trainer.finish(trial)
-        alone = replace(trial.settings, launch=replace(trial.settings.launch, pack=LaunchSettings.pack))
-        named = dataset.name == self.shared.data.name  # not arrays given from Python
         results = {
             "method": self.settings.method,
             "metric": self.settings.metric,
-            "best": {
-                "index": winner.index,
-                "values": winner.values,
-                "score": winner.score,
-                "epochs": winner.epochs,
-                "test_accuracy": finished["test_accuracy"],
-                "command": command(alone.to_json()) if named else None,
-            },
-            "configurations": len(self.configurations),
-            "epochs_trained": sum(each.epochs for each in record.standings.values()),
-            "seconds": sum(self.folder.wave_seconds()),
+            "best": self.finish_winner(winner),
+            "configurations": len(self.trials),
+            "epochs_trained": sum(trial.epochs for trial in record.trials.values()),
+            "seconds": sum(self.folder.round_seconds()),
             "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
-            "data": dataset.provenance(),
+            "data": self.dataset.provenance(),
             "versions": versions(),
         }
         self.folder.write_results(results)
         return results
 
-
-def _described(settings: SearchSettings, brackets: Sequence[Bracket], configurations: Sequence[Configuration]) -> str:
-    epochs = sum(wave.epochs(brackets) for wave in waves(brackets))
-    count = f"{len(brackets)} bracket{'s' * (len(brackets) != 1)}"
-    return f"{settings.method}: {len(configurations)} configurations in {count}, {epochs} epochs in all"
+    def finish_winner(self, winner: TrialRecord) -> dict[str, Any]:
+        """Stitch and evaluate the winner's network, and return the winner's entry in results.json."""
+        run = self.trial_run(winner.index, winner.epochs)
+        run_results = self.trainer.finish(run)
+        is_named = self.dataset.name == self.shared.data.name  # A command cannot name arrays given from Python.
+        unpacked = replace(run.settings, launch=replace(run.settings.launch, pack=LaunchSettings.pack))
+        return {
+            "index": winner.index,
+            "values": winner.values,
+            "score": winner.score,
+            "epochs": winner.epochs,
+            "test_accuracy": run_results["test_accuracy"],
+            "command": command(unpacked.to_json()) if is_named else None,
+        }

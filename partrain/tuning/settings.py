@@ -1,4 +1,4 @@
-"""How settings are searched among: the method, the space, the budget, and what decides who goes on."""
+"""Settings of a search: its method, space and budget, and the metric by which trials are promoted."""
 
 from dataclasses import dataclass, field
 
@@ -8,13 +8,13 @@ from partrain.report.formatting import format_percent
 
 METHODS = ("hyperband", "successive_halving", "random", "grid")
 
-METRICS = {"validation_accuracy": True, "validation_loss": False}  # whether higher is better
+METRICS = {"validation_accuracy": True, "validation_loss": False}  # Whether a higher score is better.
 
-_COUNTED = ("random", "successive_halving")  # methods that are told how many configurations to draw
+_COUNTED = ("random", "successive_halving")  # Methods that need search.configurations.
 
 
-def shown(metric: str, score: float) -> str:
-    """A score as people read it."""
+def format_score(metric: str, score: float) -> str:
+    """Return a score as text: an accuracy in percent, "84.12 %", or a loss with four digits, "0.8412"."""
     return format_percent(score) if metric.endswith("accuracy") else f"{score:.4f}"
 
 

@@ -1,6 +1,6 @@
-"""Search spaces: which values each searched setting can have, and how likely they are.
+"""Search spaces: the distribution of each searched setting, parsed from entries such as train.lr=loguniform(1e-4,1e-1).
 
-An entry says so as `<setting>=<form>(...)`, e.g. `train.lr=loguniform(1e-4,1e-1)`; the values are YAML.
+An entry is `<setting>=<distribution>(...)`. The values in the parentheses are YAML.
 """
 
 import itertools
@@ -16,71 +16,85 @@ import yaml
 from partrain.errors import UserError
 from partrain.tuning.values import full_name
 
-# bounds are included
-FORMS = {
+# How each distribution is written. Both bounds are included.
+DISTRIBUTIONS = {
     "choice": "choice(a,b,...)",
     "integer": "integer(low,high)",
     "loginteger": "loginteger(low,high)",
     "loguniform": "loguniform(low,high)",
     "uniform": "uniform(low,high)",
 }
-_KNOWN = ", ".join(FORMS.values())
+_KNOWN = ", ".join(DISTRIBUTIONS.values())
 _ENTRY = re.compile(r"\+*([A-Za-z_][\w.]*)=([A-Za-z_]\w*)\((.*)\)", re.DOTALL)
-_POWER = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # which YAML takes for text
+_POWER = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A searched setting. `arguments`: the values of a choice; of all other forms the two bounds."""
+    """A searched setting and the distribution of its values."""
 
     name: str
-    form: str
+    distribution: str
+    """The name of the distribution, one of `DISTRIBUTIONS`."""
     arguments: tuple[Any, ...]
+    """The values of a choice, or the lower and upper bound of any other distribution."""
 
     @classmethod
     def parse(cls, entry: str) -> "Dimension":
-        """Raises `ValueError` where `entry` is of no known form, or its bounds or values are none."""
-        found = _ENTRY.fullmatch(entry.strip())
-        if not found:
-            raise UserError(f"search.space: {entry!r} is not <setting>=<form>(...); forms: {_KNOWN}")
-        name, form, inside = found.groups()
-        if form not in FORMS:
-            raise UserError(f"{entry}: {form} is unknown; known: {_KNOWN}")
-        try:
-            values = _numbers(yaml.safe_load(f"[{inside}]"))
-        except yaml.YAMLError:
-            raise UserError(f"{entry}: what is in the parentheses cannot be read; write {FORMS[form]}") from None
-        (_check_choice if form == "choice" else _check_bounds)(entry, form, values)
-        return cls(name, form, tuple(values))
+        """Return the dimension that an entry of search.space describes.
+
+        Raises:
+            UserError: If the entry has no known distribution, or invalid values or bounds.
+        """
+        match = _ENTRY.fullmatch(entry.strip())
+        if not match:
+            raise UserError(
+                f"search.space: {entry!r} is not <setting>=<distribution>(...); the distributions are {_KNOWN}"
+            )
+        name, distribution, text = match.groups()
+        if distribution not in DISTRIBUTIONS:
+            raise UserError(f"{entry}: {distribution} is unknown; known: {_KNOWN}")
+        arguments = _parse_arguments(entry, distribution, text)
+        if distribution == "choice":
+            _check_choice(entry, arguments)
+        else:
+            _check_bounds(entry, distribution, arguments)
+        return cls(name, distribution, tuple(arguments))
 
     @property
     def is_logarithmic(self) -> bool:
-        return self.form.startswith("log")
+        """Return whether the logarithm of the values is uniformly distributed."""
+        return self.distribution.startswith("log")
 
     @property
     def is_integer(self) -> bool:
-        return self.form.endswith("integer")
+        """Return whether the values are integers between two bounds."""
+        return self.distribution.endswith("integer")
 
-    def at(self, share: float) -> Any:
-        """The value below which `share`, in [0, 1), of all draws are."""
-        if self.form == "choice":
-            return self.arguments[int(share * len(self.arguments))]
-        from scipy.stats import loguniform, uniform  # a second that other scripts do without
+    def quantile(self, probability: float) -> Any:
+        """Return the value below which drawn values are with `probability`, where 0 <= probability < 1."""
+        if self.distribution == "choice":
+            return self.arguments[int(probability * len(self.arguments))]
+        from scipy.stats import loguniform, uniform  # Importing scipy takes a second, which other scripts save.
 
         low, high = self.arguments
         end = high + 1 if self.is_integer else high
-        drawn = loguniform.ppf(share, low, end) if self.is_logarithmic else uniform.ppf(share, low, end - low)
-        value = min(max(float(drawn), low), high)  # against rounding at the ends
+        family, shape = (loguniform, (low, end)) if self.is_logarithmic else (uniform, (low, end - low))
+        value = min(max(float(family.ppf(probability, *shape)), low), high)  # Rounding can exceed the bounds.
         return math.floor(value) if self.is_integer else value
 
-    def grid(self) -> list[Any]:
-        """All its values."""
-        if self.form == "choice":
+    def grid_values(self) -> list[Any]:
+        """Return all values of the setting, in order.
+
+        Raises:
+            UserError: If the distribution is continuous.
+        """
+        if self.distribution == "choice":
             return list(self.arguments)
         low, high = self.arguments
         if not self.is_integer:
             raise UserError(
-                f"{self.name}={self.form}({low},{high}) has no end of values for search.method=grid; "
+                f"{self.name}={self.distribution}({low},{high}) is continuous, which search.method=grid cannot search; "
                 "give choice(a,b,...) or integer(low,high)"
             )
         return list(range(low, high + 1))
@@ -88,13 +102,17 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """The searched settings, in the order they are given in."""
+    """A search space: the searched settings and their distributions, in the order of search.space."""
 
     dimensions: tuple[Dimension, ...]
 
     @classmethod
     def parse(cls, entries: Sequence[str]) -> "Space":
-        """Raises `ValueError` where there is no entry, one of them is wrong, or two are of the same setting."""
+        """Return the space that the entries of search.space describe.
+
+        Raises:
+            UserError: If there is no entry, one of them is invalid, or two are of the same setting.
+        """
         if not entries:
             raise UserError("search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'")
         dimensions = tuple(map(Dimension.parse, entries))
@@ -107,47 +125,63 @@ class Space:
 
     @property
     def names(self) -> list[str]:
+        """Return the names of the searched settings."""
         return [dimension.name for dimension in self.dimensions]
 
-    def sample(self, random: np.random.Generator) -> dict[str, Any]:
-        """A configuration: a value for every setting, each drawn on its own."""
-        return {dimension.name: dimension.at(random.random()) for dimension in self.dimensions}
+    def sample(self, generator: np.random.Generator) -> dict[str, Any]:
+        """Return a value for every setting, by name, each drawn independently."""
+        return {dimension.name: dimension.quantile(generator.random()) for dimension in self.dimensions}
 
     def grid(self) -> list[dict[str, Any]]:
-        """All configurations; those that differ in the last setting alone are neighbours.
+        """Return all combinations of values, by name; the last setting changes fastest.
 
         Raises:
-            ValueError: a setting has no end of values.
+            UserError: If a setting has a continuous distribution.
         """
-        values = itertools.product(*(dimension.grid() for dimension in self.dimensions))
-        return [dict(zip(self.names, each, strict=True)) for each in values]
+        points = itertools.product(*(dimension.grid_values() for dimension in self.dimensions))
+        return [dict(zip(self.names, point, strict=True)) for point in points]
 
 
-def _numbers(value: Any) -> Any:
-    """`value` with 1e-4 as the number that it is."""
+def _parse_arguments(entry: str, distribution: str, text: str) -> list[Any]:
+    """Return the values that the YAML between an entry's parentheses lists."""
+    try:
+        arguments: list[Any] = _convert_powers(yaml.safe_load(f"[{text}]"))
+    except yaml.YAMLError:
+        raise UserError(
+            f"{entry}: the values in the parentheses are not valid YAML; write {DISTRIBUTIONS[distribution]}"
+        ) from None
+    return arguments
+
+
+def _convert_powers(value: Any) -> Any:
+    """Return `value` with numbers such as 1e-4 as floats, which YAML reads as text; lists are converted within."""
     if isinstance(value, list):
-        return [_numbers(each) for each in value]
+        return [_convert_powers(item) for item in value]
     return float(value) if isinstance(value, str) and _POWER.fullmatch(value) else value
 
 
-def _check_choice(entry: str, form: str, values: list[Any]) -> None:
+def _check_choice(entry: str, values: list[Any]) -> None:
+    """Raise `UserError` unless a choice has values, all of them different."""
     if not values:
-        raise UserError(f"{entry}: there is nothing to choose from; write {FORMS[form]}")
+        raise UserError(f"{entry}: there is nothing to choose from; write {DISTRIBUTIONS['choice']}")
     if any(value in values[:number] for number, value in enumerate(values)):
-        raise UserError(f"{entry}: a value is repeated; give each once")
+        raise UserError(f"{entry}: a value is repeated; give each value once")
 
 
-def _check_bounds(entry: str, form: str, bounds: list[Any]) -> None:
-    kind, sort = (int, "an integer") if form.endswith("integer") else (int | float, "a number")
+def _check_bounds(entry: str, distribution: str, bounds: list[Any]) -> None:
+    """Raise `UserError` unless a distribution has two finite bounds, the lower one first."""
+    number_type, type_name = (int, "an integer") if distribution.endswith("integer") else (int | float, "a number")
     for bound in bounds:
-        if not isinstance(bound, kind) or isinstance(bound, bool) or not math.isfinite(bound):
-            raise UserError(f"{entry}: {bound} is not {sort}")
+        if not isinstance(bound, number_type) or isinstance(bound, bool) or not math.isfinite(bound):
+            raise UserError(f"{entry}: {bound} is not {type_name}")
     if len(bounds) != 2:
-        raise UserError(f"{entry}: {form} has two bounds, got {len(bounds)}; write {FORMS[form]}")
+        raise UserError(
+            f"{entry}: {distribution} has two bounds, got {len(bounds)}; write {DISTRIBUTIONS[distribution]}"
+        )
     low, high = bounds
     if low > high:
-        raise UserError(f"{entry}: the lower bound comes first; write {form}({high},{low})")
+        raise UserError(f"{entry}: the lower bound must be first; write {distribution}({high},{low})")
     if low == high:
-        raise UserError(f"{entry}: the bounds are equal; set the one value, or give two bounds")
-    if form.startswith("log") and low <= 0:
-        raise UserError(f"{entry}: the bounds of {form} must be greater than 0, got {low}")
+        raise UserError(f"{entry}: the bounds are equal; give two different bounds, or set the one value")
+    if distribution.startswith("log") and low <= 0:
+        raise UserError(f"{entry}: the bounds of {distribution} must be greater than 0, got {low}")

@@ -1,4 +1,4 @@
-"""What a search asks of whoever trains its configurations."""
+"""The interface between a search and the code that trains and scores its trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,40 @@ from partrain.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """Configuration `index`, in its run's `folder`, until `epochs` epochs of its whole training are done; then a pause."""
+class TrialRun:
+    """The run in which a trial is trained, and how far it is to be trained next."""
 
     index: int
+    """The trial's index in the search."""
     settings: RunSettings
     folder: Path
+    """The run's folder."""
     epochs: int
+    """The epoch after which training pauses or ends. Epochs count from the start of the run."""
 
 
 class Trainer(Protocol):
-    """Trains configurations and scores them; killed at any moment and asked again, goes on from what is in the folders."""
+    """A trainer of trials.
 
-    def train(self, trials: Sequence[Trial]) -> dict[int, str]:
-        """Train all that is not trained yet; why those failed that did, by index. The others go on."""
+    All progress is in the runs' folders. A trainer that was killed at any moment continues from them when it is called
+    again.
+    """
+
+    def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
+        """Train all `runs` that have not reached their epochs. A failure does not stop the others.
+
+        Returns:
+            The reason of each failure, by the index of the trial.
+        """
         ...
 
-    def score(self, trials: Sequence[Trial], metric: str) -> dict[int, float]:
-        """The `metric` of each on the held-out images, by index."""
+    def score(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
+        """Return the `metric` of each trained network on the held-out images, by the index of the trial."""
         ...
 
-    def finish(self, trial: Trial) -> dict[str, Any]:
-        """Put the network together and evaluate it on the test images: what a run's results.json says.
+    def finish(self, run: TrialRun) -> dict[str, Any]:
+        """Stitch the network of a trial, evaluate it on the test images, and return the contents of results.json.
 
-        Its training is at its end, but where all that went further have failed.
+        Training has usually ended. It has only paused if every trial that trained longer has failed.
         """
         ...

@@ -1,4 +1,4 @@
-"""How far a search is: one bar over the epochs of all its configurations on a terminal, a line per rung elsewhere."""
+"""The progress of a search: one bar over the epochs of all its trials on a terminal, a line for each rung elsewhere."""
 
 import threading
 import time
@@ -7,56 +7,65 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-
 from partrain.console import ProgressDisplay, ProgressView
 from partrain.report.formatting import format_duration
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PROGRESS, SEGMENTS
-from partrain.tuning.brackets import Bracket, promoted, waves
-from partrain.tuning.configurations import Configuration
+from partrain.tuning.brackets import Bracket, plan_rounds, select_best
 from partrain.tuning.folder import RungResult
-from partrain.tuning.settings import METRICS, shown
-from partrain.tuning.trainer import Trial
-from partrain.tuning.values import described
+from partrain.tuning.settings import METRICS, format_score
+from partrain.tuning.trainer import TrialRun
+from partrain.tuning.trials import Trial
+from partrain.tuning.values import format_values
 
 _BAR = "epochs"
 
 
-class View(ProgressView):
-    """Of `brackets`, `done` waves of which are there already and took `seconds`; without `show`, failures alone.
+class SearchView(ProgressView):
+    """A view of a search's progress, live within `with`.
 
-    `look_every`: seconds between looks at how far configurations are.
+    Args:
+        brackets: The brackets of the search.
+        trials: All trials, by index.
+        metric: The metric of their scores.
+        display: The display of the bar and the lines.
+        poll_seconds: Seconds between readings of how far the trials are.
     """
 
     def __init__(
         self,
         brackets: Sequence[Bracket],
-        configurations: Sequence[Configuration],
+        trials: Sequence[Trial],
         metric: str,
-        done: int,
-        seconds: float,
-        show: bool,
-        to: Console | None = None,
-        look_every: float = 1.0,
+        display: ProgressDisplay,
+        poll_seconds: float = 1.0,
     ) -> None:
-        super().__init__(ProgressDisplay(show=show, estimate=False, to=to))
-        self._starts = [wave.start for wave in waves(brackets)]
-        self._waves = [wave.epochs(brackets) for wave in waves(brackets)]
-        self._configurations = configurations
+        super().__init__(display)
+        rounds = plan_rounds(brackets)
+        self._round_starts = [planned.start for planned in rounds]
+        self._round_epochs = [planned.count_epochs(brackets) for planned in rounds]
+        self._total_epochs = sum(self._round_epochs)
+        self._trials = trials
         self._metric = metric
-        self._wave, self._done = done, sum(self._waves[:done])
-        self._spent, self._started = seconds, time.monotonic()
-        self._trials: Sequence[Trial] = ()
-        self._look_every = look_every
-        self.progress.add(_BAR, "", sum(self._waves), self._done)
+        self._poll_seconds = poll_seconds
+
+        self._round_number = 0
+        self._epochs_done = 0
+        """Epochs trained in the rounds that have ended, over all trials."""
+        self._seconds_before = 0.0
+        """Seconds that the search took before it was continued now."""
+        self._started = time.monotonic()
+        self._runs: Sequence[TrialRun] = ()
+        """The runs that train in the current round."""
+
+        self.progress.add(_BAR, "", self._total_epochs)
         self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._poller = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Self:
         super().__enter__()
         if self.progress.has_bars:
-            self._watcher.start()
+            self._poller.start()
         return self
 
     def __exit__(
@@ -65,58 +74,80 @@ class View(ProgressView):
         self._ended.set()
         super().__exit__(kind, error, trace)
 
-    def begin(self, trials: Sequence[Trial]) -> None:
-        """A wave begins, which trains `trials`."""
-        self._trials = trials
-        self.progress.update(_BAR, name=f"wave {self._wave + 1}/{len(self._waves)}", status=self._status(self._done))
+    # ---- Events of the search.
 
-    def failed(self, index: int, reason: str) -> None:
-        self.progress.print(f"{self._configurations[index]} FAILED: {reason}")
+    def skip_rounds(self, num_finished: int, seconds: float) -> None:
+        """Count the first rounds as finished, which took `seconds` when the search ran before."""
+        self._round_number = num_finished
+        self._epochs_done = sum(self._round_epochs[:num_finished])
+        self._seconds_before = seconds
+        self.progress.update(_BAR, completed=self._epochs_done)
 
-    def end(self, results: Sequence[RungResult]) -> None:
-        """The wave has ended: show what came of its rungs, and how long the others will take."""
-        self._trials = ()
-        self._done += self._waves[self._wave]
-        self._wave += 1
-        left = self._left(self._done)
-        self.progress.update(_BAR, completed=self._done, status=self._status(self._done))
+    def begin_round(self, runs: Sequence[TrialRun]) -> None:
+        """Show that the next round begins, which trains `runs`."""
+        self._runs = runs
+        self.progress.update(_BAR, name=self._round_name(), status=self._status(self._epochs_done))
+
+    def report_failure(self, index: int, reason: str) -> None:
+        """Print that a trial has failed, and why, even if no progress is shown."""
+        self.progress.print(f"FAILED: {self._trials[index]}: {reason}")
+
+    def end_round(self, results: Sequence[RungResult]) -> None:
+        """Show that the round has ended, the results of the rungs that ended with it, and the time that is left."""
+        name = self._round_name()
+        self._runs = ()
+        self._epochs_done += self._round_epochs[self._round_number]
+        self._round_number += 1
+        remaining = self._remaining_time(self._epochs_done)
+        self.progress.update(_BAR, completed=self._epochs_done, status=self._status(self._epochs_done))
         for result in results:
-            self.progress.print_line(f"wave {self._wave}/{len(self._waves)}  {self._described(result)}; {left}")
+            self.progress.print_line(f"{name}, {self._describe_result(result)}; {remaining}")
 
-    def _described(self, result: RungResult) -> str:
-        size, epochs = len(result.scores), result.epochs
-        text = f"bracket {result.bracket} rung {result.rung}: {size} configuration{'s' * (size != 1)} to "
-        text += f"{epochs} epoch{'s' * (epochs != 1)}"
-        for index in promoted(result.scores, 1, METRICS[self._metric]):
-            score = result.scores[index]
-            assert score is not None
-            best = f"configuration {index}: {described(self._configurations[index].values)}"
-            text += f", best {shown(self._metric, score)} ({best})"
-            return f"{text}; promoted {len(result.promoted)}" if result.promoted else text
-        return f"{text}, all failed"
+    # ---- Texts.
 
-    def _status(self, done: int) -> str:
-        return f"{done}/{sum(self._waves)} epochs  {self._left(done) if done else ''}"
+    def _round_name(self) -> str:
+        return f"Round {self._round_number + 1}/{len(self._round_epochs)}"
 
-    def _left(self, done: float) -> str:
-        """How long what is left will take, if an epoch takes as long as those so far."""
-        seconds = self._spent + time.monotonic() - self._started
-        left = (sum(self._waves) - done) * seconds / done
-        return f"about {format_duration(left)} left" if left else "all done"
+    def _describe_result(self, result: RungResult) -> str:
+        """Return the result of a rung in words: its size, its best trial, and how many were promoted."""
+        size = f"{len(result.scores)} configuration{'s' * (len(result.scores) != 1)}"
+        text = f"bracket {result.bracket}, rung {result.rung}: {size} trained up to epoch {result.epochs}"
 
-    def _watch(self) -> None:
-        """Move the bar while configurations train."""
-        while not self._ended.wait(self._look_every):
-            done = self._done + sum(map(self._trained, self._trials))
-            if done:
-                self.progress.update(_BAR, completed=done, status=self._status(done))
+        best = select_best(result.scores, 1, higher_is_better=METRICS[self._metric])
+        if not best:
+            return f"{text}, all failed"
+        [index] = best
+        score = result.scores[index]
+        assert score is not None
+        values = format_values(self._trials[index].values)
+        text += f", best {format_score(self._metric, score)} (configuration {index}: {values})"
+        return f"{text}, {len(result.promoted)} promoted" if result.promoted else text
 
-    def _trained(self, trial: Trial) -> int:
-        """Epochs in this wave."""
-        return max(0, epochs_seen(trial.folder) - self._starts[self._wave])
+    def _status(self, epochs_done: int) -> str:
+        remaining = self._remaining_time(epochs_done) if epochs_done else ""
+        return f"{epochs_done}/{self._total_epochs} epochs  {remaining}"
+
+    def _remaining_time(self, epochs_done: float) -> str:
+        """Return the time that is left in words, if an epoch takes as long as those so far."""
+        seconds = self._seconds_before + time.monotonic() - self._started
+        remaining = (self._total_epochs - epochs_done) * seconds / epochs_done
+        return f"about {format_duration(remaining)} left" if remaining else "all done"
+
+    # ---- Readings of how far the trials are, in a thread of their own.
+
+    def _poll(self) -> None:
+        """Move the bar while trials train."""
+        while not self._ended.wait(self._poll_seconds):
+            epochs_done = self._epochs_done + sum(map(self._count_epochs, self._runs))
+            if epochs_done:
+                self.progress.update(_BAR, completed=epochs_done, status=self._status(epochs_done))
+
+    def _count_epochs(self, run: TrialRun) -> int:
+        """Return how many epochs a run has trained in the current round."""
+        return max(0, count_trained_epochs(run.folder) - self._round_starts[self._round_number])
 
 
-def epochs_seen(folder: Path) -> int:
-    """Epochs that a configuration has behind it: of its segment that is furthest, as others may end early."""
+def count_trained_epochs(folder: Path) -> int:
+    """Return how many epochs the run in `folder` has trained, by its segment that is furthest: others may end early."""
     states = [checkpoint.read_json(file) for file in folder.glob(f"{SEGMENTS}/*/{PROGRESS}")]
     return max((state["epoch"] - (not state["epoch_ended"]) for state in states), default=0)

@@ -1,4 +1,4 @@
-"""experiments/search.py as a user runs it: what is searched, and a mistake is one line."""
+"""Tests of experiments/search.py as a user runs it: the search space, and mistakes that are reported in one line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from scripting import DATA, TINY, run_script
 
 from partrain.cli.config import apart
 from partrain.storage import checkpoint
-from partrain.tuning.trainer import Trial
+from partrain.tuning.trainer import TrialRun
 
 LR, KNOWN = (
     "train.lr=loguniform(1e-4,1e-1)",
@@ -33,18 +33,22 @@ def test_several_searches_at_once(tmp_path: Path) -> None:
 MISTAKES = {
     "": "search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'",
     "train.lr=loguniform(1e-1,1e-4)": (
-        "train.lr=loguniform(1e-1,1e-4): the lower bound comes first; write loguniform(0.0001,0.1)"
+        "train.lr=loguniform(1e-1,1e-4): the lower bound must be first; write loguniform(0.0001,0.1)"
     ),
     "train.lr=normal(0,1)": f"train.lr=normal(0,1): normal is unknown; known: {KNOWN}",
-    "train.lr=uniform(0,1": f"search.space: 'train.lr=uniform(0,1' is not <setting>=<form>(...); forms: {KNOWN}",
+    "train.lr=uniform(0,1": (
+        f"search.space: 'train.lr=uniform(0,1' is not <setting>=<distribution>(...); the distributions are {KNOWN}"
+    ),
     f"{LR} {LR}": "search.space: train.lr is given twice; give it once",
     "train.lrr=uniform(0,1)": "there is no setting train.lrr; did you mean train.lr?",
     "data=choice(mnist,emnist)": (
         "data cannot be searched: scores on different data cannot be compared; give it one value"
     ),
-    "network.width=choice(wide)": "configuration 0 (network.width=wide): network.width: 'wide' is not an integer",
+    "network.width=choice(wide)": (
+        "Cannot train configuration 0 (network.width=wide): network.width: 'wide' is not an integer"
+    ),
     "labels=choice(fourier)": (
-        "configuration 0 (labels=fourier): labels=fourier is unknown; known: "
+        "Cannot train configuration 0 (labels=fourier): labels=fourier is unknown; known: "
         "binary, gaussian, hadamard, simplex, sparse, uniform"
     ),
     f"{LR} search.metric=f1": "search.metric=f1 is unknown; known: validation_accuracy, validation_loss",
@@ -53,7 +57,7 @@ MISTAKES = {
     ),
     f"{LR} search.method=random": "search.method=random needs search.configurations=<how many>",
     f"{LR} search.method=grid": (
-        "train.lr=loguniform(0.0001,0.1) has no end of values for search.method=grid; "
+        "train.lr=loguniform(0.0001,0.1) is continuous, which search.method=grid cannot search; "
         "give choice(a,b,...) or integer(low,high)"
     ),
     f"{LR} search.eat=2": "there is no setting search.eat; did you mean search.eta?",
@@ -61,15 +65,16 @@ MISTAKES = {
     f"{LR} search.space=3": "search.space: Invalid value assigned: int is not a ListConfig, list or tuple.",
     f"{LR} train.epochs=2": (
         "train.epochs=2 is too small for a bracket of hyperband with search.eta=3 and search.min_epochs=1; "
-        "the smallest that works is 3"
+        "set it to at least 3"
     ),
     f"{LR} search.method=successive_halving search.configurations=2": (
         "search.configurations=2 is too small for a bracket of successive_halving with search.eta=3; "
-        "the smallest that works is 3"
+        "set it to at least 3"
     ),
     f"{LR} resume=runs/x": "resume: a search goes on with the same command and hydra.run.dir=<its folder>",
     f"{LR} strategy=gpipe": (
-        "configuration 0 (train.lr=0.00184): strategy=gpipe is not for a search; take strategy=synthetic or end_to_end"
+        "Cannot train configuration 0 (train.lr=0.00184): strategy=gpipe cannot be used in a search; "
+        "set strategy=synthetic or strategy=end_to_end"
     ),
 }
 
@@ -83,20 +88,21 @@ def test_a_mistake_is_one_line(words: str, tmp_path: Path) -> None:
 
 
 class Interrupted(FakeTrainer):
-    """Ctrl-C in the second wave."""
+    """A trainer that is interrupted by Ctrl-C in the second round."""
 
-    def train(self, trials: Sequence[Trial]) -> dict[int, str]:
+    def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
+        """Raise `KeyboardInterrupt`, except in the first call."""
         if self.calls:
             raise KeyboardInterrupt
-        return super().train(trials)
+        return super().train(runs)
 
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTrainer]:
-    """What searches train by, one after another, in place of partrain's own trainer."""
-    found: list[FakeTrainer] = []
-    monkeypatch.setattr("partrain.tuning.search.RungTrainer", lambda *arguments: found.pop(0))
-    return found
+    """Return a list of the trainers that searches use in turn, in place of partrain's own trainer."""
+    waiting: list[FakeTrainer] = []
+    monkeypatch.setattr("partrain.tuning.search.RungTrainer", lambda *arguments, **options: waiting.pop(0))
+    return waiting
 
 
 def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path: Path) -> None:
@@ -111,10 +117,10 @@ def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path
     promoted = checkpoint.read_json(tmp_path / "rungs/1-0.json")["promoted"]
     done = run_script("search", *words, f"hydra.run.dir={tmp_path}")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[1] == "1 of 2 waves are done already"
+    assert done.out.splitlines()[1] == "1 of 2 rounds have finished already."
     results = checkpoint.read_json(tmp_path / "results.json")
     assert list(results["best"]["values"]) == ["seed", "train.lr"]
-    assert f"In full: {results['best']['command']}" in done.out.splitlines()
+    assert f"To train it on all training images: {results['best']['command']}" in done.out.splitlines()
     assert list(checkpoint.read_json(tmp_path / "rungs/1-1.json")["scores"]) == [str(promoted[0])]
     refused = run_script("search", *words, "search.validation=0.2", f"hydra.run.dir={tmp_path}")
     assert refused.error == (
@@ -128,6 +134,6 @@ def test_a_search_in_which_all_fail(trainers: list[FakeTrainer], tmp_path: Path)
     outcome = run_script("search", *TINY, *words, f"hydra.run.dir={tmp_path}")
     assert outcome.code == 1
     assert outcome.error == (
-        "error: all 2 configurations failed; configuration 0 (train.lr=5): segment 0: the loss is nan; "
+        "error: All 2 configurations failed; the first was configuration 0 (train.lr=5): segment 0: the loss is nan; "
         "see configurations/0/log.txt"
     )

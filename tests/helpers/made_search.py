@@ -1,4 +1,4 @@
-"""A search's folder as Hyperband would leave it, without any training: scores come from a formula."""
+"""A search's folder as Hyperband would leave it, made without any training: scores come from a formula."""
 
 import csv
 import math
@@ -24,25 +24,23 @@ Values = dict[str, Any]
 Plan = dict[str, Any]
 
 
-def plan(last: int) -> list[Plan]:
-    """Hyperband's brackets with eta = 3, from one epoch to `last`."""
-    most = round(math.log(last, 3))
-    return [
-        {
-            "number": number,
-            "rungs": [
-                {
-                    "configurations": math.ceil((most + 1) / (number + 1) * 3**number) // 3**rung,
-                    "epochs": last // 3 ** (number - rung),
-                }
-                for rung in range(number + 1)
-            ],
-        }
-        for number in range(most, -1, -1)
+def plan(max_epochs: int) -> list[Plan]:
+    """Return Hyperband's brackets with eta = 3 and rungs from one epoch to `max_epochs`, as search.json holds them."""
+    max_halvings = round(math.log(max_epochs, 3))
+    return [_bracket_plan(halvings, max_halvings, max_epochs) for halvings in range(max_halvings, -1, -1)]
+
+
+def _bracket_plan(halvings: int, max_halvings: int, max_epochs: int) -> Plan:
+    num_trials = math.ceil((max_halvings + 1) / (halvings + 1) * 3**halvings)
+    rungs = [
+        {"configurations": num_trials // 3**rung, "epochs": max_epochs // 3 ** (halvings - rung)}
+        for rung in range(halvings + 1)
     ]
+    return {"number": halvings, "rungs": rungs}
 
 
 def draw(generator: random.Random) -> Values:
+    """Return values for the settings of `SPACE`."""
     return {
         "train.lr": 10 ** generator.uniform(-4, -1),
         "network.width": generator.choice([64, 128, 256]),
@@ -52,7 +50,7 @@ def draw(generator: random.Random) -> Values:
 
 
 def accuracy(values: Values, epochs: float) -> float:
-    """What a network of these settings reaches."""
+    """Return the accuracy that a network with these settings has after `epochs` epochs."""
     best = -2.7 if values["train.optimizer"] == "adamw" else -1.4
     ceiling = 0.84 + 0.015 * math.log2(values["network.width"] / 64) - 0.3 * (values["network.dropout"] - 0.2) ** 2
     speed = math.exp(-((math.log10(values["train.lr"]) - best) ** 2))
@@ -62,73 +60,99 @@ def accuracy(values: Values, epochs: float) -> float:
 def make_search(
     folder: Path,
     brackets: Sequence[Plan] = tuple(plan(27)),
-    waves: int | None = None,
+    rounds: int | None = None,
     metric: str = "validation_accuracy",
     failing: Collection[tuple[int, int]] = ((0, 3), (1, 31)),
 ) -> Path:
-    """Write the folder of a search with these `brackets`, killed after so many `waves`; None: it is done.
+    """Write the files of a search into `folder`, and return it.
 
-    `failing`: rung and index of configurations that fail.
+    Args:
+        folder: The folder of the search.
+        brackets: The search's brackets, as search.json holds them.
+        rounds: After how many rounds the search was killed, or None if it has finished.
+        metric: The metric of the scores.
+        failing: The rung and the index of each trial that fails.
     """
-    generator, drawn = random.Random(0), []
-    for bracket in brackets:
-        for _ in range(bracket["rungs"][0]["configurations"]):
-            drawn.append({"index": len(drawn), "bracket": bracket["number"], "values": draw(generator)})
-    search = {"method": "hyperband", "metric": metric, "space": SPACE, "eta": 3, "min_epochs": 1, "validation": 0.1}
-    settings = RunSettings(seed=7, data=DataSettings(name="glyphs")).to_json()
-    machine = {"cpu": "A processor", "cores": 2, "gpus": []}
-    about = {"search": search, "settings": settings, "brackets": brackets, "machine": machine}
-    checkpoint.write_json(folder / "search.json", about)
-    checkpoint.write_json(folder / "configurations.json", drawn)
-    made = _Search(folder, [each["values"] for each in drawn], metric, failing)
-    alive = {
-        plan["number"]: [each["index"] for each in drawn if each["bracket"] == plan["number"]] for plan in brackets
+    trials = _draw_trials(brackets)
+    _write_manifest(folder, brackets, metric)
+    checkpoint.write_json(folder / "configurations.json", trials)
+    made = _MadeSearch(folder, [trial["values"] for trial in trials], metric, failing)
+    remaining = {
+        bracket["number"]: [trial["index"] for trial in trials if trial["bracket"] == bracket["number"]]
+        for bracket in brackets
     }
     stops = sorted({rung["epochs"] for bracket in brackets for rung in bracket["rungs"]})
-    for wave, stop in enumerate(stops[:waves]):
+    for round_number, stop in enumerate(stops[:rounds]):
         for bracket in brackets:
-            for number, rung in enumerate(bracket["rungs"]):
-                if rung["epochs"] == stop:
-                    alive[bracket["number"]] = made.rung(bracket, number, alive[bracket["number"]])
-        checkpoint.write_json(folder / f"waves/{wave}.json", {"wave": wave, "seconds": 40.0 / 2**wave})
-    if waves is None:
-        made.results()
+            for number, rung_plan in enumerate(bracket["rungs"]):
+                if rung_plan["epochs"] == stop:
+                    members = remaining[bracket["number"]]
+                    remaining[bracket["number"]] = made.write_rung(bracket, number, members)
+        seconds = 40.0 / 2**round_number
+        checkpoint.write_json(folder / f"waves/{round_number}.json", {"wave": round_number, "seconds": seconds})
+    if rounds is None:
+        made.write_results()
     return folder
 
 
-class _Search:
-    """What trains the made search, and keeps the scores of those that reach the last epoch in `finals`."""
+def _draw_trials(brackets: Sequence[Plan]) -> list[dict[str, Any]]:
+    """Return the contents of configurations.json."""
+    generator = random.Random(0)
+    trials: list[dict[str, Any]] = []
+    for bracket in brackets:
+        for _ in range(bracket["rungs"][0]["configurations"]):
+            trials.append({"index": len(trials), "bracket": bracket["number"], "values": draw(generator)})
+    return trials
+
+
+def _write_manifest(folder: Path, brackets: Sequence[Plan], metric: str) -> None:
+    """Write search.json."""
+    search = {"method": "hyperband", "metric": metric, "space": SPACE, "eta": 3, "min_epochs": 1, "validation": 0.1}
+    settings = RunSettings(seed=7, data=DataSettings(name="glyphs")).to_json()
+    machine = {"cpu": "A processor", "cores": 2, "gpus": []}
+    manifest = {"search": search, "settings": settings, "brackets": brackets, "machine": machine}
+    checkpoint.write_json(folder / "search.json", manifest)
+
+
+class _MadeSearch:
+    """A search whose rungs are written one by one."""
 
     def __init__(self, folder: Path, values: list[Values], metric: str, failing: Collection[tuple[int, int]]) -> None:
         self.folder, self.values, self.metric, self.failing = folder, values, metric, failing
-        self.better = 1 if metric == "validation_accuracy" else -1
-        self.finals: dict[int, float] = {}
+        self.sign = 1 if metric == "validation_accuracy" else -1
+        self.final_scores: dict[int, float] = {}
+        """The scores of the trials that reached the last epoch, by index."""
         self.epochs = 0
+        """Epochs trained so far, over all trials."""
 
-    def rung(self, bracket: Plan, number: int, members: list[int]) -> list[int]:
-        """Write a rung over the configurations `members`; those that go on, best first."""
+    def write_rung(self, bracket: Plan, number: int, members: list[int]) -> list[int]:
+        """Write a rung over the trials `members`, and return the promoted ones, best first."""
         epochs, following = bracket["rungs"][number]["epochs"], bracket["rungs"][number + 1 :]
-        scores: dict[int, float | None] = {}
         for index in members:
             _write_metrics(self.folder / f"configurations/{index}", self.values[index], epochs)
-            reached = accuracy(self.values[index], epochs)
-            failed = (number, index) in self.failing
-            scores[index] = None if failed else reached if self.better == 1 else -math.log(reached)
-        scored = {index: score for index, score in scores.items() if score is not None}
-        ranked = sorted(scored, key=lambda index: (-self.better * scored[index], index))
+        scores = {index: self.score(number, index, epochs) for index in members}
+        finite = {index: score for index, score in scores.items() if score is not None}
+        ranked = sorted(finite, key=lambda index: (-self.sign * finite[index], index))
         promoted = ranked[: following[0]["configurations"]] if following else []
         if not following:
-            self.finals |= scored
-        self.epochs += len(scored) * (epochs - (bracket["rungs"][number - 1]["epochs"] if number else 0))
+            self.final_scores |= finite
+        self.epochs += len(finite) * (epochs - (bracket["rungs"][number - 1]["epochs"] if number else 0))
         result = {"bracket": bracket["number"], "rung": number, "epochs": epochs, "scores": scores, "seconds": 10.0}
         result |= {"promoted": promoted, "failed": {index: NAN for index in members if scores[index] is None}}
         checkpoint.write_json(self.folder / f"rungs/{bracket['number']}-{number}.json", result)
         return promoted
 
-    def results(self) -> None:
+    def score(self, rung_number: int, index: int, epochs: int) -> float | None:
+        """Return the score of a trial, or None if it fails."""
+        if (rung_number, index) in self.failing:
+            return None
+        reached = accuracy(self.values[index], epochs)
+        return reached if self.sign == 1 else -math.log(reached)
+
+    def write_results(self) -> None:
         """Write results.json."""
-        index = max(self.finals, key=lambda each: self.better * self.finals[each])
-        best = {"index": index, "values": self.values[index], "score": self.finals[index], "epochs": 27}
+        index = max(self.final_scores, key=lambda trial: self.sign * self.final_scores[trial])
+        best = {"index": index, "values": self.values[index], "score": self.final_scores[index], "epochs": 27}
         results = {
             "method": "hyperband",
             "metric": self.metric,
@@ -150,11 +174,11 @@ class _Search:
 
 
 def _write_metrics(folder: Path, values: Values, epochs: int) -> None:
-    """Two segments' metrics.csv; the second ends in the classes."""
+    """Write the metrics.csv of two segments, the second of which ends in the classes."""
     for segment, stop in enumerate(("relu2", None)):
-        place = folder / f"segments/{segment}"
-        checkpoint.write_json(place / "task.json", {"index": segment, "stop": stop, "device": "cpu"})
-        with (place / "metrics.csv").open("w") as file:
+        segment_folder = folder / f"segments/{segment}"
+        checkpoint.write_json(segment_folder / "task.json", {"index": segment, "stop": stop, "device": "cpu"})
+        with (segment_folder / "metrics.csv").open("w") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             for epoch in range(1, epochs + 1):
@@ -164,13 +188,13 @@ def _write_metrics(folder: Path, values: Values, epochs: int) -> None:
 
 
 def rung(folder: Path, bracket: int, number: int) -> dict[str, Any]:
-    """What is in the file of a rung."""
-    found = checkpoint.read_json(folder / f"rungs/{bracket}-{number}.json")
-    return found | {"scores": {int(index): score for index, score in found["scores"].items()}}
+    """Return the contents of a rung's file, with its scores by the trials' indices as numbers."""
+    values = checkpoint.read_json(folder / f"rungs/{bracket}-{number}.json")
+    return values | {"scores": {int(index): score for index, score in values["scores"].items()}}
 
 
 def of_bracket(figure: dict[str, Any], column: int, name: str) -> dict[str, Any]:
-    """The trace called `name` in a column of the rungs' figure."""
+    """Return the trace called `name` in one column of the figure of rungs."""
     axis = f"x{column + 1}" if column else "x"
-    (found,) = (each for each in figure["data"] if each.get("xaxis") == axis and each.get("name") == name)
-    return dict(found)
+    (trace,) = (trace for trace in figure["data"] if trace.get("xaxis") == axis and trace.get("name") == name)
+    return dict(trace)

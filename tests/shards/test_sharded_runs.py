@@ -58,7 +58,7 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
     shared = settings_of(train=replace(TRAIN, epochs=3), report=ReportSettings(page=False), launch=LOCAL)
     rungs = []
     for name, launch in (("local", LOCAL), ("shards", IN_SHARDS)):
-        results = search(replace(shared, launch=launch), settings, tmp_path / name, small, show=False)
+        results = search(replace(shared, launch=launch), settings, tmp_path / name, small, show_progress=False)
         assert not results["packed"]
         records = [checkpoint.read_json(path) for path in sorted((tmp_path / name / "rungs").iterdir())]
         rungs.append([{key: value for key, value in rung.items() if key != "seconds"} for rung in records])

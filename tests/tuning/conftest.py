@@ -1,4 +1,4 @@
-"""A made search, once for all tests of its page."""
+"""Fixtures: the folder of a made search, and its page, once for all tests."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from partrain.tuning.page import write_search_page
 
 @pytest.fixture(scope="session")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 49 configurations in four brackets, two of which failed."""
+    """Return the folder of a search with 49 trials in four brackets, two of which failed."""
     return make_search(tmp_path_factory.mktemp("searched"))
 
 
 @pytest.fixture(scope="session")
 def searched(search: Path) -> Path:
-    """Its page."""
+    """Return the page of that search."""
     return write_search_page(search)

@@ -1,4 +1,4 @@
-"""The figures of a search's page show its scores, settings and epochs."""
+"""Tests that the figures of a search's page show its scores, settings and epochs."""
 
 import csv
 import math
@@ -89,7 +89,7 @@ def test_parallel_coordinates_have_the_settings_own_units(search: Path, searched
 
 
 @pytest.mark.parametrize(
-    ("form", "values", "axis"),
+    ("distribution", "values", "axis"),
     [
         ("loguniform(1,100)", [1, 10, 100], {"values": [0, 1, 2]}),
         ("int(1,3)", [1, 3, 2], {"values": [1, 3, 2], "tickvals": [1, 2, 3]}),
@@ -100,10 +100,10 @@ def test_parallel_coordinates_have_the_settings_own_units(search: Path, searched
         ("choice(null,<b>)", [None, "<b>"], {"values": [1, 0], "ticktext": ["&lt;b&gt;", "null"], "tickvals": [0, 1]}),
     ],
 )
-def test_axes_are_as_settings_are_distributed(form: str, values: list[Any], axis: dict[str, Any]) -> None:
-    found = setting_axis("train.it", form, values)
+def test_axes_are_as_settings_are_distributed(distribution: str, values: list[Any], axis: dict[str, Any]) -> None:
+    found = setting_axis("train.it", distribution, values)
     assert found.pop("label") == "train.<br>it"
-    if form.startswith("log"):
+    if distribution.startswith("log"):
         assert found.pop("ticktext")[0] == "1"
         assert found.pop("tickvals")[-1] == 2
     assert found == axis
@@ -142,7 +142,7 @@ def test_the_best_so_far_and_the_epochs(search: Path, searched: Path) -> None:
     ]
     assert line["x"] == [40, 60, 70, 75]
     assert line["y"] == [100 * max(waves[: wave + 1]) for wave in range(4)]
-    bars = drawn["How epochs were spent"]["data"]
+    bars = drawn["Epochs by bracket and rung"]["data"]
     assert [bar["x"] for bar in bars] == [[26, 36, 54, 108], [18, 18, 36], [18, 18], [18]]
-    assert sum(sum(bar["x"]) for bar in bars) == 350  # one failed in a rung of 1 epoch, one in a rung of 6
-    assert "would have taken 1,323 epochs; these took 350." in searched.read_text()
+    assert sum(sum(bar["x"]) for bar in bars) == 350  # One failed in a rung of 1 epoch, one in a rung of 6.
+    assert "would take 1,323 epochs; the search has trained 350." in searched.read_text()

@@ -1,4 +1,4 @@
-"""A search's folder: its files are read in one place, and a damaged one is an error to the search, not to its pages."""
+"""Tests of a search's folder: a missing file is empty; a damaged one is an error for the search, not for its pages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,9 @@ from partrain.tuning.folder import SearchFolder, SearchManifest
 
 READERS: dict[str, Callable[[SearchFolder], Any]] = {
     "search.json": SearchFolder.manifest,
-    "configurations.json": SearchFolder.configurations,
+    "configurations.json": SearchFolder.trials,
     "rungs/1-0.json": lambda folder: folder.rung(1, 0),
-    "waves/0.json": SearchFolder.wave_seconds,
+    "waves/0.json": SearchFolder.round_seconds,
     "results.json": SearchFolder.results,
 }
 

@@ -1,4 +1,4 @@
-"""Pack-aware Hyperband and plain Hyperband: the same promotions, the same winner, also where a configuration fails."""
+"""Tests that Hyperband in packs and without them has the same promotions and winner, also where a trial fails."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 
-# one rate in five makes losses that are no number
+# One learning rate in five makes the loss NaN.
 SPACE = [
     "train.lr=choice(0.001,0.003,0.01,0.03,1e200)",
     "network.width=choice(8,16)",
@@ -26,6 +26,7 @@ SPACE = [
 
 
 def shared(segments: int, pack: str) -> RunSettings:
+    """Return the settings that all trials have in common."""
     return RunSettings(
         network=MLPSettings(depth=3, width=8),
         partition=PartitionSettings(segments=segments),
@@ -36,15 +37,17 @@ def shared(segments: int, pack: str) -> RunSettings:
 
 
 def rungs(folder: Path) -> dict[str, Any]:
-    """All that rungs say but how long they took."""
-    found = {path.name: checkpoint.read_json(path) for path in (folder / "rungs").iterdir()}
-    return {name: {key: value for key, value in rung.items() if key != "seconds"} for name, rung in found.items()}
+    """Return the contents of all rungs' files without their seconds, by file name."""
+    results = {path.name: checkpoint.read_json(path) for path in (folder / "rungs").iterdir()}
+    for result in results.values():
+        del result["seconds"]
+    return results
 
 
 def test_packed_and_plain_hyperband_promote_the_same(small: Dataset, tmp_path: Path) -> None:
     settings = SearchSettings(space=SPACE)
     plain, packed = (
-        search(shared(1, pack), settings, tmp_path / pack, small, show=False) for pack in ("never", "always")
+        search(shared(1, pack), settings, tmp_path / pack, small, show_progress=False) for pack in ("never", "always")
     )
     assert rungs(tmp_path / "never") == rungs(tmp_path / "always")
     assert len(rungs(tmp_path / "always")) == 6
@@ -60,10 +63,10 @@ def test_packed_and_plain_hyperband_promote_the_same(small: Dataset, tmp_path: P
 def test_partition_settings_killed_and_gone_on_with(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search over labels of cut networks, stopped while it trains: the same result as undisturbed."""
+    """Stop a search over labels of cut networks while it trains, and compare it with one that was not stopped."""
     space = ["labels.family=choice(simplex,gaussian)", "labels.noise=uniform(1,4)"]
     settings = SearchSettings(method="successive_halving", configurations=4, eta=2, min_epochs=4, space=space)
-    undisturbed = search(shared(2, "always"), settings, tmp_path / "a", small, show=False)
+    undisturbed = search(shared(2, "always"), settings, tmp_path / "a", small, show_progress=False)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -71,8 +74,8 @@ def test_partition_settings_killed_and_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(supervisor.Supervisor, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            search(shared(2, "always"), settings, tmp_path / "b", small, show=False)
-    disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show=False)
+            search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)
+    disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)
     assert rungs(tmp_path / "a") == rungs(tmp_path / "b")
     assert disturbed["best"] == undisturbed["best"]
     weights = [(tmp_path / name / "configurations" / str(undisturbed["best"]["index"])) for name in "ab"]

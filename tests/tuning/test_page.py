@@ -1,4 +1,4 @@
-"""The page of a search says what the search's files say: done, under way, killed, or with nothing in it yet."""
+"""Tests of a search's page, made from the files of searches that are finished, under way, killed or empty."""
 
 import re
 from pathlib import Path
@@ -18,12 +18,13 @@ def test_the_headline_and_the_winner(search: Path, searched: Path) -> None:
     text = searched.read_text()
     said = " ".join(visible_text(text[text.index("<header>") : text.index('id="rungs"')].replace("<", " <")).split())
     assert said.startswith(
-        "Hyperband on glyphs letters Searched: train.lr, network.width, train.optimizer, network.dropout packed finished"
+        "Hyperband on glyphs letters Searched settings: train.lr, network.width, train.optimizer, network.dropout "
+        "packed finished"
     )
-    assert f"the winner's, after 27 epochs {100 * best['score']:.2f} % validation accuracy" in said
+    assert f"of the winner, after 27 epochs {100 * best['score']:.2f} % validation accuracy" in said
     assert "4 brackets, 2 failed 49 configurations" in said
-    assert "all configurations together 350 epochs trained" in said
-    assert "models packed together 1 min 15 s search time" in said
+    assert "over all configurations 350 epochs trained" in said
+    assert "networks trained in packs 1 min 15 s search time" in said
     assert f"Configuration {best['index']} train.lr {best['values']['train.lr']:.4g} network.width" in said
     assert "test accuracy 86.12 % on 7,520 images" in said
     assert f'<pre id="command">{COMMAND}</pre>' in text
@@ -64,7 +65,7 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
 
 
 def test_equal_scores_are_ranked_by_index(tmp_path: Path) -> None:
-    search = make_search(tmp_path, [{"number": 0, "rungs": [{"configurations": 3, "epochs": 2}]}], waves=1)
+    search = make_search(tmp_path, [{"number": 0, "rungs": [{"configurations": 3, "epochs": 2}]}], rounds=1)
     found = rung(search, 0, 0) | {"scores": {"0": 0.5, "1": 0.75, "2": 0.75}, "failed": {}}
     checkpoint.write_json(search / "rungs/0-0.json", found)
     record = SearchRecord.read(search)
@@ -73,36 +74,36 @@ def test_equal_scores_are_ranked_by_index(tmp_path: Path) -> None:
 
 
 def test_a_search_under_way(tmp_path: Path) -> None:
-    search = make_search(tmp_path, waves=2)
-    (search / "rungs/3-1.json").unlink()  # killed between two rungs of the wave
+    search = make_search(tmp_path, rounds=2)
+    (search / "rungs/3-1.json").unlink()  # Killed between two rungs of the round.
     text = write_search_page(search, refresh=5).read_text()
     assert '<meta http-equiv="refresh" content="5">' in text
     assert re.search(r"under way, updated \d\d:\d\d:\d\d", text)
     assert 'id="command"' not in text
-    assert "of 356, all configurations together" in text
+    assert "of 356, over all configurations" in text
     states = [visible_text(each) for each in re.findall(r'<span class="state muted">(.*?)</span>', text)]
     assert states == [
-        "rung 1: 9 configurations until epoch 3",
-        "rung 1: 4 configurations until epoch 9",
-        "rung 0: 6 configurations until epoch 9",
-        "rung 0: 4 configurations until epoch 27",
+        "rung 1: 9 configurations up to epoch 3",
+        "rung 1: 4 configurations up to epoch 9",
+        "rung 0: 6 configurations up to epoch 9",
+        "rung 0: 4 configurations up to epoch 27",
     ]
-    assert re.findall(r'aria-valuenow="(\d+)"', text) == ["32", "46", "0", "0"]  # 26 of 80 epochs, 36 of 78
+    assert re.findall(r'aria-valuenow="(\d+)"', text) == ["32", "46", "0", "0"]  # 26 of 80 epochs, 36 of 78.
     rows = read_table(search / "report.html", "Leaderboard")[1:]
-    assert rows[0][5] == "goes on"  # the best so far
-    assert [row[5] for row in rows].count("goes on") == 13
+    assert rows[0][5] == "promoted"  # The best so far.
+    assert [row[5] for row in rows].count("promoted") == 13
     ended = write_search_page(search).read_text()
     assert "http-equiv" not in ended
     assert "not finished" in ended
 
 
-@pytest.mark.parametrize("waves", [0, 1])
-def test_a_search_of_which_nothing_came(waves: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_search_of_which_nothing_came(rounds: int, tmp_path: Path) -> None:
     brackets = [{"number": 0, "rungs": [{"configurations": 3, "epochs": 2}]}]
-    page = write_search_page(make_search(tmp_path, brackets, waves, failing=[(0, 0), (0, 1), (0, 2)]), refresh=5)
-    outcome = f"failed: {NAN}" if waves else "waiting"
+    page = write_search_page(make_search(tmp_path, brackets, rounds, failing=[(0, 0), (0, 1), (0, 2)]), refresh=5)
+    outcome = f"failed: {NAN}" if rounds else "waiting"
     assert [row[3] for row in read_table(page, "Leaderboard")[1:]] == [outcome] * 3
-    assert list(read_figures(page)) == ["Scores by rung"] * waves
+    assert list(read_figures(page)) == ["Scores by rung"] * rounds
     assert "none yet" in page.read_text()
 
 
@@ -112,7 +113,7 @@ def test_a_folder_of_a_search_that_has_just_begun(search: Path, files: list[str]
         (tmp_path / name).write_bytes((search / name).read_bytes())
     page = write_search_page(tmp_path)
     assert read_figures(page) == {}
-    assert ("Not begun" in page.read_text()) == (not files)
+    assert ("Not started" in page.read_text()) == (not files)
 
 
 def test_names_are_text(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_names_are_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 500])
-def test_the_page_is_drawn(search: Path, searched: Path, tmp_path: Path, dark: bool, width: int) -> None:
+def test_the_page_is_drawn(search: Path, searched: Path, tmp_path: Path, *, dark: bool, width: int) -> None:
     script = """
       const all = (selector) => [...document.querySelectorAll(selector)];
       answers.drawn = all(".plot").map((place) => place.querySelector(".main-svg") !== null);
@@ -139,7 +140,7 @@ def test_the_page_is_drawn(search: Path, searched: Path, tmp_path: Path, dark: b
       answers.first = all("#leaderboard tbody tr").slice(0, 3).map((row) => row.cells[0].textContent);
     """
     answers, console = open_page(searched, script, tmp_path, dark=dark, width=width)
-    assert [line for line in console if "WebGL" not in line] == []  # slow without a GPU, it warns
+    assert [line for line in console if "WebGL" not in line] == []  # It warns that it is slow without a GPU.
     assert answers == {
         "drawn": [True] * 5,
         "wider": False,

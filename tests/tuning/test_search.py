@@ -1,4 +1,4 @@
-"""A search from settings to results, whoever trains: what is trained when, what is kept, what is said."""
+"""Tests of searches with a trainer that trains nothing: what is trained when, which files are written, and all messages."""
 
 import csv
 import io
@@ -15,6 +15,7 @@ from fake_trainer import FakeTrainer, formula
 from rich.console import Console
 from scripting import contents, wait_until
 
+from partrain.console import ProgressDisplay
 from partrain.data import Dataset
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
@@ -27,13 +28,13 @@ from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 from partrain.tuning import page as search_page
 from partrain.tuning.brackets import successive_halving
-from partrain.tuning.configurations import Configuration
 from partrain.tuning.folder import RungResult
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 from partrain.tuning.space import Space
-from partrain.tuning.trainer import Trial
-from partrain.tuning.view import View, epochs_seen
+from partrain.tuning.trainer import TrialRun
+from partrain.tuning.trials import Trial
+from partrain.tuning.view import SearchView, count_trained_epochs
 
 SHARED = RunSettings(
     network=MLPSettings(depth=3, width=16),
@@ -41,13 +42,13 @@ SHARED = RunSettings(
     launch=LaunchSettings(device="cpu", threads=1),
     report=ReportSettings(page=False),
 )
-SHORT = replace(SHARED, train=replace(SHARED.train, epochs=3))  # brackets of 3 and of 2 configurations
+SHORT = replace(SHARED, train=replace(SHARED.train, epochs=3))  # Brackets of 3 and of 2 trials.
 SPACE = ["train.lr=loguniform(1e-4,1e-1)", "network.width=choice(8,16)"]
 HYPERBAND = SearchSettings(space=SPACE)
 
 
 class Searches:
-    """`search` on a small data set, in `folder`."""
+    """A search in `folder` on a small data set, called with different settings."""
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self.dataset, self.folder = dataset, folder
@@ -59,14 +60,17 @@ class Searches:
         shared: RunSettings = SHARED,
         arguments: Sequence[str] = (),
     ) -> dict[str, Any]:
+        """Run the search with this trainer, and return its results."""
         return search(shared, settings, self.folder, self.dataset, arguments=arguments, trainer=trainer)
 
     def json(self, name: str) -> Any:
+        """Return the contents of a JSON file of the search."""
         return checkpoint.read_json(self.folder / name)
 
 
 @pytest.fixture
 def searches(small: Dataset, tmp_path: Path) -> Searches:
+    """Return a search in a temporary folder."""
     return Searches(small, tmp_path)
 
 
@@ -76,7 +80,7 @@ def test_brackets_advance_together(searches: Searches) -> None:
     rungs = {path.stem: checkpoint.read_json(path) for path in (searches.folder / "rungs").iterdir()}
     assert sorted(rungs) == ["0-0", "1-0", "1-1", "2-0", "2-1", "2-2"]
     first, second, third = trainer.calls
-    # bracket 2 has the first nine, bracket 1 five, bracket 0 three
+    # Bracket 2 has the first nine, bracket 1 five, bracket 0 three.
     assert first == [(i, 1) for i in range(17)]
     assert second == [(i, 3) for i in (*sorted(rungs["2-0"]["promoted"]), *range(9, 17))]
     assert third == [(i, 9) for i in (*rungs["2-1"]["promoted"], *rungs["1-0"]["promoted"], 14, 15, 16)]
@@ -86,7 +90,7 @@ def test_brackets_advance_together(searches: Searches) -> None:
         best = sorted(rung["scores"], key=lambda index: (-rung["scores"][index], int(index)))
         assert rung["promoted"] == [int(index) for index in best[: len(rung["promoted"])]]
         assert rung["failed"] == {}
-    assert [searches.json(f"waves/{wave}.json")["wave"] for wave in range(3)] == [0, 1, 2]
+    assert [searches.json(f"waves/{number}.json")["wave"] for number in range(3)] == [0, 1, 2]
     assert rungs["2-1"]["seconds"] == rungs["1-0"]["seconds"] == searches.json("waves/1.json")["seconds"]
 
 
@@ -130,24 +134,27 @@ def test_the_results(searches: Searches) -> None:
     drawn = searches.json("configurations.json")
     full = [index for call in trainer.calls for index, epochs in call if epochs == 9]
     assert len(full) == 5
-    scores = {index: formula(trial_of(drawn[index]["values"], 9)) for index in full}
+    scores = {index: formula(run_of(drawn[index]["values"], 9)) for index in full}
     winner = max(scores, key=lambda index: scores[index])
     best = results["best"]
     assert (best["index"], best["values"], best["epochs"]) == (winner, drawn[winner]["values"], 9)
     assert (best["score"], best["test_accuracy"]) == (scores[winner], scores[winner] - 0.01)
-    assert best["command"] is None  # of arrays given from Python
+    assert best["command"] is None  # The data are arrays given from Python.
     assert trainer.finished == [(winner, 9)]
-    # those dropped after 1 epoch, after 3 of either bracket, and those that went all the way
+    # Those dropped after 1 epoch, after 3 in either bracket, and those trained in full.
     assert results["epochs_trained"] == 6 * 1 + 2 * 3 + 4 * 3 + 5 * 9
     assert (results["method"], results["metric"]) == ("hyperband", "validation_accuracy")
     assert (results["configurations"], results["packed"]) == (17, False)
     assert results["data"] == searches.dataset.provenance()
-    assert results["seconds"] == pytest.approx(sum(searches.json(f"waves/{wave}.json")["seconds"] for wave in range(3)))
+    assert results["seconds"] == pytest.approx(
+        sum(searches.json(f"waves/{number}.json")["seconds"] for number in range(3))
+    )
 
 
-def trial_of(values: dict[str, Any], epochs: int) -> Trial:
+def run_of(values: dict[str, Any], epochs: int) -> TrialRun:
+    """Return a run with these values, for `formula`."""
     settings = RunSettings(train=TrainSettings(lr=values["train.lr"]))
-    return Trial(index=0, settings=settings, folder=Path(), epochs=epochs)
+    return TrialRun(index=0, settings=settings, folder=Path(), epochs=epochs)
 
 
 def test_the_command_of_the_winner(searches: Searches) -> None:
@@ -186,7 +193,7 @@ def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(
 ) -> None:
     sound = FakeTrainer()
     Searches(small, tmp_path / "sound").do(sound)
-    last, _ = sound.calls[2][0]  # which is to fail in the last rung now
+    last, _ = sound.calls[2][0]  # This one is to fail in the last rung now.
     capsys.readouterr()
     searches, trainer = Searches(small, tmp_path / "search"), FakeTrainer(failing={4: 0, last: 3})
     results = searches.do(trainer)
@@ -199,20 +206,20 @@ def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(
     assert (rung["scores"], rung["promoted"]) == ({str(last): None}, [])
     assert results["best"]["index"] not in (4, last)
     lines = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
-    assert [line.split()[1] for line in lines] == ["4", str(last)]
+    assert [line.split()[2] for line in lines] == ["4", str(last)]
     assert re.fullmatch(
-        r"configuration 4 \(train\.lr=[\d.e-]+, network\.width=\d+\) FAILED: segment 0: the loss is nan; "
+        r"FAILED: configuration 4 \(train\.lr=[\d.e-]+, network\.width=\d+\): segment 0: the loss is nan; "
         r"see configurations/4/log\.txt",
         lines[0],
     )
 
 
-def test_one_that_fails_on_the_way_to_a_rung_is_left_out_of_the_waves_before_it(searches: Searches) -> None:
+def test_one_that_fails_on_the_way_to_a_rung_is_left_out_of_the_rounds_before_it(searches: Searches) -> None:
     reason = "segment 0: the loss is nan; see configurations/15/log.txt"
-    trainer = FakeTrainer(failing={15: 2})  # of bracket 0, which is scored after 9 epochs
+    trainer = FakeTrainer(failing={15: 2})  # It is of bracket 0, which is scored after 9 epochs.
     searches.do(trainer)
     assert [any(index == 15 for index, _ in call) for call in trainer.calls] == [True, True, False]
-    assert [searches.json(f"waves/{wave}.json")["failed"] for wave in range(3)] == [{}, {"15": reason}, {}]
+    assert [searches.json(f"waves/{number}.json")["failed"] for number in range(3)] == [{}, {"15": reason}, {}]
     rung = searches.json("rungs/0-0.json")
     assert (rung["scores"]["15"], rung["failed"]) == (None, {"15": reason})
 
@@ -231,7 +238,7 @@ def test_a_score_that_is_no_number_is_a_failure(searches: Searches, capsys: pyte
     rung = json.loads((searches.folder / "rungs/0-0.json").read_text(), parse_constant=pytest.fail)
     assert (rung["scores"], rung["failed"]) == ({"0": 0.4, "1": None, "2": 0.3}, {"1": "its validation_loss is nan"})
     assert results["best"]["index"] == 2
-    assert "FAILED: its validation_loss is nan" in capsys.readouterr().out
+    assert "): its validation_loss is nan\n" in capsys.readouterr().out
 
 
 def test_where_those_that_went_on_all_fail_the_winner_is_the_best_of_the_others(searches: Searches) -> None:
@@ -244,11 +251,11 @@ def test_where_those_that_went_on_all_fail_the_winner_is_the_best_of_the_others(
 
 def test_where_all_fail_the_first_reason_is_said(searches: Searches) -> None:
     failing = FakeTrainer(failing=dict.fromkeys(range(5), 0))
-    for _ in range(2):  # the second time from what the first left
+    for _ in range(2):  # The second time it reads the files of the first.
         with pytest.raises(ValueError) as caught:
             searches.do(failing, shared=SHORT)
         assert re.fullmatch(
-            r"all 5 configurations failed; configuration 0 \(train\.lr=[\d.e-]+, network\.width=\d+\): "
+            r"All 5 configurations failed; the first was configuration 0 \(train\.lr=[\d.e-]+, network\.width=\d+\): "
             r"segment 0: the loss is nan; see configurations/0/log\.txt",
             str(caught.value),
         )
@@ -256,32 +263,33 @@ def test_where_all_fail_the_first_reason_is_said(searches: Searches) -> None:
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The error that stands for a process that is killed."""
 
 
 def untimed(folder: Path) -> dict[str, Any]:
-    """All files below `folder`, without seconds."""
-    found: dict[str, Any] = {}
+    """Return the contents of all files below `folder`, by name, without seconds."""
+    files: dict[str, Any] = {}
     for name, data in contents(folder).items():
-        found[name] = data
+        files[name] = data
         if name.endswith(".json"):
-            found[name] = values = json.loads(data)
+            files[name] = values = json.loads(data)
             if isinstance(values, dict):
                 values.pop("seconds", None)
-    return found
+    return files
 
 
 class Dying:
-    """In place of `checkpoint.write_atomic`: the process is killed before it writes file `number`, from 1."""
+    """A replacement of `checkpoint.write_atomic` that kills the process before it writes file `number`, from 1."""
 
     def __init__(self, number: int) -> None:
-        self.left, self.write = number, checkpoint.write_atomic
+        self.files_left, self.write_atomic = number, checkpoint.write_atomic
 
     def __call__(self, path: Path, *arguments: Any) -> None:
-        self.left -= 1
-        if self.left <= 0:
+        """Write the file, or raise `Killed`."""
+        self.files_left -= 1
+        if self.files_left <= 0:
             raise Killed
-        self.write(path, *arguments)
+        self.write_atomic(path, *arguments)
 
 
 def test_killed_at_any_file_and_called_again_it_comes_to_the_same(
@@ -294,9 +302,9 @@ def test_killed_at_any_file_and_called_again_it_comes_to_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_atomic", counting)
         do("whole")
-    files = 10_000 - counting.left
+    files = 10_000 - counting.files_left
     expected = untimed(tmp_path / "whole")
-    # what is searched, what was drawn; rungs, waves; those trained; the winner's results, the search's; the leaderboard
+    # Manifest and trials; rungs; rounds; runs; results of the winner and of the search; the leaderboard.
     assert len(expected) == 2 + 3 + 2 + 4 + 2 + 2
     for number in range(1, files + 1):
         with monkeypatch.context() as patch:
@@ -316,7 +324,7 @@ def test_what_is_done_is_not_done_again(searches: Searches, capsys: pytest.Captu
     assert searches.do(again) == first
     assert (again.calls, again.finished) == ([], [])
     assert contents(searches.folder) == before
-    assert capsys.readouterr().out.splitlines()[1] == "3 of 3 waves are done already"
+    assert capsys.readouterr().out.splitlines()[1] == "3 of 3 rounds have finished already."
 
 
 def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searches: Searches) -> None:
@@ -339,42 +347,43 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
     [
         ([], {}, "search.space is empty; "),
         (["train.lrr=uniform(0,1)"], {}, "there is no setting train.lrr; did you mean train.lr?"),
-        (["train.epochs=integer(1,3)"], {}, "train.epochs cannot be searched: it is what the last rungs train until; "),
-        (["train.lr=uniform(-2,-1)"], {}, "configuration 0 (train.lr=-1"),
+        (["train.epochs=integer(1,3)"], {}, "train.epochs cannot be searched: it is how long the last rungs train; "),
+        (["train.lr=uniform(-2,-1)"], {}, "Cannot train configuration 0 (train.lr=-1"),
         (
             ["network.width=choice(wide,broad)"],
             {},
-            "configuration 0 (network.width=wide): network.width: 'wide' is not an integer",
+            "Cannot train configuration 0 (network.width=wide): network.width: 'wide' is not an integer",
         ),
         (
             ["partition.segments=integer(4,5)"],
             {},
-            "configuration 0 (partition.segments=4): partition.segments=4 is more than the network's 3 layers. ",
+            "Cannot train configuration 0 (partition.segments=4): partition.segments=4 is more than the network's 3 layers. ",
         ),
         (
             ["train.batch_size=choice(577,578)"],
             {},
-            "configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training set of 576 images",
+            "Cannot train configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training set of 576 images",
         ),
         (
             ["strategy=choice(1f1b,gpipe)"],
             {},
-            "configuration 0 (strategy=1f1b): strategy=1f1b is not for a search; take strategy=synthetic or end_to_end",
+            "Cannot train configuration 0 (strategy=1f1b): strategy=1f1b cannot be used in a search; "
+            "set strategy=synthetic or strategy=end_to_end",
         ),
         (
             ["seed=choice(1,2)"],
             {"strategy": StrategySettings(name="data_parallel")},
-            "configuration 0 (seed=1): strategy=data_parallel is not for a search; ",
+            "Cannot train configuration 0 (seed=1): strategy=data_parallel cannot be used in a search; ",
         ),
         (
             ["seed=choice(1,2)"],
             {"schedule": ScheduleSettings(name="sequential")},
-            "configuration 0 (seed=1): schedule=sequential is not for a search, ",
+            "Cannot train configuration 0 (seed=1): schedule=sequential cannot be used in a search, ",
         ),
         (
             ["seed=choice(1,2)"],
             {"schedule": ScheduleSettings(recovery_epochs=1)},
-            "configuration 0 (seed=1): schedule.recovery_epochs=1 is not for a search, ",
+            "Cannot train configuration 0 (seed=1): schedule.recovery_epochs=1 cannot be used in a search, ",
         ),
         (
             ["seed=choice(1,2)"],
@@ -404,7 +413,8 @@ def test_every_configuration_is_checked(searches: Searches) -> None:
     with pytest.raises(ValueError) as caught:
         searches.do(FakeTrainer(), settings)
     assert str(caught.value).startswith(
-        "configuration 3 (labels=hadamard, network.width=4): labels=hadamard gives at most 3 classes at a boundary of "
+        "Cannot train configuration 3 (labels=hadamard, network.width=4): "
+        "labels=hadamard gives at most 3 classes at a boundary of "
     )
 
 
@@ -415,12 +425,10 @@ def test_partitions_and_seeds_are_searched(searches: Searches) -> None:
     seen: list[RunSettings] = []
 
     class Trainer(FakeTrainer):
-        def train(self, trials: Sequence[Trial]) -> dict[int, str]:
-            seen.extend(trial.settings for trial in trials)
-            assert [trial.folder for trial in trials] == [
-                searches.folder / "configurations" / str(trial.index) for trial in trials
-            ]
-            return super().train(trials)
+        def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
+            seen.extend(run.settings for run in runs)
+            assert [run.folder for run in runs] == [searches.folder / "configurations" / str(run.index) for run in runs]
+            return super().train(runs)
 
     searches.do(Trainer(), settings)
     assert [(each.partition, each.seed, each.labels.scale) for each in seen] == [
@@ -434,9 +442,9 @@ def test_a_dry_run_lists_the_configurations_and_leaves_nothing(
     settings = SearchSettings(method="grid", space=["network.width=choice(8,16)"])
     assert searches.do(FakeTrainer(), settings, replace(SHARED, partition=PartitionSettings(dry_run=True))) == {}
     assert capsys.readouterr().out.splitlines() == [
-        "grid: 2 configurations in 1 bracket, 18 epochs in all",
-        "bracket 0  configuration 0 (network.width=8)",
-        "bracket 0  configuration 1 (network.width=16)",
+        "Grid search: 2 configurations in 1 bracket, 18 epochs in total",
+        "Bracket 0: configuration 0 (network.width=8)",
+        "Bracket 0: configuration 1 (network.width=16)",
     ]
     assert not list(searches.folder.iterdir())
 
@@ -445,16 +453,16 @@ def test_what_is_said_as_it_goes_on(searches: Searches, capsys: pytest.CaptureFi
     settings = SearchSettings(method="successive_halving", configurations=3, space=["network.width=choice(8,16)"])
     searches.do(FakeTrainer(scores={0: 0.8, 1: 0.8412, 2: 0.7}), settings, SHORT)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "successive_halving: 3 configurations in 1 bracket, 5 epochs in all"
+    assert lines[0] == "Successive halving: 3 configurations in 1 bracket, 5 epochs in total"
     width = searches.json("configurations.json")[1]["values"]["network.width"]
     assert re.fullmatch(
-        rf"wave 1/2  bracket 1 rung 0: 3 configurations to 1 epoch, best 84\.12 % "
-        rf"\(configuration 1: network\.width={width}\); promoted 1; about 0\.\d s left",
+        rf"Round 1/2, bracket 1, rung 0: 3 configurations trained up to epoch 1, best 84\.12 % "
+        rf"\(configuration 1: network\.width={width}\), 1 promoted; about 0\.\d s left",
         lines[1],
     )
     assert lines[2] == (
-        f"wave 2/2  bracket 1 rung 1: 1 configuration to 3 epochs, best 84.12 % (configuration 1: network.width={width}); "
-        "all done"
+        f"Round 2/2, bracket 1, rung 1: 1 configuration trained up to epoch 3, best 84.12 % "
+        f"(configuration 1: network.width={width}); all done"
     )
     table = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [row[:5] for row in table] == [
@@ -464,20 +472,20 @@ def test_what_is_said_as_it_goes_on(searches: Searches, capsys: pytest.CaptureFi
     ]
     assert [row[-1] for row in table] == ["best", "dropped", "dropped"]
     assert lines[-2] == (
-        f"Best: configuration 1 (network.width={width}): validation accuracy 84.12 %, test accuracy 3.37 %"
+        f"Best: configuration 1 (network.width={width}), validation accuracy 84.12 %, test accuracy 3.37 %"
     )
-    assert lines[-1] == f"Search: {searches.folder}"
+    assert lines[-1] == f"Search folder: {searches.folder}"
 
 
 def test_nothing_is_said_but_failures_where_nothing_is_to_be_shown(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search(SHORT, HYPERBAND, tmp_path, small, show=False, trainer=FakeTrainer(failing={2: 0}))
+    search(SHORT, HYPERBAND, tmp_path, small, show_progress=False, trainer=FakeTrainer(failing={2: 0}))
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("configuration 2 (")
+    assert line.startswith("FAILED: configuration 2 (")
 
 
-def test_the_page_follows_the_waves(searches: Searches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_follows_the_rounds(searches: Searches, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[Path, float | None]] = []
     monkeypatch.setattr(search_page, "write_search_page", lambda folder, refresh: written.append((folder, refresh)))
     shown = replace(SHORT, report=ReportSettings(refresh=5))
@@ -489,7 +497,7 @@ def test_the_page_follows_the_waves(searches: Searches, monkeypatch: pytest.Monk
 
 def test_after_ctrl_c_the_way_to_go_on_is_said(searches: Searches, capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted(FakeTrainer):
-        def train(self, trials: Sequence[Trial]) -> dict[int, str]:
+        def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -502,30 +510,30 @@ def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
     out = io.StringIO()
     terminal = Console(file=out, force_terminal=True, color_system=None)
     brackets = successive_halving(3, 3, 3, 1)
-    drawn = [Configuration(index=index, bracket=1, values={"seed": index}) for index in range(3)]
-    trials = [Trial(index=index, settings=SHORT, folder=tmp_path / str(index), epochs=1) for index in range(3)]
+    trials = [Trial(index=index, bracket=1, values={"seed": index}) for index in range(3)]
+    runs = [TrialRun(index=index, settings=SHORT, folder=tmp_path / str(index), epochs=1) for index in range(3)]
     first = RungResult(bracket=1, rung=0, epochs=1, scores={0: 0.5}, failed={}, promoted=[0], seconds=1.0)
-    how: dict[str, Any] = {"done": 0, "seconds": 0.0, "show": True, "to": terminal, "look_every": 0.01}
-    with View(brackets, drawn, "validation_accuracy", **how) as view:
-        view.begin(trials)
-        for trial in trials[:2]:
-            checkpoint.write_json(trial.folder / "segments/0/progress.json", {"epoch": 1, "epoch_ended": True})
+    display = ProgressDisplay(show=True, estimate=False, to=terminal)
+    with SearchView(brackets, trials, "validation_accuracy", display, poll_seconds=0.01) as view:
+        view.begin_round(runs)
+        for run in runs[:2]:
+            checkpoint.write_json(run.folder / "segments/0/progress.json", {"epoch": 1, "epoch_ended": True})
         wait_until(lambda: "2/5" in out.getvalue())
-        assert "wave 1/2" in out.getvalue()
+        assert "Round 1/2" in out.getvalue()
         assert re.search(r"epochs  about [\d.]+ s left", out.getvalue())
-        view.end([first])
-        view.begin([replace(trials[0], epochs=3)])
-        checkpoint.write_json(trials[0].folder / "segments/0/progress.json", {"epoch": 2, "epoch_ended": True})
+        view.end_round([first])
+        view.begin_round([replace(runs[0], epochs=3)])
+        checkpoint.write_json(runs[0].folder / "segments/0/progress.json", {"epoch": 2, "epoch_ended": True})
         wait_until(lambda: "4/5" in out.getvalue())
-        view.end([])
+        view.end_round([])
     assert "5/5 epochs  all done" in out.getvalue()
-    assert "bracket 1 rung 0" not in out.getvalue()  # lines are for where there is no bar
+    assert "bracket 1, rung 0" not in out.getvalue()  # Lines are printed only without a bar.
 
 
-def test_epochs_seen_are_those_of_the_segment_that_is_furthest(tmp_path: Path) -> None:
-    assert epochs_seen(tmp_path) == 0
+def test_trained_epochs_are_those_of_the_segment_that_is_furthest(tmp_path: Path) -> None:
+    assert count_trained_epochs(tmp_path) == 0
     for index, epochs in enumerate((3, 1)):
         checkpoint.write_json(tmp_path / f"segments/{index}/progress.json", {"epoch": epochs, "epoch_ended": True})
-    assert epochs_seen(tmp_path) == 3
+    assert count_trained_epochs(tmp_path) == 3
     checkpoint.write_json(tmp_path / "segments/0/progress.json", {"epoch": 3, "epoch_ended": False})
-    assert epochs_seen(tmp_path) == 2
+    assert count_trained_epochs(tmp_path) == 2

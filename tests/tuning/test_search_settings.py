@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from partrain.tuning.settings import SearchSettings, shown
+from partrain.tuning.settings import SearchSettings, format_score
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_images_held_out() -> None:
 def test_metrics() -> None:
     accuracy, loss = SearchSettings(), SearchSettings(metric="validation_loss")
     assert (accuracy.higher_is_better, loss.higher_is_better) == (True, False)
-    assert (shown(accuracy.metric, 0.8412), shown(loss.metric, 0.8412)) == ("84.12 %", "0.8412")
+    assert (format_score(accuracy.metric, 0.8412), format_score(loss.metric, 0.8412)) == ("84.12 %", "0.8412")

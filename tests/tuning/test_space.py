@@ -1,4 +1,4 @@
-"""What a search space is given as, what is drawn from it, and what is wrong with it."""
+"""Tests of search spaces: how entries are parsed, what is drawn from them, and what is reported as wrong."""
 
 from collections import Counter
 from typing import Any
@@ -12,8 +12,9 @@ KNOWN = "choice(a,b,...), integer(low,high), loginteger(low,high), loguniform(lo
 
 
 def draws(entry: str, count: int = 4000) -> list[Any]:
-    space, random = Space.parse([entry]), np.random.default_rng(0)
-    return [space.sample(random)[space.names[0]] for _ in range(count)]
+    """Return `count` values drawn from the distribution of an entry."""
+    space, generator = Space.parse([entry]), np.random.default_rng(0)
+    return [space.sample(generator)[space.names[0]] for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_an_entry(entry: str, expected: Dimension) -> None:
 
 def test_axes() -> None:
     logarithmic = {
-        form: Dimension("a", form, (1, 2)).is_logarithmic for form in ("uniform", "loguniform", "loginteger")
+        name: Dimension("a", name, (1, 2)).is_logarithmic for name in ("uniform", "loguniform", "loginteger")
     }
     assert logarithmic == {"uniform": False, "loguniform": True, "loginteger": True}
 
@@ -57,19 +58,19 @@ def test_what_is_drawn_lies_where_it_should() -> None:
     sizes = draws("train.batch_size=loginteger(1,7)")
     counts = Counter(sizes)
     assert sorted(counts) == [1, 2, 3, 4, 5, 6, 7]
-    assert abs(counts[1] / 4000 - 1 / 3) < 0.03  # log(2 / 1) of log(8)
+    assert abs(counts[1] / 4000 - 1 / 3) < 0.03  # log(2 / 1) of log(8).
     assert abs(counts[7] / 4000 - np.log(8 / 7) / np.log(8)) < 0.02
     choices = Counter(draws("labels=choice(simplex,sparse)"))
     assert abs(choices["sparse"] / 4000 - 0.5) < 0.03
 
 
-@pytest.mark.parametrize("form", ["uniform", "loguniform", "integer", "loginteger"])
+@pytest.mark.parametrize("distribution", ["uniform", "loguniform", "integer", "loginteger"])
 @pytest.mark.parametrize(("low", "high"), [(3, 7), (1, 10), (16, 256)])
-def test_the_ends_are_not_passed(form: str, low: int, high: int) -> None:
-    dimension = Dimension("a", form, (low, high))
-    assert dimension.at(0.0) == low
-    assert dimension.at(1 - 2**-53) == pytest.approx(high)
-    assert low <= dimension.at(1 - 2**-53) <= high
+def test_the_ends_are_not_passed(distribution: str, low: int, high: int) -> None:
+    dimension = Dimension("a", distribution, (low, high))
+    assert dimension.quantile(0.0) == low
+    assert dimension.quantile(1 - 2**-53) == pytest.approx(high)
+    assert low <= dimension.quantile(1 - 2**-53) <= high
 
 
 def test_a_configuration_depends_on_its_generator_alone() -> None:
@@ -90,12 +91,13 @@ def test_the_grid() -> None:
     assert len(Space.parse(["train.batch_size=loginteger(4,9)"]).grid()) == 6
 
 
-@pytest.mark.parametrize("form", ["uniform", "loguniform"])
-def test_a_continuous_setting_has_no_grid(form: str) -> None:
+@pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
+def test_a_continuous_setting_has_no_grid(distribution: str) -> None:
     with pytest.raises(ValueError) as caught:
-        Space.parse(["labels=choice(a,b)", f"train.lr={form}(0.1,1)"]).grid()
+        Space.parse(["labels=choice(a,b)", f"train.lr={distribution}(0.1,1)"]).grid()
     assert str(caught.value) == (
-        f"train.lr={form}(0.1,1) has no end of values for search.method=grid; give choice(a,b,...) or integer(low,high)"
+        f"train.lr={distribution}(0.1,1) is continuous, which search.method=grid cannot search; "
+        "give choice(a,b,...) or integer(low,high)"
     )
 
 
@@ -103,18 +105,24 @@ def test_a_continuous_setting_has_no_grid(form: str) -> None:
     ("entries", "message"),
     [
         ([], "search.space is empty; give at least one setting, e.g. 'train.lr=loguniform(1e-4,1e-1)'"),
-        (["train.lr=0.1"], f"search.space: 'train.lr=0.1' is not <setting>=<form>(...); forms: {KNOWN}"),
+        (
+            ["train.lr=0.1"],
+            f"search.space: 'train.lr=0.1' is not <setting>=<distribution>(...); the distributions are {KNOWN}",
+        ),
         (
             ["train.lr=uniform(0,1"],
-            f"search.space: 'train.lr=uniform(0,1' is not <setting>=<form>(...); forms: {KNOWN}",
+            f"search.space: 'train.lr=uniform(0,1' is not <setting>=<distribution>(...); the distributions are {KNOWN}",
         ),
         (["train.lr=normal(0,1)"], f"train.lr=normal(0,1): normal is unknown; known: {KNOWN}"),
-        (["train.lr=uniform(1,0)"], "train.lr=uniform(1,0): the lower bound comes first; write uniform(0,1)"),
+        (["train.lr=uniform(1,0)"], "train.lr=uniform(1,0): the lower bound must be first; write uniform(0,1)"),
         (
             ["train.lr=loguniform(1e-1,1e-4)"],
-            "train.lr=loguniform(1e-1,1e-4): the lower bound comes first; write loguniform(0.0001,0.1)",
+            "train.lr=loguniform(1e-1,1e-4): the lower bound must be first; write loguniform(0.0001,0.1)",
         ),
-        (["seed=integer(2,2)"], "seed=integer(2,2): the bounds are equal; set the one value, or give two bounds"),
+        (
+            ["seed=integer(2,2)"],
+            "seed=integer(2,2): the bounds are equal; give two different bounds, or set the one value",
+        ),
         (
             ["train.lr=loguniform(0,1)"],
             "train.lr=loguniform(0,1): the bounds of loguniform must be greater than 0, got 0",
@@ -132,10 +140,10 @@ def test_a_continuous_setting_has_no_grid(form: str) -> None:
         (["train.lr=uniform(false,true)"], "train.lr=uniform(false,true): False is not a number"),
         (["network.depth=integer(1.5,3)"], "network.depth=integer(1.5,3): 1.5 is not an integer"),
         (["seed=choice()"], "seed=choice(): there is nothing to choose from; write choice(a,b,...)"),
-        (["seed=choice(1,2,1)"], "seed=choice(1,2,1): a value is repeated; give each once"),
+        (["seed=choice(1,2,1)"], "seed=choice(1,2,1): a value is repeated; give each value once"),
         (
             ["partition.at=choice([1,2)"],
-            "partition.at=choice([1,2): what is in the parentheses cannot be read; write choice(a,b,...)",
+            "partition.at=choice([1,2): the values in the parentheses are not valid YAML; write choice(a,b,...)",
         ),
         (["seed=choice(1,2)", "seed=choice(3,4)"], "search.space: seed is given twice; give it once"),
         (

@@ -1,4 +1,4 @@
-"""A configuration's values in the settings, and those that cannot be."""
+"""Tests of a trial's values: put into the settings, and refused where a setting cannot have them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from partrain.networks import CNNSettings, CustomSettings, MLPSettings, Torchvis
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.training.optimization import TrainSettings
-from partrain.tuning.values import check_names, described, settings_with
+from partrain.tuning.values import apply_values, check_names, format_values
 
 SHARED = RunSettings(
     seed=7,
@@ -33,7 +33,7 @@ def test_values_take_the_place_of_the_shared_ones() -> None:
         "train.compile": True,
         "train.weight_decay": None,
     }
-    assert settings_with(SHARED, values) == RunSettings(
+    assert apply_values(SHARED, values) == RunSettings(
         seed=3,
         data=SHARED.data,
         network=MLPSettings(depth=4, width=32),
@@ -42,25 +42,25 @@ def test_values_take_the_place_of_the_shared_ones() -> None:
         schedule=ScheduleSettings(name="sequential"),
         train=TrainSettings(epochs=9, lr=0.25, compile=True),
     )
-    assert settings_with(SHARED, {}) == SHARED
+    assert apply_values(SHARED, {}) == SHARED
 
 
 def test_whole_numbers_become_what_the_setting_is() -> None:
-    noise = settings_with(SHARED, {"labels.noise": 2}).labels.noise
+    noise = apply_values(SHARED, {"labels.noise": 2}).labels.noise
     assert (noise, type(noise)) == (2.0, float)
 
 
 def test_another_kind_of_network_has_its_own_defaults() -> None:
-    assert settings_with(SHARED, {"network": "cnn"}).network == CNNSettings()
-    assert settings_with(SHARED, {"network.hidden": [64], "network": "cnn"}).network == CNNSettings(hidden=[64])
-    assert settings_with(SHARED, {"network": "mlp"}).network == SHARED.network
+    assert apply_values(SHARED, {"network": "cnn"}).network == CNNSettings()
+    assert apply_values(SHARED, {"network.hidden": [64], "network": "cnn"}).network == CNNSettings(hidden=[64])
+    assert apply_values(SHARED, {"network": "mlp"}).network == SHARED.network
     values = {"network": "custom", "network.builder": "own_networks:overflowing"}
-    assert settings_with(SHARED, values).network == CustomSettings(builder="own_networks:overflowing")
+    assert apply_values(SHARED, values).network == CustomSettings(builder="own_networks:overflowing")
 
 
 def test_a_networks_options_one_by_one() -> None:
     shared = RunSettings(network=TorchvisionSettings(options={"dropout": 0.5, "width_mult": 1.0}))
-    network = settings_with(shared, {"network.options.dropout": 0.1}).network
+    network = apply_values(shared, {"network.options.dropout": 0.1}).network
     assert network == TorchvisionSettings(options={"dropout": 0.1, "width_mult": 1.0})
     assert shared.network == TorchvisionSettings(options={"dropout": 0.5, "width_mult": 1.0})
 
@@ -77,9 +77,12 @@ def test_a_networks_options_one_by_one() -> None:
         ({"train": 1}, "train is a group of settings; name one of them, as train.<setting>"),
         (
             {"train.epochs": 3},
-            "train.epochs cannot be searched: it is what the last rungs train until; give it one value",
+            "train.epochs cannot be searched: it is how long the last rungs train; give it one value",
         ),
-        ({"partition.dry_run": True}, "partition.dry_run cannot be searched: it trains nothing; give it one value"),
+        (
+            {"partition.dry_run": True},
+            "partition.dry_run cannot be searched: a dry run trains nothing; give it one value",
+        ),
         ({"data": "emnist"}, "data cannot be searched: scores on different data cannot be compared; give it one value"),
         (
             {"launch.threads": 1},
@@ -101,7 +104,7 @@ def test_a_networks_options_one_by_one() -> None:
         ({"network": ["cnn"]}, "network: ['cnn'] is not text"),
         ({"partition.at": 2}, "partition.at: 2 is not a list of layer numbers and module names"),
         ({"network.widths": [8, "x"]}, "network.widths: [8, 'x'] is not a list of integers"),
-        # what the settings themselves refuse
+        # These are refused by the settings themselves.
         ({"train.lr": -1.0}, "train.lr must be greater than 0, got -1.0"),
         (
             {"labels": "fourier"},
@@ -112,13 +115,13 @@ def test_a_networks_options_one_by_one() -> None:
 )
 def test_a_value_that_cannot_be_is_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        settings_with(SHARED, values)
+        apply_values(SHARED, values)
     assert str(caught.value) == message
 
 
 def test_names_are_checked_without_values() -> None:
     check_names(SHARED, ["train.lr", "seed", "labels", "network.width"])
-    check_names(SHARED, ["network", "network.width", "network.hidden"])  # of one kind or the other
+    check_names(SHARED, ["network", "network.width", "network.hidden"])  # Each is of one of the kinds.
     with pytest.raises(ValueError, match=r"^there is no setting network\.hidden; --help lists them$"):
         check_names(SHARED, ["network.hidden"])
     with pytest.raises(ValueError, match=r"^there is no setting train\.lrr; did you mean train\.lr\?$"):
@@ -127,5 +130,7 @@ def test_names_are_checked_without_values() -> None:
 
 def test_values_as_people_read_them() -> None:
     values = {"train.lr": 0.0031623, "network.width": 64, "partition.at": [2, "linear4"], "train.weight_decay": None}
-    assert described(values) == "train.lr=0.00316, network.width=64, partition.at=[2,linear4], train.weight_decay=null"
-    assert described({"train.compile": True, "labels": "sparse"}) == "train.compile=true, labels=sparse"
+    assert (
+        format_values(values) == "train.lr=0.00316, network.width=64, partition.at=[2,linear4], train.weight_decay=null"
+    )
+    assert format_values({"train.compile": True, "labels": "sparse"}) == "train.compile=true, labels=sparse"

@@ -1,18 +1,20 @@
-"""A whole search by Hyperband, packed, against the same search not packed: seconds, winners, table and plot.
+"""Time a whole Hyperband search with packed trials against the same search without packs, as a table and a plot.
 
     python experiments/claims/pack_hyperband/pack_hyperband.py --root <folder with EMNIST/raw>
 
-Three sides take turns: configurations packed (launch.pack=auto), one after another on all cores (launch.threads=<cores>),
-and side by side with one core each (launch.threads=1). Runs are kept in --runs; those that are done are not done again.
+Three variants ("sides") take turns: trials in packs (launch.pack=auto), one after another on all cores
+(launch.threads=<cores>), and side by side on one core each (launch.threads=1). Searches are stored in --runs, and those
+that have finished are not run again.
 """
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # The folder experiments/, for claims/output.py.
 
 from claims.output import plot_bars, ratio_columns, write_table
 from claims.runs import claim_data_settings, make_parser
@@ -45,8 +47,8 @@ SIDES = {
 }
 
 
-def settings_of(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunSettings:
-    """Small networks, each of which trains for seconds."""
+def make_settings(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunSettings:
+    """Return the settings that all trials share: small networks, each of which trains for seconds."""
     return RunSettings(
         data=data,
         network=MLPSettings(depth=3, width=64),
@@ -57,64 +59,75 @@ def settings_of(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunS
     )
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row per side; ratios are taken within a repetition, then their median."""
-    packed = [run["seconds"] for run in found["packed"]]
+def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a row for each side. Ratios are medians of the ratios within each repetition.
+
+    Args:
+        results: The contents of results.json of each side's searches, one for each repetition.
+    """
+    packed = [search_results["seconds"] for search_results in results["packed"]]
     rows: list[dict[str, Any]] = []
-    for side, runs in found.items():
-        seconds, best = [run["seconds"] for run in runs], [run["best"] for run in runs]
+    for side, searches in results.items():
+        seconds = [search_results["seconds"] for search_results in searches]
+        best = [search_results["best"] for search_results in searches]
         rows.append(
-            {"side": side, "runs": len(runs), "seconds": round(median(seconds), 1)}
+            {"side": side, "runs": len(searches), "seconds": round(median(seconds), 1)}
             | ratio_columns("packed is × faster", seconds, packed)
             | {
-                "winner": " ".join(str(each["index"]) for each in best),
-                "its validation accuracy, %": round(100 * median(each["score"] for each in best), 2),
-                "its test accuracy, %": round(100 * median(each["test_accuracy"] for each in best), 2),
+                "winner": " ".join(str(winner["index"]) for winner in best),
+                "its validation accuracy, %": round(100 * median(winner["score"] for winner in best), 2),
+                "its test accuracy, %": round(100 * median(winner["test_accuracy"] for winner in best), 2),
             }
         )
     return rows
 
 
-def same_promotions(folders: list[Path]) -> tuple[int, int]:
-    """How many of the rungs of all searches promoted the same configurations, and how many rungs there are."""
+def count_equal_promotions(folders: list[Path]) -> tuple[int, int]:
+    """Return how many rungs promoted the same trials in all searches, and how many rungs a search has."""
     names = sorted(path.name for path in (folders[0] / "rungs").iterdir())
-    promoted = [
-        [set(checkpoint.read_json(folder / "rungs" / name)["promoted"]) for name in names] for folder in folders
-    ]
-    return sum(all(one == rung[0] for one in rung) for rung in zip(*promoted, strict=True)), len(names)
+    num_equal = 0
+    for name in names:
+        first, *others = [set(checkpoint.read_json(folder / "rungs" / name)["promoted"]) for folder in folders]
+        num_equal += all(promoted == first for promoted in others)
+    return num_equal, len(names)
+
+
+def run_searches(options: argparse.Namespace, data: DataSettings) -> tuple[dict[str, list[dict[str, Any]]], list[Path]]:
+    """Run the searches of all sides, alternately in each order, and return their results by side, and their folders."""
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    folders = []
+    for repetition in range(options.repetitions):
+        for side in reversed(SIDES) if repetition % 2 else SIDES:
+            folder = options.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"
+            settings = make_settings(SIDES[side], options.epochs, data)
+            search_settings = SearchSettings(method="hyperband", space=SPACE, eta=3)
+            results[side].append(search(settings, search_settings, folder))
+            folders.append(folder)
+            seconds = results[side][-1]["seconds"]
+            print(f"{side}, repetition {repetition}: {seconds:.1f} s", flush=True)
+    return results, folders
 
 
 def main() -> None:
-    options = make_parser(__doc__, HERE)
-    options.add_argument("--epochs", type=int, default=27)
-    options.add_argument("--images", type=int, default=20_000)
-    options.add_argument("--repetitions", type=int, default=2)
-    given = options.parse_args()
+    """Run the searches that have not finished, and write the table and the plot."""
+    parser = make_parser(__doc__, HERE)
+    parser.add_argument("--epochs", type=int, default=27, help="epochs of the last rung")
+    parser.add_argument("--images", type=int, default=20_000, help="training images, held-out ones included")
+    parser.add_argument("--repetitions", type=int, default=2, help="searches of each side")
+    options = parser.parse_args()
     with clear_errors():
-        found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        folders = []
-        data = replace(claim_data_settings(given), limit_train=given.images)
-        for repetition in range(given.repetitions):
-            for side in reversed(SIDES) if repetition % 2 else SIDES:
-                folder = given.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"
-                settings = settings_of(SIDES[side], given.epochs, data)
-                search_settings = SearchSettings(method="hyperband", space=SPACE, eta=3)
-                found[side].append(search(settings, search_settings, folder))
-                folders.append(folder)
-                print(side, repetition, round(found[side][-1]["seconds"], 1), flush=True)
-        rows = table(found)
-        same, rungs = same_promotions(folders)
-        first = found["packed"][0]
-        notes = (
-            f"{first['configurations']} configurations, {first['epochs_trained']} epochs in all, a tenth of the images "
+        data = replace(claim_data_settings(options), limit_train=options.images)
+        results, folders = run_searches(options, data)
+        num_equal, num_rungs = count_equal_promotions(folders)
+        first = results["packed"][0]
+        note = (
+            f"{first['configurations']} configurations, {first['epochs_trained']} epochs in total, a tenth of the images "
+            f"held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are those of the rounds, with the start of their "
+            f"processes and scoring. {num_equal} of {num_rungs} rungs promoted the same configurations in all searches."
         )
-        notes += (
-            f"held out; {', '.join(SPACE)}; batch 32, fp32. Seconds are of the waves, start-up of their processes and "
-        )
-        notes += f"scoring included. {same} of {rungs} rungs promoted the same in all searches."
-        write_table(given.out, rows, [notes], prepare_data(data))
-        seconds = {side: [run["seconds"] for run in runs] for side, runs in found.items()}
-        plot_bars(seconds, ["packed"], "seconds of the whole search", given.out / "plot.png", " s")
+        write_table(options.out, table(results), [note], prepare_data(data))
+        seconds = {side: [run["seconds"] for run in searches] for side, searches in results.items()}
+        plot_bars(seconds, ["packed"], "seconds of the whole search", options.out / "plot.png", " s")
 
 
 if __name__ == "__main__":
