@@ -284,12 +284,12 @@ class Dying:
     def __init__(self, number: int) -> None:
         self.files_left, self.write_atomic = number, checkpoint.write_atomic
 
-    def __call__(self, path: Path, *arguments: Any) -> None:
+    def __call__(self, path: Path, *arguments: Any, **options: Any) -> None:
         """Write the file, or raise `Killed`."""
         self.files_left -= 1
         if self.files_left <= 0:
             raise Killed
-        self.write_atomic(path, *arguments)
+        self.write_atomic(path, *arguments, **options)
 
 
 def test_killed_at_any_file_and_called_again_it_comes_to_the_same(
@@ -357,12 +357,14 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
         (
             ["partition.segments=integer(4,5)"],
             {},
-            "Cannot train configuration 0 (partition.segments=4): partition.segments=4 is more than the network's 3 layers. ",
+            "Cannot train configuration 0 (partition.segments=4): "
+            "partition.segments=4 is more than the network's 3 layers. ",
         ),
         (
             ["train.batch_size=choice(577,578)"],
             {},
-            "Cannot train configuration 0 (train.batch_size=577): train.batch_size=577 is larger than the training set of 576 images",
+            "Cannot train configuration 0 (train.batch_size=577): "
+            "train.batch_size=577 is larger than the training set of 576 images",
         ),
         (
             ["strategy=choice(1f1b,gpipe)"],
