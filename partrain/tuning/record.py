@@ -1,4 +1,4 @@
-"""The record of a search, read from its folder for pages and leaderboards, whether it is finished, under way or killed."""
+"""The record of a search, finished or not, as the files in its folder describe it to pages and leaderboards."""
 
 import math
 from collections.abc import Iterator, Sequence

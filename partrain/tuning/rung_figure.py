@@ -83,9 +83,10 @@ def rung_figures(record: SearchRecord) -> list[Plot]:
     figure.update_yaxes(**score_ticks(record, scores))
     figure.update_layout(margin={"t": 84}, legend={"yref": "container", "y": 1, "yanchor": "top"})
     caption = (
-        "Each column is a bracket, with configurations of its own and the number that trained in each rung. The dots of a "
-        "rung are side by side, best first. After each rung the best are promoted and train on in the next; a line "
-        "connects the dots of one configuration. Kept: promoted, or trained in full. The axis spreads out the best scores."
+        "Each column is a bracket with configurations of its own; the numbers above it count those in each of its rungs. "
+        "After a rung the best configurations are promoted and train on in the next, connected by a line; the others are "
+        "dropped. Kept: promoted, or trained in full. The dots of a rung are side by side, best first, and the axis spreads "
+        "out the best scores."
     )
     min_width = 60 * sum(len(column.rungs) for column in columns)
     return [Plot("Scores by rung", caption, figure, 480, min_width=min_width)]

@@ -140,7 +140,7 @@ class RungTrainer:
     # ---- The winner.
 
     def finish(self, run: TrialRun) -> dict[str, Any]:
-        """Do all that is left of a run, and return the contents of its results.json."""
+        """Train, stitch and evaluate what is left of a run, and return the contents of its results.json."""
         return complete(self.prepare(run), show=False)
 
 

@@ -58,8 +58,8 @@ def search(
         trainer: The trainer of the trials, in place of partrain's own.
 
     Raises:
-        UserError: If a setting is wrong, a trial cannot be trained, or the folder holds another search, all of which are
-            found before training begins; or if all trials have failed.
+        UserError: If a setting is wrong, a trial cannot be trained, or the folder holds another search. These are found
+            before training begins. Also if all trials have failed.
     """
     folder = Path(folder).absolute()
     plan = _plan_search(shared, settings, dataset)
@@ -194,8 +194,8 @@ class _SearchLoop:
     def run_round(self, number: int, view: SearchView) -> None:
         """Train the trials that are left up to the end of a round, and score and promote where a rung ends.
 
-        All of them train again even if the files of some rungs are there already, because a trial's last bits depend on
-        the trials that it trains together with.
+        All of them train again even if the files of some rungs are there already. A trial's weights depend in their last
+        bits on the trials that it trains together with.
         """
         current_round = self.rounds[number]
         active_rungs = self.active_rungs(current_round)

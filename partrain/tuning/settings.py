@@ -57,8 +57,9 @@ class SearchSettings:
 
     @property
     def higher_is_better(self) -> bool:
+        """Return whether a higher score is better."""
         return METRICS[self.metric]
 
     def held_out(self, num_images: int) -> int:
-        """How many of the `num_images` training images, the last ones, configurations are scored on."""
+        """Return how many of `num_images` training images, the last ones, are held out to score trials, at least 1."""
         return min(max(1, round(self.validation * num_images)), num_images - 1)

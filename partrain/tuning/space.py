@@ -1,4 +1,4 @@
-"""Search spaces: the distribution of each searched setting, parsed from entries such as train.lr=loguniform(1e-4,1e-1).
+"""Search spaces: the searched settings and their distributions, such as train.lr=loguniform(1e-4,1e-1).
 
 An entry is `<setting>=<distribution>(...)`. The values in the parentheses are YAML.
 """

@@ -21,18 +21,19 @@ def test_rungs_have_a_dot_for_every_score(search: Path, searched: Path) -> None:
     for column, bracket in enumerate(plan(27)):
         name, kinds = bracket["number"], {"kept": [], "dropped": [], "failed": []}
         for number in range(len(bracket["rungs"])):
-            found = rung(search, name, number)
-            for index, score in found["scores"].items():
+            result = rung(search, name, number)
+            for index, score in result["scores"].items():
                 last = number == len(bracket["rungs"]) - 1
-                kind = "failed" if score is None else "kept" if last or index in found["promoted"] else "dropped"
-                kinds[kind].append(f"configuration {index}</b>, epoch {found['epochs']}")
+                kind = "kept" if last or index in result["promoted"] else "dropped"
+                kind = "failed" if score is None else kind
+                kinds[kind].append(f"configuration {index}</b>, epoch {result['epochs']}")
         for kind, dots in kinds.items():
             texts = of_bracket(figure, column, kind)["text"]
             assert sorted(re.match(r"<b>(.*?):", text)[1] for text in texts) == sorted(dots)
-        sizes = " → ".join(str(each["configurations"]) for each in bracket["rungs"])
+        sizes = " → ".join(str(planned["configurations"]) for planned in bracket["rungs"])
         assert figure["layout"]["annotations"][column]["text"] == f"<b>bracket {name}</b><br>{sizes}"
         axis = figure["layout"][f"xaxis{column + 1}" if column else "xaxis"]
-        assert axis["tickvals"] == [each["epochs"] for each in bracket["rungs"]]
+        assert axis["tickvals"] == [planned["epochs"] for planned in bracket["rungs"]]
     assert NAN in of_bracket(figure, 0, "failed")["text"][0]
 
 
@@ -61,10 +62,10 @@ def test_columns_do_not_overlap_and_have_one_scale(searched: Path) -> None:
 def test_the_winner_is_drawn_through_its_rungs(search: Path, searched: Path) -> None:
     best = checkpoint.read_json(search / "results.json")["best"]
     figure = read_figures(searched)["Scores by rung"]
-    (line,) = (each for each in figure["data"] if each["mode"] == "lines+markers" and "text" in each and each["x"])
+    (line,) = (trace for trace in figure["data"] if trace["mode"] == "lines+markers" and "text" in trace and trace["x"])
     epochs = [int(re.search(r"epoch (\d+)", text)[1]) for text in line["text"]]
     assert epochs == [1, 3, 9, 27]
-    assert line["y"] == pytest.approx([-math.log10(100 * (1 - accuracy(best["values"], each))) for each in epochs])
+    assert line["y"] == pytest.approx([-math.log10(100 * (1 - accuracy(best["values"], epoch))) for epoch in epochs])
     assert line["marker"]["symbol"] == ["circle", "circle", "circle", "star"]
 
 
@@ -75,14 +76,16 @@ def test_parallel_coordinates_have_the_settings_own_units(search: Path, searched
         *("train.lr", "network.width", "train.optimizer", "network.dropout", "epochs", "validationaccuracy, %")
     ]
     rate, width, optimizer, dropout, epochs, score = drawn["dimensions"]
-    configurations = checkpoint.read_json(search / "configurations.json")
-    values = [each["values"] for each in configurations if each["index"] not in (3, 31)]
-    assert sorted(rate["values"]) == pytest.approx(sorted(math.log10(each["train.lr"]) for each in values))
+    trials = checkpoint.read_json(search / "configurations.json")
+    values = [trial["values"] for trial in trials if trial["index"] not in (3, 31)]
+    assert sorted(rate["values"]) == pytest.approx(
+        sorted(math.log10(drawn_values["train.lr"]) for drawn_values in values)
+    )
     assert [10**tick for tick in rate["tickvals"]] == pytest.approx([float(text) for text in rate["ticktext"]])
     assert width["tickvals"] == [64, 128, 256]
     assert optimizer["ticktext"] == ["adamw", "sgd"]
-    assert sum(optimizer["values"]) == sum(each["train.optimizer"] == "sgd" for each in values)
-    assert sorted(dropout["values"]) == sorted(each["network.dropout"] for each in values)
+    assert sum(optimizer["values"]) == sum(drawn_values["train.optimizer"] == "sgd" for drawn_values in values)
+    assert sorted(dropout["values"]) == sorted(drawn_values["network.dropout"] for drawn_values in values)
     assert epochs["ticktext"] == ["1", "3", "9", "27"]
     assert drawn["line"]["color"] == score["values"]
     assert [100 - 10**-tick for tick in score["tickvals"]] == pytest.approx([float(text) for text in score["ticktext"]])
@@ -101,12 +104,12 @@ def test_parallel_coordinates_have_the_settings_own_units(search: Path, searched
     ],
 )
 def test_axes_are_as_settings_are_distributed(distribution: str, values: list[Any], axis: dict[str, Any]) -> None:
-    found = setting_axis("train.it", distribution, values)
-    assert found.pop("label") == "train.<br>it"
+    drawn = setting_axis("train.it", distribution, values)
+    assert drawn.pop("label") == "train.<br>it"
     if distribution.startswith("log"):
-        assert found.pop("ticktext")[0] == "1"
-        assert found.pop("tickvals")[-1] == 2
-    assert found == axis
+        assert drawn.pop("ticktext")[0] == "1"
+        assert drawn.pop("tickvals")[-1] == 2
+    assert drawn == axis
 
 
 def test_ticks_are_round_and_apart() -> None:
@@ -119,10 +122,10 @@ def test_ticks_are_round_and_apart() -> None:
 def test_the_best_curves_are_those_of_the_metrics(search: Path, searched: Path) -> None:
     best = SearchRecord.read(search).ranked()[:5]
     lines = read_figures(searched)["Decode accuracy in training"]["data"]
-    assert [re.sub("<.*?>", "", line["name"]) for line in lines] == [f"configuration {each.index}" for each in best]
+    assert [re.sub("<.*?>", "", line["name"]) for line in lines] == [f"configuration {trial.index}" for trial in best]
     assert lines[0]["name"].startswith("<b>")
-    for each, line in zip(best, lines, strict=True):
-        with (search / f"configurations/{each.index}/segments/1/metrics.csv").open() as file:
+    for trial, line in zip(best, lines, strict=True):
+        with (search / f"configurations/{trial.index}/segments/1/metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert line["x"] == list(range(1, 28))
         assert line["y"] == [100 * float(row["decode_accuracy"]) for row in rows]
@@ -131,17 +134,13 @@ def test_the_best_curves_are_those_of_the_metrics(search: Path, searched: Path) 
 def test_the_best_so_far_and_the_epochs(search: Path, searched: Path) -> None:
     drawn = read_figures(searched)
     (line,) = drawn["Best score so far"]["data"]
-    waves = [
-        max(
-            score or 0
-            for number in range(4)
-            if wave >= 3 - number
-            for score in rung(search, number, number - 3 + wave)["scores"].values()
-        )
-        for wave in range(4)
-    ]
+    best_scores = []
+    for round_number in range(4):  # In which bracket b, for b >= 3 - round_number, ends its rung b - 3 + round_number.
+        brackets = range(3 - round_number, 4)
+        rungs = [rung(search, bracket, bracket - 3 + round_number) for bracket in brackets]
+        best_scores.append(max(score or 0 for ended in rungs for score in ended["scores"].values()))
     assert line["x"] == [40, 60, 70, 75]
-    assert line["y"] == [100 * max(waves[: wave + 1]) for wave in range(4)]
+    assert line["y"] == [100 * max(best_scores[: round_number + 1]) for round_number in range(4)]
     bars = drawn["Epochs by bracket and rung"]["data"]
     assert [bar["x"] for bar in bars] == [[26, 36, 54, 108], [18, 18, 36], [18, 18], [18]]
     assert sum(sum(bar["x"]) for bar in bars) == 350  # One failed in a rung of 1 epoch, one in a rung of 6.

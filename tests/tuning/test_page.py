@@ -55,7 +55,7 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     record = SearchRecord.read(search)
     best = checkpoint.read_json(search / "results.json")["best"]
     assert record.ranked()[0].index == best["index"]
-    full = [each.score or 0 for each in record.ranked() if each.epochs == 27]
+    full = [trial.score or 0 for trial in record.ranked() if trial.epochs == 27]
     assert full == sorted(full)
     drawn = read_figures(write_search_page(search))
     assert drawn["Best score so far"]["data"][0]["y"][-1] == best["score"]
@@ -66,11 +66,11 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
 
 def test_equal_scores_are_ranked_by_index(tmp_path: Path) -> None:
     search = make_search(tmp_path, [{"number": 0, "rungs": [{"configurations": 3, "epochs": 2}]}], rounds=1)
-    found = rung(search, 0, 0) | {"scores": {"0": 0.5, "1": 0.75, "2": 0.75}, "failed": {}}
-    checkpoint.write_json(search / "rungs/0-0.json", found)
+    result = rung(search, 0, 0) | {"scores": {"0": 0.5, "1": 0.75, "2": 0.75}, "failed": {}}
+    checkpoint.write_json(search / "rungs/0-0.json", result)
     record = SearchRecord.read(search)
-    assert [each.index for each in record.ranked()] == [1, 2, 0]
-    assert [record.outcome(each) for each in record.ranked()] == ["best so far", "trained in full", "trained in full"]
+    assert [trial.index for trial in record.ranked()] == [1, 2, 0]
+    assert [record.outcome(trial) for trial in record.ranked()] == ["best so far", "trained in full", "trained in full"]
 
 
 def test_a_search_under_way(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_search_under_way(tmp_path: Path) -> None:
     assert re.search(r"under way, updated \d\d:\d\d:\d\d", text)
     assert 'id="command"' not in text
     assert "of 356, over all configurations" in text
-    states = [visible_text(each) for each in re.findall(r'<span class="state muted">(.*?)</span>', text)]
+    states = [visible_text(html) for html in re.findall(r'<span class="state muted">(.*?)</span>', text)]
     assert states == [
         "rung 1: 9 configurations up to epoch 3",
         "rung 1: 4 configurations up to epoch 9",

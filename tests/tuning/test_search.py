@@ -1,4 +1,4 @@
-"""Tests of searches with a trainer that trains nothing: what is trained when, which files are written, and all messages."""
+"""Tests of searches with a trainer that trains nothing: the order of training, the files, and the messages."""
 
 import csv
 import io
@@ -107,7 +107,7 @@ def test_the_other_methods(small: Dataset, tmp_path: Path) -> None:
     grid = Searches(small, tmp_path / "grid")
     grid.do(trainer, SearchSettings(method="grid", space=["seed=integer(0,1)", "network.width=choice(8,16)"]))
     assert trainer.calls == [[(index, 9) for index in range(4)]]
-    assert [each["values"] for each in grid.json("configurations.json")] == [
+    assert [trial["values"] for trial in grid.json("configurations.json")] == [
         {"seed": seed, "network.width": width} for seed in (0, 1) for width in (8, 16)
     ]
 
@@ -121,10 +121,10 @@ def test_lower_losses_are_better(searches: Searches) -> None:
 def test_configurations_come_from_the_seed_and_their_index(searches: Searches) -> None:
     searches.do(FakeTrainer())
     drawn = searches.json("configurations.json")
-    for index, each in enumerate(drawn):
+    for index, trial in enumerate(drawn):
         values = Space.parse(SPACE).sample(np.random.default_rng(derive_seed(0, "configuration", index)))
-        assert (each["index"], each["values"]) == (index, values)
-    assert [each["bracket"] for each in drawn] == [2] * 9 + [1] * 5 + [0] * 3
+        assert (trial["index"], trial["values"]) == (index, values)
+    assert [trial["bracket"] for trial in drawn] == [2] * 9 + [1] * 5 + [0] * 3
 
 
 def test_the_results(searches: Searches) -> None:
@@ -424,16 +424,16 @@ def test_partitions_and_seeds_are_searched(searches: Searches) -> None:
     settings = SearchSettings(
         method="grid", space=["partition.at=choice([1],[1,2])", "seed=choice(3,4)", "labels.scale=choice(1,2)"]
     )
-    seen: list[RunSettings] = []
+    trained: list[RunSettings] = []
 
     class Trainer(FakeTrainer):
         def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
-            seen.extend(run.settings for run in runs)
+            trained.extend(run.settings for run in runs)
             assert [run.folder for run in runs] == [searches.folder / "configurations" / str(run.index) for run in runs]
             return super().train(runs)
 
     searches.do(Trainer(), settings)
-    assert [(each.partition, each.seed, each.labels.scale) for each in seen] == [
+    assert [(settings.partition, settings.seed, settings.labels.scale) for settings in trained] == [
         (PartitionSettings(at=at), seed, scale) for at in ([1], [1, 2]) for seed in (3, 4) for scale in (1.0, 2.0)
     ]
 
