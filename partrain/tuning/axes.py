@@ -47,6 +47,8 @@ def log_ticks(lowest: float, highest: float) -> list[float]:
     ticks: list[float] = []
     powers = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
     min_gap = _MIN_GAP * math.log10(highest / lowest)
+    # All powers of the first digits, then of the next, each tick only where no other is near. From 0.001 to 0.1:
+    # 0.001 0.01 0.1, then 0.005 0.05, 0.002 0.02, 0.003 0.03, and no 0.007, which is too near to 0.005.
     for digits in _ROUND_DIGITS + _FINE_DIGITS:
         if digits == _FINE_DIGITS[0] and len(ticks) >= _ENOUGH_TICKS:
             break
