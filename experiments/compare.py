@@ -7,15 +7,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import clear_errors, clear_job_errors, grid_settings, register, run_settings
+from partrain.cli.config import grid_settings, register_schemas, run_settings
+from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
 from partrain.comparison.compare import compare
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(config: DictConfig) -> None:
-    """Do the runs of the comparison that Hydra composed, and exit with code 1 if any of them failed."""
+    """Do the runs of the comparison that Hydra compose_config, and exit with code 1 if any of them failed."""
     hydra_config = HydraConfig.get()
-    with clear_job_errors():
+    with job_errors_in_one_line():
         folder = Path(hydra_config.runtime.output_dir)
         runs = compare(run_settings(config), grid_settings(config), folder, arguments=hydra_config.overrides.task)
     if any(not run.results for run in runs):
@@ -23,6 +24,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register()
-    with clear_errors():
+    register_schemas()
+    with errors_in_one_line():
         main()

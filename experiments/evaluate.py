@@ -6,19 +6,21 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 import partrain
-from partrain.cli.config import clear_errors, clear_job_errors, evaluation_data, register
+from partrain.cli.config import evaluation_data, register_schemas
+from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
 from partrain.errors import UserError
-from partrain.launch.placement import place
+from partrain.launch.placement import assign_devices
 from partrain.report.evaluation import print_evaluation, write_evaluation
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    with clear_job_errors():
+    """Evaluate the network of a run, and write and print the evaluation."""
+    with job_errors_in_one_line():
         if OmegaConf.is_missing(config, "run"):
             raise UserError("run=<folder> is needed: the folder of the run to evaluate")
         run = Path(config.run)
-        result = partrain.evaluate(run, evaluation_data(config), place(config.device, 1, "device")[0])
+        result = partrain.evaluate(run, evaluation_data(config), assign_devices(config.device, 1, "device")[0])
         name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)
         folder = run / "evaluation" / name
         write_evaluation(result, run, folder)
@@ -26,6 +28,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register()
-    with clear_errors():
+    register_schemas()
+    with errors_in_one_line():
         main()

@@ -7,7 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import apart, clear_errors, clear_job_errors, register, run_settings, search_settings
+from partrain.cli.config import register_schemas, run_settings, search_settings, split_search_arguments
+from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
 from partrain.tuning.search import search
 
 space: list[str] = []
@@ -18,14 +19,14 @@ space: list[str] = []
 def main(config: DictConfig) -> None:
     """Run the search that the command line describes, or continue it."""
     hydra_config = HydraConfig.get()
-    with clear_job_errors():
+    with job_errors_in_one_line():
         folder = Path(hydra_config.runtime.output_dir)
         arguments = [*hydra_config.overrides.task, *space]
         search(run_settings(config), search_settings(config, space), folder, arguments=arguments)
 
 
 if __name__ == "__main__":
-    register()
-    with clear_errors():
-        sys.argv[1:], space = apart(sys.argv[1:])
+    register_schemas()
+    with errors_in_one_line():
+        sys.argv[1:], space = split_search_arguments(sys.argv[1:])
         main()

@@ -8,20 +8,21 @@ The option --help lists the settings.
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from partrain.cli.config import clear_errors, clear_job_errors, register
+from partrain.cli.config import register_schemas
+from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
 from partrain.shards.makespans import SimulateSettings, print_makespans
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="simulate")
 def main(config: DictConfig) -> None:
     """Print the table of makespans that the settings ask for."""
-    with clear_job_errors():
+    with job_errors_in_one_line():
         settings = OmegaConf.to_object(config)
         assert isinstance(settings, SimulateSettings)
         print_makespans(settings)
 
 
 if __name__ == "__main__":
-    register()
-    with clear_errors():
+    register_schemas()
+    with errors_in_one_line():
         main()

@@ -5,18 +5,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import partrain
-from partrain.cli.config import clear_errors, clear_job_errors, register, resumed_settings, run_settings
+from partrain.cli.config import register_schemas, resumed_settings, run_settings
+from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> None:
+    """Do the run that the configuration describes, or resume one."""
     folder = HydraConfig.get().runtime.output_dir
-    with clear_job_errors(resume=folder):
+    with job_errors_in_one_line(resume=folder):
         settings = resumed_settings(config) if config.resume else run_settings(config)
         partrain.run(settings, folder)
 
 
 if __name__ == "__main__":
-    register()
-    with clear_errors():
+    register_schemas()
+    with errors_in_one_line():
         main()

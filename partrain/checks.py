@@ -1,4 +1,4 @@
-"""Checks of settings, with one form of message: the setting's name, what was found, what is expected."""
+"""Checks of settings whose messages all have one form: the setting's name, what was found, and what is expected."""
 
 import difflib
 import importlib
@@ -22,73 +22,81 @@ _TYPES_IN_WORDS = {
 
 
 def at_least(name: str, value: float, lowest: float) -> None:
-    """Raise `ValueError` unless `value` >= `lowest`."""
+    """Raise `UserError` unless `value` >= `lowest`."""
     if not value >= lowest:
         raise UserError(f"{name} must be at least {lowest}, got {value}")
 
 
 def above(name: str, value: float, bound: float) -> None:
-    """Raise `ValueError` unless `value` > `bound`."""
+    """Raise `UserError` unless `value` > `bound`."""
     if not value > bound:
         raise UserError(f"{name} must be greater than {bound}, got {value}")
 
 
 def within(name: str, value: float, lowest: float, highest: float) -> None:
-    """Raise `ValueError` unless `lowest` <= `value` <= `highest`."""
+    """Raise `UserError` unless `lowest` <= `value` <= `highest`."""
     if not lowest <= value <= highest:
         raise UserError(f"{name} must be between {lowest} and {highest}, got {value}")
 
 
 def one_of(name: str, value: object, known: Collection[str]) -> None:
-    """Raise `ValueError` that lists the `known` values unless `value` is one of them."""
+    """Raise `UserError` with a list of the `known` values unless `value` is one of them."""
     if value not in known:
         raise UserError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
 
 
 def of_type(name: str, value: object, hint: Any) -> None:
-    """Raise `ValueError` unless `value` is what a field's type `hint` says."""
-    if not fits(value, hint):
-        raise UserError(f"{name}: {value!r} is not {in_words(hint)}")
+    """Raise `UserError` unless `value` has the type `hint`, as a dataclass field declares it."""
+    if not matches_type(value, hint):
+        raise UserError(f"{name}: {value!r} is not {describe_type(hint)}")
 
 
-def fits(value: object, hint: Any) -> bool:
-    """Whether `value` is what a type `hint` says; an integer is a number, true is not."""
+def matches_type(value: object, hint: Any) -> bool:
+    """Return whether `value` has the type `hint`. An integer is also a number, while True is neither."""
     if hint is Any:
         return True
-    if len(alternatives(hint)) > 1:
-        return any(fits(value, kind) for kind in alternatives(hint))
+    if len(union_members(hint)) > 1:
+        return any(matches_type(value, member) for member in union_members(hint))
     if get_origin(hint) is list:
-        return isinstance(value, list) and all(fits(each, get_args(hint)[0]) for each in value)
+        return isinstance(value, list) and all(matches_type(item, get_args(hint)[0]) for item in value)
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(value, get_origin(hint) or hint)
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type that `hint` is."""
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """Return the types in a union, or the one type that `hint` is."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def in_words(hint: Any) -> str:
-    """A type as people call it: "an integer or text"."""
-    return " or ".join(_TYPES_IN_WORDS[kind] for kind in alternatives(hint) if kind is not NoneType)
+def describe_type(hint: Any) -> str:
+    """Return a type in words, e.g. "an integer or text"."""
+    return " or ".join(_TYPES_IN_WORDS[member] for member in union_members(hint) if member is not NoneType)
 
 
-def no_setting(name: str, known: Iterable[str]) -> str:
-    """The message for a setting that does not exist, beside `known` ones of its group."""
-    group = name.rpartition(".")[0]
-    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
-    hint = f"did you mean {f'{group}.' if group else ''}{near[0]}?" if near else "--help lists them"
-    return f"there is no setting {name}; {hint}"
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """Return the message for the setting `name`, which does not exist among the `known` ones of its group."""
+    group, _, setting = name.rpartition(".")
+    similar = difflib.get_close_matches(setting, known, n=1)
+    if not similar:
+        return f"there is no setting {name}; --help lists them"
+    suggestion = f"{group}.{similar[0]}" if group else similar[0]
+    return f"there is no setting {name}; did you mean {suggestion}?"
 
 
-def imported(name: str, path: str) -> Any:
-    """The object at "module:attribute", for the user's own networks and label families.
+def import_object(name: str, path: str) -> Any:
+    """Return the object at the path "module:attribute", such as a user's own network or label family.
 
-    The module is looked for in the working directory too, also where a script of another folder runs.
+    The module may also be in the working directory, even if the script that runs is in another folder.
+
+    Args:
+        name: The name of the setting that holds the path, for the error.
+        path: The path, e.g. "my_package.my_module:MyClass".
 
     Raises:
-        ValueError: `path` is not of that form, or nothing is there.
+        UserError: If `path` has another form, or if the import fails.
     """
     module, colon, attribute = path.partition(":")
     if not colon:

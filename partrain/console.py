@@ -1,4 +1,4 @@
-"""Where people read: rich output on a terminal, plain lines elsewhere, and one display of how far work is."""
+"""The consoles that all output goes to, and the one progress display: bars on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Hashable
@@ -15,48 +15,48 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class ProgressDisplay:
-    """How far work is: a bar for each piece of it on a terminal; elsewhere nothing but lines.
+    """A context manager that shows a bar for each piece of work on a terminal, and only lines elsewhere.
 
-    Within it (`with`) bars are live. Each has a key, which its owner chooses.
+    Each bar has a key, which the caller chooses.
 
     Args:
-        show: Whether bars and lines are wanted. What is told by `say` is printed anyway.
-        percentage: Whether each bar says what percentage is done, for bars without a status of their own.
-        estimate: Whether each bar ends with the time that it is likely to take.
-        transient: Whether bars vanish in the end.
-        to: The console; by default standard output.
+        show_progress: Whether to show bars, and the lines of `print_line`. What is passed to `print` is printed anyway.
+        show_percentage: Whether each bar shows a percentage, for bars without a status of their own.
+        show_time_left: Whether each bar ends with an estimate of the remaining time.
+        is_transient: Whether the bars are erased at the end.
+        output: The console, by default standard output.
     """
 
     def __init__(
         self,
         *,
-        show: bool = True,
-        percentage: bool = False,
-        estimate: bool = True,
-        transient: bool = False,
-        to: Console | None = None,
+        show_progress: bool = True,
+        show_percentage: bool = False,
+        show_time_left: bool = True,
+        is_transient: bool = False,
+        output: Console | None = None,
     ) -> None:
-        # here, since training processes show nothing
+        # Imported here, since training processes show nothing and start faster without it.
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        self._console = to or console
-        self._show = show
+        self._console = output or console
+        self._show_progress = show_progress
         self._bars: dict[Hashable, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            *([TaskProgressColumn()] if percentage else []),
+            *([TaskProgressColumn()] if show_percentage else []),
             TextColumn("{task.fields[status]}", markup=False),
-            *([TimeRemainingColumn()] if estimate else []),
+            *([TimeRemainingColumn()] if show_time_left else []),
             console=self._console,
-            transient=transient,
+            transient=is_transient,
             disable=not self.has_bars,
         )
 
     @property
     def has_bars(self) -> bool:
-        """Whether bars are shown: they are wanted, and people watch a terminal."""
-        return self._show and self._console.is_terminal
+        """Return whether bars are shown, as they are wanted and the console is a terminal."""
+        return self._show_progress and self._console.is_terminal
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -65,11 +65,19 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.has_bars:  # elsewhere it would print an empty line
+        if self.has_bars:  # Without bars rich would print an empty line here.
             self._progress.stop()
 
     def add(self, key: Hashable, name: str, total: float | None = None, completed: int = 0, status: str = "") -> None:
-        """Add a bar called `name`; one that is there under `key` begins anew. `total` may be known later."""
+        """Add a bar, in place of the one under `key` if there is one.
+
+        Args:
+            key: The key for later calls.
+            name: The text before the bar.
+            total: The amount of work, which `update` may also set later.
+            completed: The amount that is done.
+            status: The text behind the bar.
+        """
         if key in self._bars:
             self._progress.remove_task(self._bars[key])
         self._bars[key] = self._progress.add_task(name, total=total, completed=completed, status=status)
@@ -82,17 +90,17 @@ class ProgressDisplay:
         name: str | None = None,
         status: str | None = None,
     ) -> None:
-        """Change what is given of the bar under `key`."""
+        """Change the bar under `key`: everything that is not None, see `add`."""
         fields: dict[str, Any] = {} if status is None else {"status": status}
         self._progress.update(self._bars[key], completed=completed, total=total, description=name, **fields)
 
     def advance(self, key: Hashable, amount: float) -> None:
-        """Add `amount` to what is completed of the bar under `key`."""
+        """Add `amount` to the completed work of the bar under `key`."""
         self._progress.advance(self._bars[key], amount)
 
     def print_line(self, text: str) -> None:
-        """Print `text` where there are no bars to tell it."""
-        if self._show and not self.has_bars:
+        """Print `text` if progress is to be shown but there are no bars that show it."""
+        if self._show_progress and not self.has_bars:
             self.print(text)
 
     def print(self, text: str) -> None:
@@ -101,7 +109,11 @@ class ProgressDisplay:
 
 
 class ProgressView:
-    """A view of some kind of work, on a progress display that is live within it (`with`)."""
+    """A context manager that shows one kind of work on a progress display. Subclasses add methods for its events.
+
+    Args:
+        progress: The display, which is live while the view is.
+    """
 
     def __init__(self, progress: ProgressDisplay) -> None:
         self.progress = progress
@@ -116,5 +128,5 @@ class ProgressView:
         self.progress.__exit__(kind, error, trace)
 
     def print(self, text: str) -> None:
-        """Print `text`, whether anything else is shown or not."""
+        """Print `text`, whether progress is shown or not."""
         self.progress.print(text)

@@ -13,8 +13,7 @@ from partrain.report.settings import ReportSettings
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 
-# the setting that says which option of a group is chosen
-GROUPS = {
+OPTION_FIELDS = {
     "data": "name",
     "network": "kind",
     "labels": "family",
@@ -22,15 +21,16 @@ GROUPS = {
     "strategy": "name",
     "launch": "name",
 }
+"""The field of each settings group that holds the name of the chosen option."""
 
-# settings on which no number depends
-_NOT_DECIDING = {
+_WITHOUT_EFFECT = {
     "data": ("root", "download", "cache"),
-    "launch": ("max_restarts", "shards"),  # a model in shards is what it is elsewhere
+    "launch": ("max_restarts", "shards"),  # A model trained in shards has the same weights.
     "partition": ("dry_run",),
     "report": ("page",),
     "strategy": ("port",),
 }
+"""The settings that no result depends on, by group."""
 
 
 @dataclass(kw_only=True)
@@ -83,11 +83,12 @@ class RunSettings:
     """Whether and how often the page of a run is written."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain data, as config.yaml holds them."""
         return asdict(self)
 
     def fingerprint(self) -> dict[str, Any]:
-        """All settings that numbers depend on; where files lie is not part of it."""
+        """Return the settings that results depend on, as plain data. Where files are is not among them."""
         values = self.to_json()
-        for part, names in _NOT_DECIDING.items():
+        for part, names in _WITHOUT_EFFECT.items():
             values[part] = {name: value for name, value in values[part].items() if name not in names}
         return values

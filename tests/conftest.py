@@ -61,5 +61,5 @@ def run(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small run that is done, once for all tests that look at what it left."""
     folder = tmp_path_factory.mktemp("reported")
     train = TrainSettings(epochs=3, batch_size=32, lr=3e-3, precision="fp32", early_stop=0)
-    partrain.run(small_settings(train=train), folder, dataset=small, show=False)
+    partrain.run(small_settings(train=train), folder, dataset=small, show_progress=False)
     return folder

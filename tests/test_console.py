@@ -12,7 +12,7 @@ from partrain.console import ProgressDisplay
 def test_a_bar_says_its_percentage_where_that_is_asked_for(percentage: bool, said: int) -> None:
     out = io.StringIO()
     terminal = Console(file=out, force_terminal=True, color_system=None, width=100)
-    with ProgressDisplay(percentage=percentage, to=terminal) as progress:
+    with ProgressDisplay(show_percentage=percentage, output=terminal) as progress:
         progress.add("images", "preparing", 4)
         progress.advance("images", 1)
     last = out.getvalue().split("\r")[-1]
@@ -22,7 +22,7 @@ def test_a_bar_says_its_percentage_where_that_is_asked_for(percentage: bool, sai
 
 def test_a_bar_that_is_added_again_begins_anew() -> None:
     out = io.StringIO()
-    with ProgressDisplay(percentage=True, to=Console(file=out, force_terminal=True, width=100)) as progress:
+    with ProgressDisplay(show_percentage=True, output=Console(file=out, force_terminal=True, width=100)) as progress:
         progress.add("images", "preparing", 4, completed=4)
         progress.add("images", "once more", 4)
     last = out.getvalue().split("\r")[-1]
@@ -32,7 +32,7 @@ def test_a_bar_that_is_added_again_begins_anew() -> None:
 
 def test_where_nobody_watches_there_are_lines_and_no_bars() -> None:
     out = io.StringIO()
-    with ProgressDisplay(to=Console(file=out, width=100)) as progress:
+    with ProgressDisplay(output=Console(file=out, width=100)) as progress:
         progress.add("images", "preparing", 4)
         progress.advance("images", 4)
         progress.print_line("half done")

@@ -95,7 +95,7 @@ def test_a_training_process_imports_what_it_uses(
         partition=partrain.PartitionSettings(segments=4),
         **what,
     )
-    partrain.run(settings, tmp_path / "run", dataset=small, show=False)
+    partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
     processes = [json.loads(path.read_text()) for path in told.iterdir()]
     imported = [process["modules"] for process in processes if process["argv"] == ["-m", "partrain.launch", engine]]
     assert len(imported) == count
@@ -118,7 +118,7 @@ def test_no_process_says_a_word_where_warnings_are_errors(
         partition=partrain.PartitionSettings(segments=4),
         launch=partrain.LaunchSettings(device="cpu", threads=1, **how),  # type: ignore[arg-type]
     )
-    partrain.run(settings, tmp_path, dataset=small, show=False)
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
     assert logs
     assert [log.read_text() for log in logs] == [""] * len(logs)

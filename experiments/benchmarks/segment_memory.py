@@ -97,7 +97,7 @@ def measure_run(options: argparse.Namespace, width: int, segments: int, seed: in
         launch=LaunchSettings(threads=1),
     )
     with tempfile.TemporaryDirectory() as folder:
-        results = partrain.run(settings, folder, show=False)["segments"]
+        results = partrain.run(settings, folder, show_progress=False)["segments"]
         plan = checkpoint.read_json(Path(folder) / "plan.json")["segments"]
     return [
         SegmentUsage(

@@ -132,7 +132,7 @@ def train_once(case: Case, seed: int, data: DataSettings) -> dict[str, float]:
     )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        results = partrain.run(settings, folder, show=False)
+        results = partrain.run(settings, folder, show_progress=False)
         whole = time.perf_counter() - started
     return {"accuracy": 100 * results["test_accuracy"], "train": results["train_seconds"], "whole": whole}
 

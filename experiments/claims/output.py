@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from partrain.comparison.table import CellRun
 from partrain.console import console
 from partrain.data import Dataset
-from partrain.launch.machine import described, machine
+from partrain.launch.machine import describe_machine, machine_facts
 from partrain.report.console_tables import dataset_label
 from partrain.report.style import COLOURS
 from partrain.report.tables import markdown_table, write_csv
@@ -35,7 +35,7 @@ def write_run_table(
     data_note = f" {data['note']}." if data["note"] else ""
     images = f"{data['train_images']:,} training images, {data['test_images']:,} test images."
     software = f"torch {versions['torch']}, Python {versions['python']}; precision {precisions(runs)}."
-    conditions = [f"{dataset_label(data)}: {images}{data_note}", f"{described(machine())}; {software}"]
+    conditions = [f"{dataset_label(data)}: {images}{data_note}", f"{describe_machine(machine_facts())}; {software}"]
     _write_tables(folder, rows, [*notes, *conditions])
     console.print((folder / "table.md").read_text(), markup=False)
 
@@ -55,7 +55,7 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], notes: Sequence
         dataset: The data set behind the table, which is named below it.
     """
     data = f"{dataset_label(dataset.provenance())}, {len(dataset.train):,} training images"
-    _write_tables(folder, rows, [*notes, f"{data}; {described(machine())}; torch {torch.__version__}."])
+    _write_tables(folder, rows, [*notes, f"{data}; {describe_machine(machine_facts())}; torch {torch.__version__}."])
 
 
 def _write_tables(folder: Path, rows: Sequence[Mapping[str, Any]], paragraphs: Sequence[str]) -> None:

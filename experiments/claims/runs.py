@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from claims.output import write_run_table
-from partrain.cli.config import clear_errors, composed, grid_settings, run_settings
+from partrain.cli.config import compose_config, grid_settings, run_settings
+from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.compare import compare
 from partrain.comparison.table import CellRun
 from partrain.data import DataSettings
@@ -51,7 +52,7 @@ def run_claim(
         plot: The function that writes the plot of the rows to a file.
     """
     options = make_parser(description, here).parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         runs = run_grid(here, options)
         rows = table_rows(runs)
         write_run_table(options.out, rows, runs)
@@ -76,7 +77,7 @@ def run_grid(
     listed = [f"{name}={_format_override(value)}" for name, value in grid.items()]
     if options.root:
         listed += [f"data.root={Path(options.root).absolute()}", "data.download=false"]
-    config = composed(here.parents[2] / "conf", "compare", [*listed, *overrides, *options.set])
+    config = compose_config(here.parents[2] / "conf", "compare", [*listed, *overrides, *options.set])
     runs = compare(run_settings(config), grid_settings(config), options.runs / subfolder)
     failed = [run for run in runs if not run.results]
     if failed:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_model.workload import GRADIENT_BYTES, Stage, System, Workload, sent_bytes, sent_values
-from partrain.launch.placement import divide
+from partrain.launch.placement import divide_cores
 from partrain.strategies.settings import PIPELINES, REPLICAS
 
 Counts = NDArray[np.float64]
@@ -102,7 +102,7 @@ def _threads(workload: Workload, system: System) -> list[int]:
     if workload.strategy in ("synthetic", "end_to_end"):
         return [system.cores] * workload.processes
     costs = [stage.flops for stage in workload.stages] * (workload.processes if workload.strategy in REPLICAS else 1)
-    return divide(system.cores, costs)
+    return divide_cores(system.cores, costs)
 
 
 def _paths(process: _ProcessCounts, threads: int, system: System) -> list[tuple[Counts, Counts, Counts]]:

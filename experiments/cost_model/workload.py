@@ -11,7 +11,7 @@ from partrain.device import num_cores
 from partrain.networks import Chain, NetworkSettings
 from partrain.partition.cost import measure_costs
 from partrain.partition.plan import PartitionSettings, make_plan
-from partrain.runs.prepare import cuts_of
+from partrain.runs.prepare import partition_settings
 from partrain.settings import RunSettings
 from partrain.strategies.settings import REPLICAS
 
@@ -130,7 +130,7 @@ def _cell_with_same_cuts(cell: Cell) -> Cell:
 def _stages(setup: ComparisonSetup, cell: Cell) -> tuple[Stage, ...]:
     settings = cell.settings(setup.shared, 0)
     return make_stages(
-        settings.network, setup.input_shape, setup.num_classes, cuts_of(settings), settings.train.batch_size
+        settings.network, setup.input_shape, setup.num_classes, partition_settings(settings), settings.train.batch_size
     )
 
 

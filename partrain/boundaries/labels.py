@@ -172,7 +172,7 @@ def make_codes(settings: LabelSettings, num_classes: int, size: int, generator: 
     """
     if num_classes < 2:
         raise UserError(f"data: there is {num_classes} class, at least two are needed; choose other data")
-    family = FAMILIES.get(settings.family) or checks.imported("labels.family", settings.family)
+    family = FAMILIES.get(settings.family) or checks.import_object("labels.family", settings.family)
     codes = family(settings).codes(num_classes, size, generator)
     if tuple(codes.shape) != (num_classes, size):
         raise UserError(

@@ -1,1 +1,1 @@
-"""Hydra's edge of partrain: schemas for `conf/`, settings out of a configuration, errors in one line."""
+"""The edge to Hydra: command lines become settings, and errors become one line. Nothing below imports Hydra."""

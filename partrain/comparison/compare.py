@@ -17,8 +17,8 @@ from partrain.comparison.view import ComparisonView
 from partrain.console import console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import JobFailed, UserError
-from partrain.launch.machine import machine
-from partrain.runs.command import resumable
+from partrain.launch.machine import machine_facts
+from partrain.runs.command import print_resume_command_on_interrupt
 from partrain.runs.run import run
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
@@ -29,7 +29,7 @@ from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
 class Runner(Protocol):
     """A function that does one run, as `partrain.run` does."""
 
-    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show_progress: bool) -> dict[str, Any]:
         """Do the run that `settings` describe in `folder`, and return the contents of results.json."""
         ...
 
@@ -87,7 +87,7 @@ def compare(
         description=description,
     )
     runs = comparison.finished_runs()
-    with resumable(folder, "compare", arguments):
+    with print_resume_command_on_interrupt(folder, "compare", arguments):
         comparison.run_remaining(runs)
     comparison.write_outputs(runs)
     print_outcome(runs, folder)
@@ -108,7 +108,7 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, ru
             try:
                 settings = cell.settings(shared, repeat=0)
                 dry_run = replace(settings, partition=replace(settings.partition, dry_run=True))
-                runner(dry_run, Path(folder) / cell.name, dataset, show=False)
+                runner(dry_run, Path(folder) / cell.name, dataset, show_progress=False)
             except ValueError as error:
                 raise UserError(f"{cell.name}: {error}") from None
 
@@ -124,7 +124,7 @@ def print_grid(grid: GridSettings, folder: Path) -> None:
 
 def comparison_manifest(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
     """Return all that the numbers of a comparison depend on. The paths of its files are not part of that."""
-    return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine()}
+    return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine_facts()}
 
 
 def portable_command(arguments: Sequence[str]) -> str:
@@ -189,7 +189,7 @@ class Comparison:
         """Do one run, or resume it. If its training fails for good, `outcome` gives the reason."""
         settings = cell.settings(self.shared, repeat)
         try:
-            results = self.runner(settings, self.folder / run_folder(cell, repeat), self.dataset, show=False)
+            results = self.runner(settings, self.folder / run_folder(cell, repeat), self.dataset, show_progress=False)
         except JobFailed as error:
             reason = str(error).splitlines()[0].replace(f"{self.folder}/", "")
             return CellRun(cell=cell, repeat=repeat, seed=settings.seed, results={}, outcome=reason)

@@ -13,7 +13,7 @@ from partrain.comparison.figures import comparison_plots
 from partrain.comparison.grid import Cell
 from partrain.comparison.summary import SPEEDUP_PREFIX, SUMMARY_NOTES, format_summary_row, speedup_heading, summarise
 from partrain.comparison.table import CellRun, run_json_row, run_row
-from partrain.launch.machine import described
+from partrain.launch.machine import describe_machine
 from partrain.report.console_tables import dataset_label
 from partrain.report.page import Link, RunsPage, write_runs_page
 from partrain.report.tables import markdown_table, write_csv
@@ -92,7 +92,7 @@ def summary_markdown(results: ComparisonResults) -> str:
         markdown_table([format_summary_row(row) for row in results.summary_rows]).rstrip("\n"),
         notes,
         f"{dataset_label(data)}: {images}.{data_note}",
-        f"{described(results.description['machine'])}; {versions}",
+        f"{describe_machine(results.description['machine'])}; {versions}",
         f"`{results.description['command']}`",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -109,9 +109,10 @@ def comparison_page(results: ComparisonResults, folder: Path) -> RunsPage:
     medians = [_median_row(cell, row) for cell, row in zip(results.cells, results.summary_rows, strict=True)]
     description = results.description
     num_planned = len(results.cells) * description["grid"]["repeats"]
+    machine = describe_machine(description["machine"])
     return RunsPage(
         title=results.title,
-        lead=f"{len(results.runs)} of {num_planned} runs. {described(description['machine'])}. {description['command']}",
+        lead=f"{len(results.runs)} of {num_planned} runs. {machine}. {description['command']}",
         summary=medians,
         summary_caption=(
             "A row per cell of the grid: a strategy, a network and its width, K segments, a batch size and a number of "

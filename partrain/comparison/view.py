@@ -22,7 +22,7 @@ class ComparisonView(ProgressView):
     """
 
     def __init__(self, num_runs: int, *, num_finished: int, console: Console | None = None) -> None:
-        super().__init__(ProgressDisplay(estimate=False, to=console))
+        super().__init__(ProgressDisplay(show_time_left=False, output=console))
         self.progress.add(_BAR, "", num_runs, num_finished)
         self._num_runs, self._num_finished = num_runs, num_finished
         self._run_seconds: list[float] = []

@@ -209,7 +209,9 @@ def _write_arrays(
     title = " ".join(filter(None, ("Preparing", source.name, source.split)))
     label_type = np.min_scalar_type(len(source.classes) - 1)
     pixel_counts = {}
-    with ProgressDisplay(show=show_progress, percentage=True, transient=True, to=error_console) as progress:
+    with ProgressDisplay(
+        show_progress=show_progress, show_percentage=True, is_transient=True, output=error_console
+    ) as progress:
         progress.add("images", title, total)
         progress.print_line(f"{title}: {total:,} images")
         for name, part in parts.items():

@@ -1,1 +1,1 @@
-"""Launchers place segment tasks on devices and see them through; they know folders, not labels."""
+"""Launchers: they start training processes, place them on devices and supervise them, and read nothing but folders."""

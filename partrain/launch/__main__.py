@@ -1,4 +1,4 @@
-"""The start of a training process; see `worker`. Nothing imports this file, so that no module is there twice."""
+"""The start of a training process, see `partrain.launch.worker`. No module imports this file, so none is loaded twice."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What is shown of trainings under way: a bar each on a terminal, a line per training and epoch elsewhere."""
+"""The progress of trainings in other processes: a bar each on a terminal, a line per training and epoch elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,46 +12,63 @@ from partrain.storage.run_folder import PROGRESS
 
 
 class Display(ProgressView):
-    """Shows what progress.json says of each training, given by folder and name; without `show`, what is said alone."""
+    """A view of what progress.json in each training's folder reports.
 
-    def __init__(self, trainings: Sequence[tuple[Path, str]], show: bool = True, to: Console | None = None) -> None:
-        super().__init__(ProgressDisplay(show=show, to=to))
-        self.show = show
+    Args:
+        trainings: The folder and the name of each training.
+        show_progress: Whether to show bars or lines. What is passed to `print` is printed anyway.
+        output: The console, by default standard output.
+    """
+
+    def __init__(
+        self, trainings: Sequence[tuple[Path, str]], *, show_progress: bool = True, output: Console | None = None
+    ) -> None:
+        super().__init__(ProgressDisplay(show_progress=show_progress, output=output))
+        self.show_progress = show_progress
         self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
-        self._seen: dict[Path, int] = {}
+        """The last epoch that a line was printed for."""
+        self._file_times: dict[Path, int] = {}
+        """When each progress.json that is shown was written, in nanoseconds."""
         for folder, name in trainings:
             self.add(folder, name)
 
     def add(self, folder: Path, name: str) -> None:
-        """Show one more; one that was there before begins anew."""
+        """Show one more training. A training that is added again starts with an empty bar."""
         self._names[folder] = name
         self.progress.add(folder, name, status="waiting")
 
     def update(self, folder: Path) -> None:
-        """Show what has changed in `folder`/progress.json since the last look."""
+        """Read progress.json in `folder`, and show it if it has changed."""
         path = folder / PROGRESS
         try:
-            changed = path.stat().st_mtime_ns
-            if changed == self._seen.get(folder):
+            file_time = path.stat().st_mtime_ns
+            if file_time == self._file_times.get(folder):
                 return
             state = checkpoint.read_json(path)
         except (FileNotFoundError, checkpoint.DamagedFile):
             return
-        self._seen[folder] = changed
+
+        self._file_times[folder] = file_time
         self.progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
         if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
             self.progress.print_line(f"{self._names[folder]}: {_status(state)}")
 
-    def done(self, folder: Path) -> None:
+    def finish(self, folder: Path) -> None:
+        """Show the training in `folder` as finished."""
         self.update(folder)
         self.progress.update(folder, completed=1, total=1)
 
 
 def _status(state: dict[str, Any]) -> str:
-    loss, accuracy = state["loss"], state["decode_accuracy"]
-    seen = "" if loss is None else f"loss {loss:.4f}  "  # only by who sees the network's output
-    seen += "" if accuracy is None else f"decodes {100 * accuracy:5.1f} %  "
-    status = f"epoch {state['epoch']}  {seen}{state['samples_per_second']:,.0f} samples/s"
-    return f"{status}  WARNING {state['warning']}" if state.get("warning") else status
+    """Return one line on the state of a training, without the metrics that its process never sees."""
+    words = [f"epoch {state['epoch']}"]
+    if state["loss"] is not None:
+        words.append(f"loss {state['loss']:.4f}")
+    if state["decode_accuracy"] is not None:
+        words.append(f"decodes {100 * state['decode_accuracy']:5.1f} %")
+    words.append(f"{state['samples_per_second']:,.0f} samples/s")
+    if state.get("warning"):
+        words.append(f"WARNING {state['warning']}")
+    return "  ".join(words)

@@ -1,8 +1,9 @@
-"""Processes that depend on one another: started together, and all ended once one of them is lost."""
+"""Processes that depend on one another, as `torch.distributed` needs them: if one is lost, all are stopped."""
 
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
@@ -11,103 +12,120 @@ from partrain.console import console
 from partrain.device import num_cores
 from partrain.errors import JobFailed, UserError
 from partrain.launch.display import Display
+from partrain.launch.error_report import read_error_report, with_sentence
 from partrain.launch.job import Job
-from partrain.launch.placement import divide
+from partrain.launch.placement import divide_cores
 from partrain.launch.settings import LaunchSettings
-from partrain.launch.supervisor import interruptible
+from partrain.launch.supervisor import treat_sigterm_as_ctrl_c
 from partrain.launch.worker import DONE
 
-_POLL = 0.1  # seconds
-_GRACE = 2.0  # in which the cause of a failure may still come to light
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 2.0
+"""How long the cause of a failure may take to appear after the failures that it causes."""
 _HOST = "127.0.0.1"
 
 
-def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, show: bool = True) -> None:
-    """Run `jobs` as the ranks of one group until all are done.
+def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, *, show_progress: bool = True) -> None:
+    """Run `jobs` as the ranks of one process group until all are done.
 
-    They meet at `port`, or at another where that is in use. On a CPU every process has at least one thread. `show`: how
-    far they are.
+    Args:
+        jobs: A job per rank, in the order of the ranks.
+        settings: The threads of each process. On a CPU every process has at least one.
+        port: The port of the store where they meet. If it is in use, a free one is taken.
+        show_progress: Whether to show how far they are.
 
     Raises:
-        JobFailed: one of them failed or was killed; the others were stopped.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; what is kept is up to the last epoch's end.
+        JobFailed: If a process failed or was killed. The others have been stopped by then.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. The checkpoints are of the last epoch's end.
     """
-    store = meeting_place(port)
-    shares = divide(num_cores(), [job.cost for job in jobs])
-    for job, threads in zip(jobs, shares, strict=True):
+    store = open_store(port)
+    shares = divide_cores(num_cores(), [job.cost for job in jobs])
+    for job, share in zip(jobs, shares, strict=True):
         job.environment = {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port)}
-        job.give_threads(threads if settings.threads == "auto" else int(settings.threads))
-    with Display([(job.folder, job.name) for job in jobs], show) as display, interruptible():
+        job.set_threads(share if settings.threads == "auto" else int(settings.threads))
+
+    trainings = [(job.folder, job.name) for job in jobs]
+    with Display(trainings, show_progress=show_progress) as display, treat_sigterm_as_ctrl_c():
         try:
             for job in jobs:
                 job.start()
-            _watch(jobs, display)
+            _wait_for_all(jobs, display)
         finally:
             for job in jobs:
                 job.stop()
             for job in jobs:
-                job.wait(_GRACE)
+                job.wait(_GRACE_SECONDS)
 
 
-def meeting_place(port: int) -> TCPStore:
-    """Where the group's processes find one another: a store at `port`, or at a free one."""
+def open_store(port: int) -> TCPStore:
+    """Return a store where the processes of a group find one another, at `port` or, if that is in use, a free one.
+
+    Raises:
+        UserError: If the port cannot be opened for another reason.
+    """
     try:
         return _store(port)
     except DistNetworkError as error:
         if "in use" not in str(error):
             reason = str(error).splitlines()[0]
-            raise UserError(f"strategy.port={port} cannot be taken: {reason}; take another, or 0 for any") from None
+            raise UserError(f"strategy.port={port} cannot be opened: {reason}; set another, or 0 for any") from None
     store = _store(0)
-    console.print(f"strategy.port={port} is in use; taking {store.port}")
+    console.print(f"strategy.port={port} is in use; port {store.port} is used instead.")
     return store
 
 
 def _store(port: int) -> TCPStore:
+    """Return a store that listens at `port`, or at any free port for 0."""
     return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
 
 
-def _watch(jobs: Sequence[Job], display: Display) -> None:
-    """Wait until all are done; raise for the first that is not."""
-    while any(code != DONE for code in _exit_codes(jobs).values()):
-        time.sleep(_POLL)
+def _wait_for_all(jobs: Sequence[Job], display: Display) -> None:
+    """Show the progress of `jobs` until all are done. Raise the cause if one of them ends in another way."""
+    while any(job.exit_code() != DONE for job in jobs):
+        time.sleep(_POLL_SECONDS)
         for job in jobs:
             display.update(job.folder)
-        if any(code not in (None, DONE) for code in _exit_codes(jobs).values()):
-            raise _cause(jobs)
+        if any(job.exit_code() not in (None, DONE) for job in jobs):
+            raise _find_cause(jobs)
     for job in jobs:
-        display.done(job.folder)
+        display.finish(job.folder)
 
 
-def _exit_codes(jobs: Sequence[Job]) -> dict[str, int | None]:
-    return {job.name: job.process.poll() if job.process else None for job in jobs}
+def _find_cause(jobs: Sequence[Job]) -> JobFailed:
+    """Return the error of the process that caused the failure, rather than of one that lost its peer.
 
-
-def _cause(jobs: Sequence[Job]) -> JobFailed:
-    """Why the group failed: by one that said so or was killed, rather than by those that lost it.
-
-    The cause may come to light after what it caused, so that it is waited for a little.
+    The cause may appear after the failures that it caused. So this waits for it a little, and then returns the error
+    that is closest to a cause.
     """
-    end = time.monotonic() + _GRACE
+    deadline = time.monotonic() + _GRACE_SECONDS
     while True:
-        failed = [(job, code) for job in jobs if job.process and (code := job.process.poll()) not in (None, DONE)]
-        job, code = min(failed, key=lambda each: _remoteness(*each))
-        if _remoteness(job, code) < _LOST_IT or time.monotonic() > end:
-            failure = job.failure(code)
-            return JobFailed(
-                f"{failure}; the other processes of its group were stopped", is_user_error=failure.is_user_error
-            )
-        time.sleep(_POLL)
+        ends = [_End(job, code) for job in jobs if (code := job.exit_code()) not in (None, DONE)]
+        closest = min(ends, key=lambda end: end.distance_from_cause())
+        if closest.is_cause() or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+
+    failure = closest.job.failure(closest.exit_code)
+    message = with_sentence(str(failure), "The other processes of its group were stopped.")
+    return JobFailed(message, is_user_error=failure.is_user_error)
 
 
-_LOST_IT = 2
+@dataclass(frozen=True)
+class _End:
+    """A process of a group that has failed."""
 
+    job: Job
+    exit_code: int
 
-def _remoteness(job: Job, code: int) -> int:
-    """How far a process that ended with `code` is from the cause: 0 told of an error of its own, 1 was killed.
+    def is_cause(self) -> bool:
+        """Return whether the process failed by itself, not as it lost a peer."""
+        return self.distance_from_cause() < 2
 
-    NCCL's watchdog aborts a process that waits for a lost one; on a CPU that process says itself whom it has lost.
-    """
-    report = job.report()
-    if report is not None:
-        return _LOST_IT if report["type"] == "PeerLost" else 0
-    return _LOST_IT if code == -signal.SIGABRT and job.device != "cpu" else 1
+    def distance_from_cause(self) -> int:
+        """Return 0 if the process reported an error of its own, 1 if it was killed, 2 if it lost a peer."""
+        report = read_error_report(self.job.folder)
+        if report is not None:
+            return 2 if report.type == "PeerLost" else 0
+        # NCCL's watchdog aborts a process that waits for a lost peer. On a CPU that process writes a report instead.
+        is_aborted_by_nccl = self.exit_code == -signal.SIGABRT and self.job.device != "cpu"
+        return 2 if is_aborted_by_nccl else 1

@@ -1,21 +1,21 @@
-"""A process that trains: how it is started and stopped, and what it says when it fails."""
+"""A process that trains, as its launcher sees it: how it is started, given threads and stopped, and how it failed."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from partrain.errors import JobFailed
+from partrain.launch.error_report import capitalised, read_error_report, reported_failures
 from partrain.launch.worker import UNWRITABLE
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ERROR_FILE, LOG, THREADS_FILE
 
-# glibc's allocator for training: it would give memory back to the system and fetch it again at every step, which can
-# double a step's time, and keep large blocks that are no longer needed. Other allocators pass these over.
+# Settings of glibc's allocator for training. By default it returns memory to the system and fetches it again at every
+# step, which can double a step's time, and keeps large blocks that are no longer needed. Other allocators ignore them.
 ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "32000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000",
@@ -25,62 +25,63 @@ ALLOCATOR = {
 
 @dataclass
 class Job:
-    """A process to run: its task's `folder`, a `name` for people, and its share of the work in any unit.
-
-    `module` is the engine that it runs (see `worker`), with `environment` besides its launcher's. `members`: the
-    trainings in it, their folders and names, where the process has more than one.
-    """
+    """A process that trains one task or several: what to start, and the process once it is started."""
 
     folder: Path
+    """The folder of the task."""
     name: str
+    """The name in messages, e.g. "segment 0"."""
     device: str
     cost: float
+    """The share of the work, in any unit that all jobs started together have in common."""
     module: str = "partrain.training.segment"
+    """The engine that the process runs, see `partrain.launch.worker`."""
     environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables besides the launcher's own."""
     members: dict[Path, str] = field(default_factory=dict)
+    """The names of the trainings in the process, by folder, if it has more than one."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
     threads: int = field(default=0, init=False)
 
     def trainings(self) -> dict[Path, str]:
-        """Folders and names of what it trains."""
+        """Return the names of the trainings in this process, by folder."""
         return self.members or {self.folder: self.name}
 
     def start(self) -> None:
+        """Start the process, with its output appended to log.txt. Reports of earlier errors are deleted."""
         (self.folder / ERROR_FILE).unlink(missing_ok=True)
         if self.restarts == 0:
             for member in self.members:
                 (member / ERROR_FILE).unlink(missing_ok=True)
+
         with (self.folder / LOG).open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "partrain.launch", self.module, str(self.folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(self.environment),
+                env=process_environment(self.environment),
                 start_new_session=True,
             )
 
-    def give_threads(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> None:
+        """Write the number of threads that the process is to use to the file that it polls."""
         if threads != self.threads:
             self.threads = threads
             checkpoint.write_text(self.folder / THREADS_FILE, str(threads))
 
-    def report(self) -> dict[str, Any] | None:
-        """What the process said of its own failure, if it could."""
-        return _report(self.folder)
-
-    def dropped(self) -> list[JobFailed]:
-        """Of a pack that is done, the trainings that failed in it."""
-        return reported(self.members)
+    def exit_code(self) -> int | None:
+        """Return the process's exit code, negative for a signal, or None if it runs or was never started."""
+        return self.process.poll() if self.process is not None else None
 
     def stop(self) -> None:
-        """Ask the process to end."""
+        """Ask the process to write a checkpoint and end."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def wait(self, seconds: float = 30) -> None:
-        """Wait until the process has ended; insist after a while."""
+        """Wait until the process has ended, and kill it if it has not after `seconds`."""
         if self.process is None:
             return
         try:
@@ -89,53 +90,27 @@ class Job:
             self.process.kill()
             self.process.wait()
 
-    def failure(self, code: int) -> JobFailed:
-        """What happened to a process that ended with `code`."""
-        report = self.report()
-        if report is None:
-            if code == UNWRITABLE:
-                return JobFailed(
-                    f"{self.name}: {self.folder} cannot be written to; is the disk full?", is_user_error=True
-                )
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            log = self.folder / LOG
-            often = f", after {self.restarts} restarts" if self.restarts else ""
-            return JobFailed(f"{self.name} {how}{often}; see {log}", is_user_error=True)
-        return _failure(self.name, report)
+    def failure(self, exit_code: int) -> JobFailed:
+        """Return the error for a process that ended with `exit_code`: its own report, or else how it ended."""
+        report = read_error_report(self.folder)
+        if report is not None:
+            return report.failure(self.name, self.folder)
+        name = capitalised(self.name)
+        if exit_code == UNWRITABLE:
+            return JobFailed(f"{name}: {self.folder} cannot be written to; is the disk full?", is_user_error=True)
+
+        end = f"ended with exit code {exit_code}"
+        if exit_code < 0:
+            end = f"was killed by {signal.Signals(-exit_code).name}"
+        restarts = f", after {self.restarts} restart{'s' * (self.restarts != 1)}" if self.restarts else ""
+        return JobFailed(f"{name} {end}{restarts}; see {self.folder / LOG}", is_user_error=True)
+
+    def member_failures(self) -> list[JobFailed]:
+        """Return the errors of the trainings that failed in a process which itself went on to its end."""
+        return reported_failures(self.members)
 
 
-def reported(trainings: Mapping[Path, str]) -> list[JobFailed]:
-    """What those of `trainings`, folders and names, said of their failures that have failed."""
-    reports = {name: _report(folder) for folder, name in trainings.items()}
-    return [_failure(name, report) for name, report in reports.items() if report is not None]
-
-
-def raise_all(failures: Sequence[JobFailed]) -> None:
-    """Raise them as one, if there are any."""
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        message = "\n".join(sorted(map(str, failures)))
-        raise JobFailed(message, is_user_error=all(failure.is_user_error for failure in failures))
-
-
-def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """A training process's: its launcher's modules and settings, and its `own`."""
+def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a training process: its launcher's, with the same modules, and then `variables`."""
     modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**ALLOCATOR, **os.environ, "PYTHONPATH": modules, **own}
-
-
-def _report(folder: Path) -> dict[str, Any] | None:
-    try:
-        report: dict[str, Any] = checkpoint.read_json(folder / ERROR_FILE)
-        return report
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _failure(name: str, report: dict[str, Any]) -> JobFailed:
-    """What a training called `name` said of its own failure."""
-    if report["clear"]:
-        message = report["message"] if name in report["message"] else f"{name}: {report['message']}"
-        return JobFailed(message, is_user_error=True)
-    return JobFailed(f"{name}: {report['type']}: {report['message']}\n{report['traceback']}", is_user_error=False)
+    return {**ALLOCATOR, **os.environ, "PYTHONPATH": modules, **variables}

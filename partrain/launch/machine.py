@@ -1,4 +1,4 @@
-"""The machine in a few facts: what something was measured on."""
+"""The facts of this machine that a measurement is published with."""
 
 import platform
 from pathlib import Path
@@ -9,8 +9,8 @@ from partrain.device import gpu_names, num_cores
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def machine() -> dict[str, Any]:
-    """The processor's name, the cores that may be used, and the GPUs' names."""
+def machine_facts() -> dict[str, Any]:
+    """Return the processor's name, the number of cores that this process may use, and the names of the GPUs."""
     lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
@@ -20,7 +20,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def described(machine: dict[str, Any]) -> str:
-    """In a few words."""
-    gpus = ", ".join(machine["gpus"]) or "no GPU"
-    return f"{machine['cpu']}, {machine['cores']} core{'s' * (machine['cores'] != 1)}, {gpus}"
+def describe_machine(facts: dict[str, Any]) -> str:
+    """Return the facts that `machine_facts` returned as one line, e.g. "Xeon, 2 cores, no GPU"."""
+    gpus = ", ".join(facts["gpus"]) or "no GPU"
+    return f"{facts['cpu']}, {facts['cores']} core{'s' * (facts['cores'] != 1)}, {gpus}"

@@ -1,4 +1,4 @@
-"""Which device and how many threads each segment gets."""
+"""The devices and the numbers of threads that training processes get."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,16 @@ from partrain.device import available_devices, num_cores, physical_free_bytes
 from partrain.errors import UserError
 
 
-def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
-    """A device for each of `count` segments: `wanted`, or for auto the GPUs in turn, or the CPU where there is none.
+def assign_devices(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
+    """Return a device for each of `count` segments.
+
+    Args:
+        wanted: "auto" for the GPUs in turn, or the CPU if there is none; "cuda" for the GPUs in turn; or one device.
+        count: The number of segments.
+        setting: The name of the setting that holds `wanted`, for the error.
 
     Raises:
-        ValueError: there is no such device; the message names `setting`.
+        UserError: If there is no such device.
     """
     devices = available_devices()
     gpus = devices[1:]
@@ -26,45 +31,59 @@ def place(wanted: str, count: int, setting: str = "launch.device") -> list[str]:
     return [wanted] * count
 
 
-def place_whole(wanted: str, parameters: int) -> str:
-    """Where a network of so many `parameters` is evaluated: `wanted`, or the CPU where a GPU has not twice their room."""
-    device = place(wanted, 1)[0]
-    if device == "cpu" or 2 * 4 * parameters <= physical_free_bytes(torch.device(device)):
+def choose_evaluation_device(wanted: str, num_parameters: int) -> str:
+    """Return the device to evaluate a whole network on: the `wanted` one, or the CPU if a GPU is too full.
+
+    A GPU needs twice the memory of the fp32 parameters free.
+    """
+    device = assign_devices(wanted, 1)[0]
+    if device == "cpu" or 2 * 4 * num_parameters <= physical_free_bytes(torch.device(device)):
         return device
     return "cpu"
 
 
-def divide(cores: int, costs: Sequence[float]) -> list[int]:
-    """Threads for processes of these `costs` that run at once: at least one each, the rest where most is to be done."""
+def divide_cores(cores: int, costs: Sequence[float]) -> list[int]:
+    """Return the number of threads for each of several processes that run at once.
+
+    Every process has at least one thread. Each further core goes to the process with the highest cost per thread.
+    """
     threads = [1] * len(costs)
-    for _ in range(cores - len(costs) if costs else 0):
+    if not costs:
+        return threads
+    for _ in range(cores - len(costs)):
         neediest = max(range(len(costs)), key=lambda index: costs[index] / threads[index])
         threads[neediest] += 1
     return threads
 
 
-def worker_devices(wanted: str, threads: str | int, models: int) -> list[str]:
-    """A device for each worker that `models` share: every GPU that `wanted` allows, or parts of the CPU.
+def worker_devices(wanted: str, threads: str | int, num_models: int) -> list[str]:
+    """Return a device for each worker that the models share: every GPU that `wanted` allows, or parts of the CPU.
+
+    Args:
+        wanted: The setting `launch.device`.
+        threads: The threads of a worker on the CPU, or "auto" for one worker per core.
+        num_models: The number of models, which is the highest number of workers on the CPU.
 
     Raises:
-        ValueError: there is no such device.
+        UserError: If there is no such device.
     """
-    gpus = max(1, len(available_devices()) - 1)
-    found = list(dict.fromkeys(place(wanted, gpus)))
-    if found != ["cpu"]:
-        return found
-    return found * min(models, max(1, num_cores() // int(threads)) if threads != "auto" else num_cores())
+    num_gpus = len(available_devices()) - 1
+    devices = list(dict.fromkeys(assign_devices(wanted, max(1, num_gpus))))
+    if devices != ["cpu"]:
+        return devices
+    num_workers = num_cores() if threads == "auto" else max(1, num_cores() // int(threads))
+    return ["cpu"] * min(num_models, num_workers)
 
 
-def each_placed(devices: Sequence[str]) -> list[str]:
-    """`devices` by their full names, alike: CPUs or GPUs.
+def resolve_devices(devices: Sequence[str]) -> list[str]:
+    """Return the full names of `devices`, which are all CPUs or all GPUs.
 
     Raises:
-        ValueError: there is none, one is not there, or they are not alike.
+        UserError: If the list is empty, a device does not exist, or CPUs and GPUs are mixed.
     """
     if not devices:
-        raise UserError("devices: there is none; give at least one, e.g. cpu or cuda:0")
-    found = [place(device, len(devices), "devices")[number] for number, device in enumerate(devices)]
-    if len({torch.device(device).type for device in found}) > 1:
-        raise UserError(f"devices: {', '.join(found)} are not alike; give CPUs or GPUs")
-    return found
+        raise UserError("devices is empty; give at least one, e.g. cpu or cuda:0")
+    names = [assign_devices(device, len(devices), "devices")[number] for number, device in enumerate(devices)]
+    if len({torch.device(name).type for name in names}) > 1:
+        raise UserError(f"devices: {', '.join(names)} are not of one kind; give either CPUs or GPUs")
+    return names

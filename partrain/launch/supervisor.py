@@ -1,29 +1,47 @@
-"""One process per segment on this machine, supervised: started, watched, restarted when killed, stopped cleanly.
+"""The supervisor of training processes on this machine: it starts, polls, restarts and stops them.
 
-The launcher and its processes share files only. A process that is killed is started again and resumes from its
-checkpoint; one that fails with an error of its own is not, and the others finish.
+The launcher and its processes share nothing but files. A process that is killed is started again and resumes from its
+checkpoint. A process that fails with an error of its own is not restarted, and the others finish.
 """
 
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from partrain.device import num_cores
 from partrain.errors import JobFailed
 from partrain.launch.display import Display
-from partrain.launch.job import Job, raise_all
-from partrain.launch.placement import divide
+from partrain.launch.error_report import capitalised, raise_failures, with_sentence
+from partrain.launch.job import Job
+from partrain.launch.placement import divide_cores
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import DONE, STOPPED
 
-_POLL = 0.1  # seconds
+_POLL_SECONDS = 0.1
+
+
+def supervise(jobs: Sequence[Job], settings: LaunchSettings, *, show_progress: bool = True) -> None:
+    """Run every job in a process of its own until all are done.
+
+    Raises:
+        JobFailed: If a training failed for good. It is raised once the others have finished.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
+    """
+    trainings: list[tuple[Path, str]] = []
+    for job in jobs:
+        trainings += job.trainings().items()
+    with Display(trainings, show_progress=show_progress) as display, treat_sigterm_as_ctrl_c():
+        supervisor = Supervisor(jobs, settings, display)
+        supervisor.run()
+    raise_failures(supervisor.failures)
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it SIGTERM is what Ctrl-C is."""
+def treat_sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -36,7 +54,16 @@ def interruptible() -> Iterator[None]:
 
 
 class Supervisor:
-    """Starts `jobs` as settings and cores allow, watches them, and restarts those that are killed."""
+    """A supervisor that starts `jobs` as settings and cores allow, and restarts those that are killed.
+
+    Args:
+        jobs: The jobs, which are started in the order of falling cost.
+        settings: The threads of a process, and how often it may be restarted.
+        display: The display of their progress.
+
+    Attributes:
+        failures: The errors of the trainings that failed for good, so far.
+    """
 
     def __init__(self, jobs: Sequence[Job], settings: LaunchSettings, display: Display) -> None:
         self.settings, self.display = settings, display
@@ -45,81 +72,80 @@ class Supervisor:
         self.failures: list[JobFailed] = []
 
     def run(self) -> None:
+        """Run all jobs to their end. Processes that still run when an exception interrupts this are stopped."""
         try:
             while self.waiting or self.running:
-                self.start_some()
-                time.sleep(_POLL)
-                self.look()
+                self.start_jobs()
+                time.sleep(_POLL_SECONDS)
+                self.poll()
         finally:
             self._stop_all()
 
-    def start_some(self) -> None:
-        """On a CPU, start as many as keep every core busy and none fought over; on GPUs, all."""
-        cores, fixed = num_cores(), self.settings.threads
-        at_once = max(1, cores // fixed) if isinstance(fixed, int) else cores
-        started = False
-        while self.waiting and (self.waiting[0].device != "cpu" or len(self.running) < at_once):
+    def start_jobs(self) -> None:
+        """Start waiting jobs: on a CPU as many as there are cores for, on GPUs all."""
+        has_started = False
+        while self.waiting and self._has_room_for(self.waiting[0]):
             job = self.waiting.pop(0)
             self.running.append(job)
-            started = True
-            self.divide_threads()
+            has_started = True
+            self.assign_threads()
             job.start()
-        if started:
-            self.divide_threads()
+        if has_started:
+            self.assign_threads()
 
-    def divide_threads(self) -> None:
-        fixed = self.settings.threads
-        if isinstance(fixed, int):
-            shares = [fixed] * len(self.running)
+    def _has_room_for(self, job: Job) -> bool:
+        """Return whether `job` may start beside those that run."""
+        threads = self.settings.threads
+        capacity = max(1, num_cores() // threads) if isinstance(threads, int) else num_cores()
+        return job.device != "cpu" or len(self.running) < capacity
+
+    def assign_threads(self) -> None:
+        """Tell the running processes how many threads to use: a fixed number, or shares of the cores by their cost."""
+        threads = self.settings.threads
+        if isinstance(threads, int):
+            shares = [threads] * len(self.running)
         else:
-            shares = divide(num_cores(), [job.cost for job in self.running])
-        for job, threads in zip(self.running, shares, strict=True):
-            job.give_threads(threads)
+            shares = divide_cores(num_cores(), [job.cost for job in self.running])
+        for job, share in zip(self.running, shares, strict=True):
+            job.set_threads(share)
 
-    def look(self) -> None:
+    def poll(self) -> None:
+        """Show the progress of the running jobs, and handle those whose process has ended."""
         for job in list(self.running):
-            assert job.process is not None
             for folder in job.trainings():
                 self.display.update(folder)
-            code = job.process.poll()
-            if code is None:
-                continue
-            self.running.remove(job)
-            if code == DONE:
-                for folder in job.trainings():
-                    self.display.done(folder)
-                dropped = job.dropped()
-                self.failures += dropped
-                for failure in dropped if self.display.show else ():
-                    self.display.print(f"{failure}; the others went on")
-            elif code < 0 and job.restarts < self.settings.max_restarts:
-                job.restarts += 1
-                self.display.print(
-                    f"{job.name}: killed by {signal.Signals(-code).name}; restarting from its checkpoint"
-                )
-                self.waiting.insert(0, job)
-            elif code != STOPPED:
-                self.failures.append(job.failure(code))
-                self.display.print(f"{job.name}: failed; the others go on")
-            self.divide_threads()
+            exit_code = job.exit_code()
+            if exit_code is not None:
+                self.running.remove(job)
+                self._handle_end(job, exit_code)
+                self.assign_threads()
+
+    def _handle_end(self, job: Job, exit_code: int) -> None:
+        """Record that the process of `job` ended with `exit_code`, and queue the job again if it was killed."""
+        if exit_code == DONE:
+            self._finish(job)
+        elif exit_code < 0 and job.restarts < self.settings.max_restarts:
+            job.restarts += 1
+            killed = f"{capitalised(job.name)} was killed by {signal.Signals(-exit_code).name}"
+            self.display.print(f"{killed}; it restarts from its checkpoint.")
+            self.waiting.insert(0, job)
+        elif exit_code != STOPPED:
+            self.failures.append(job.failure(exit_code))
+            self.display.print(f"{capitalised(job.name)} failed; the others continue.")
+
+    def _finish(self, job: Job) -> None:
+        """Record that `job` is done, and which of its members failed on the way."""
+        for folder in job.trainings():
+            self.display.finish(folder)
+        failures = job.member_failures()
+        self.failures += failures
+        if self.display.show_progress:
+            for failure in failures:
+                self.display.print(with_sentence(str(failure), "The others continued."))
 
     def _stop_all(self) -> None:
-        """Ask what still runs to write its checkpoint and end; insist after a while."""
+        """Ask the processes that still run to write a checkpoint and end, and wait for them."""
         for job in self.running:
             job.stop()
         for job in self.running:
             job.wait()
-
-
-def launch(jobs: Sequence[Job], settings: LaunchSettings, show: bool = True) -> None:
-    """Train the segments of `jobs`, each in a process of its own, until all are done. `show`: how far they are.
-
-    Raises:
-        JobFailed: a segment failed for good; raised when the others have finished.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
-    """
-    watched = [training for job in jobs for training in job.trainings().items()]
-    with Display(watched, show) as display, interruptible():
-        supervisor = Supervisor(jobs, settings, display)
-        supervisor.run()
-    raise_all(supervisor.failures)

@@ -1,7 +1,8 @@
 """The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
 
-`module` is the engine: its `train` is called with the folder, which holds all that the training needs. It may say what
-SIGTERM does (`ON_TERMINATE`). With a launcher the process ends, after writing a checkpoint, once that is gone.
+The module is the engine. Its function `train` gets the folder, which holds all that the training needs. The engine may
+set `ON_TERMINATE`, which is what SIGTERM does to it. A process that has a launcher writes a checkpoint and ends once
+the launcher is gone.
 """
 
 import fcntl
@@ -13,69 +14,65 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from partrain.errors import UserError
-from partrain.storage import checkpoint
-from partrain.storage.run_folder import ERROR_FILE, LOCK
+from partrain.launch.error_report import write_error_report
+from partrain.storage.run_folder import LOCK
 from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 
-DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75  # exit codes; UNWRITABLE: failed, with no room to say why
+# Exit codes. A process that failed and could not even write error.json, as the disk is full, ends with UNWRITABLE.
+DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75
 
 Train = Callable[[Path, TrainingContext, PeakMemory], bool]
+"""An engine's `train`: it returns whether the training is finished."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the engine that the command line names, and return the exit code."""
     module, folder, *launcher = arguments
     engine = importlib.import_module(module)
     on_terminate = getattr(engine, "ON_TERMINATE", None)
-    return work(Path(folder), int(launcher[0]) if launcher else None, engine.train, on_terminate)
+    return run_engine(Path(folder), int(launcher[0]) if launcher else None, engine.train, on_terminate)
 
 
-def work(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
-    """Call `train`, and leave error.json in `folder` where it fails; return the exit code.
+def run_engine(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
+    """Call `train`, and write error.json if it fails.
 
-    `on_terminate`: what SIGTERM does, instead of having a checkpoint written at the next look.
+    Args:
+        folder: The folder of the training.
+        launcher: The process id of the launcher, if there is one.
+        train: The function of the engine.
+        on_terminate: The handler of SIGTERM. By default it has a checkpoint written at the next logged step.
+
+    Returns:
+        The exit code of the process.
     """
     memory = PeakMemory()
     context = TrainingContext(folder, launcher)
     signal.signal(signal.SIGTERM, context.request_stop if on_terminate is None else on_terminate)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal sends Ctrl-C to all
+    # A terminal sends Ctrl-C to the launcher's processes too, but the launcher alone decides when they stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _locked(folder):
         context.poll()
         try:
             return DONE if train(folder, context, memory) else STOPPED
         except Exception as error:
             traceback.print_exc()
-            return _fail(folder, error)
+            return _report(folder, error)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process trains in `folder`, e.g. one whose launcher was just killed; then keep others out."""
+    """Hold the lock of `folder`, and first wait for it: the process of a killed launcher may still train there."""
     with (folder / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _fail(folder: Path, error: Exception) -> int:
-    """Leave the report of an error; return the exit code."""
+def _report(folder: Path, error: Exception) -> int:
+    """Write the report of `error`, and return the exit code."""
     try:
-        write_report(folder, error)
-    except OSError as full:
-        print(full, file=sys.stderr)
+        write_error_report(folder, error)
+    except OSError as unwritable:
+        print(unwritable, file=sys.stderr)
         return UNWRITABLE
     return FAILED
-
-
-def write_report(folder: Path, error: Exception) -> None:
-    """Say in `folder`/error.json why its training failed."""
-    report = {
-        "type": type(error).__name__,
-        "message": str(error),
-        "clear": isinstance(error, UserError | OSError | torch.OutOfMemoryError),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    checkpoint.write_json(folder / ERROR_FILE, report)

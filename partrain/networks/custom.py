@@ -35,7 +35,7 @@ class CustomSettings:
             UserError: If the builder cannot be imported or called, or returns something else.
         """
         try:
-            network = checks.imported("network.builder", self.builder)(**self.options)
+            network = checks.import_object("network.builder", self.builder)(**self.options)
         except TypeError as error:
             raise UserError(
                 f"network.builder={self.builder} failed with network.options={self.options} ({error}). "

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partrain.launch.worker import write_report
+from partrain.launch.error_report import read_error_report, write_error_report
 from partrain.packs.members import ActiveMember, SharedPeakMemory, StackedMembers, split_into_stacks
 from partrain.packs.task import PackMember, PackTask, check_members
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
+from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
@@ -124,8 +124,9 @@ class Pack:
     def start(self, entry: PackMember) -> None:
         """Start a member from its own checkpoint, unless it has finished, paused or failed before."""
         folder = self.folder_of(entry)
-        if (folder / ERROR_FILE).exists():
-            self.failures[entry.folder] = checkpoint.read_json(folder / ERROR_FILE)["message"]
+        report = read_error_report(folder)
+        if report is not None:
+            self.failures[entry.folder] = report.message
             return
         try:
             training = SegmentTraining(folder, self.context, self.memory)
@@ -178,7 +179,7 @@ class Pack:
     def record_failure(self, entry: PackMember, error: Exception) -> None:
         """Write the reason of a member's failure to error.json in its folder."""
         self.failures[entry.folder] = str(error)
-        write_report(self.folder_of(entry), error)
+        write_error_report(self.folder_of(entry), error)
 
     def folder_of(self, entry: PackMember) -> Path:
         """Return the absolute folder of a member's training."""

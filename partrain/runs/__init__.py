@@ -1,1 +1,1 @@
-"""Runs from settings to results."""
+"""Runs of the main job, from settings to results: start reading at `run.py`."""

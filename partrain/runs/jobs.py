@@ -1,62 +1,44 @@
-"""Which processes do trainings: one each, packs, or workers that the shards of all of them take turns on."""
+"""The trainings of a stage in shards: workers, one per device or part of the CPU, take turns on all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from partrain.launch.job import raise_all, reported
+from partrain.launch.error_report import raise_failures, reported_failures
 from partrain.launch.placement import worker_devices
 from partrain.launch.settings import LaunchSettings
-from partrain.launch.supervisor import interruptible, launch
-from partrain.packs.planner import PackPlanner, PendingTraining, TimingCache
+from partrain.launch.supervisor import treat_sigterm_as_ctrl_c
+from partrain.packs.planner import PendingTraining
 from partrain.shards.driver import ShardedTraining
 
 
-def train_work(
-    work: Sequence[PendingTraining],
-    settings: LaunchSettings,
-    folder: Path,
-    show: bool,
-    advise: bool,
-    queue: bool = False,
-    timings: TimingCache | None = None,
+def train_in_shards(
+    trainings: Sequence[PendingTraining], settings: LaunchSettings, folder: Path, *, show_progress: bool
 ) -> None:
-    """Do all of `work`, each training until its end or pause, as `settings` say.
+    """Run `trainings` by shard parallelism on the devices that `settings` allow.
 
-    `folder`: for packs, or for shards' time line. `show`: how far they are; `advise`: what packs are advised to hold.
-    `queue`: `one_process_per_core` of `PackPlanner`, which adds to `timings`.
+    Args:
+        trainings: The trainings, each of which runs to its end or its pause.
+        settings: The devices, threads, restarts and the settings of shards.
+        folder: The folder for the time line, the costs and the logs of workers.
+        show_progress: Whether to show how far the trainings are.
 
     Raises:
-        ValueError: a training does not fit into the memory that it may take.
-        JobFailed: a training failed for good; raised when the others have finished.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; every training has written its checkpoint.
+        UserError: If a training does not fit into the memory of host or devices.
+        JobFailed: If a training failed for good. It is raised once the others have finished.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every training has written its checkpoint by then.
     """
-    if not work:
-        return
-    if settings.name == "shards":
-        _train_in_shards(work, settings, folder, show)
-        return
-    planner = PackPlanner(
-        settings=settings,
-        folder=folder,
-        one_process_per_core=queue,
-        show_timings=advise,
-        timings={} if timings is None else timings,
-    )
-    launch(planner.plan(work), settings, show)
-
-
-def _train_in_shards(work: Sequence[PendingTraining], settings: LaunchSettings, folder: Path, show: bool) -> None:
-    training = ShardedTraining(
-        worker_devices(settings.device, settings.threads, len(work)),
+    sharded = ShardedTraining(
+        worker_devices(settings.device, settings.threads, len(trainings)),
         folder,
         settings.shards,
         threads=None if settings.threads == "auto" else int(settings.threads),
         max_restarts=settings.max_restarts,
-        show_progress=show,
+        show_progress=show_progress,
     )
-    for pending in work:
-        training.add(pending.folder, pending.pause_after, pending.name)
-    with interruptible():
-        training.run()
-    names = {pending.folder: pending.name for pending in work}
-    raise_all(reported({folder: names[folder] for folder in training.failures}))
+    for training in trainings:
+        sharded.add(training.folder, training.pause_after, training.name)
+    with treat_sigterm_as_ctrl_c():
+        sharded.run()
+
+    names = {training.folder: training.name for training in trainings}
+    raise_failures(reported_failures({failed: names[failed] for failed in sharded.failures}))

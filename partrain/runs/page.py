@@ -1,4 +1,4 @@
-"""The page of a run: written at its end, and anew every few seconds while it is under way."""
+"""The page of a run: written at its end, and anew every few seconds while it trains."""
 
 import threading
 from contextlib import suppress
@@ -8,55 +8,68 @@ from types import TracebackType
 from partrain.data import Dataset
 from partrain.report.record import RunRecord
 from partrain.report.settings import ReportSettings
-from partrain.runs.command import command
+from partrain.runs.command import train_command
 from partrain.storage.run_folder import PAGE
 
 
 def write_run_page(folder: Path, dataset: Dataset | None = None, refresh: float | None = None) -> Path:
-    """Write report.html into the run's `folder`, from what is there so far.
+    """Write report.html from the files that the run's folder holds so far, and return its path.
 
-    `dataset`: the run's, for pictures of confused images; without it, the one that its tasks name. `refresh`: training
-    goes on, and the browser is to look again after this many seconds.
+    Args:
+        folder: The run's folder.
+        dataset: The run's data, for pictures of confused images. By default those that its tasks name.
+        refresh: Seconds until the browser is to load the page again, while training goes on. By default never.
     """
-    from partrain.report.run_page import write_page  # plotly's import takes a second, which short runs do without
+    from partrain.report.run_page import write_page  # Importing plotly takes a second, which short runs save.
 
     record = RunRecord.read(folder, dataset)
     return write_page(record, _command(record), dataset, refresh)
 
 
 def _command(record: RunRecord) -> str | None:
-    """The command that does the run again; None for a run of arrays given from Python."""
-    named = record.config.get("data", {}).get("name")
-    same_data = named is not None and record.provenance.get("name", named) == named
-    return command(record.config) if same_data else None
+    """Return the command that does the run again, or None if its data were arrays in Python."""
+    name = record.config.get("data", {}).get("name")
+    if name is None or record.provenance.get("name", name) != name:
+        return None
+    return train_command(record.config)
 
 
 class LivePage:
-    """Within it `folder`'s report.html follows the training; a failure to write it does not disturb the run."""
+    """A context manager that writes the run's page every few seconds. The run ignores failures to write it.
+
+    Args:
+        folder: The run's folder.
+        dataset: The run's data.
+        settings: Whether there is a page at all, and how often it is written.
+    """
 
     def __init__(self, folder: Path, dataset: Dataset, settings: ReportSettings) -> None:
         self._folder, self._dataset, self._seconds = folder, dataset, settings.refresh
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._wanted = settings.page and settings.refresh > 0
+        self._is_live = settings.page and settings.refresh > 0
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._write_repeatedly, daemon=True)
 
     def __enter__(self) -> None:
-        if self._wanted:
+        if self._is_live:
             self._thread.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        if self._wanted:
-            self._thread.join()
-            if kind is not None and (self._folder / PAGE).exists():
-                self._write(None)  # or it would say for ever that training goes on
+        self._has_ended.set()
+        if not self._is_live:
+            return
+        self._thread.join()
+        has_failed = kind is not None
+        if has_failed and (self._folder / PAGE).exists():
+            self._write(None)  # Otherwise the page would reload itself for ever.
 
-    def _follow(self) -> None:
-        while not self._ended.wait(self._seconds):
+    def _write_repeatedly(self) -> None:
+        """Write the page until the context ends."""
+        while not self._has_ended.wait(self._seconds):
             self._write(self._seconds)
 
     def _write(self, refresh: float | None) -> None:
-        with suppress(OSError):  # e.g. a full disk, of which the training itself has more to say
+        """Write the page. A full disk is ignored here, since the training itself reports it."""
+        with suppress(OSError):
             write_run_page(self._folder, self._dataset, refresh)

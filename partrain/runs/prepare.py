@@ -1,4 +1,4 @@
-"""A run made ready: its data, its plan and its tasks, checked against one another and written to its folder."""
+"""The preparation of a run: its data, its plan and its tasks, checked against one another and written to its folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,112 +10,195 @@ from partrain.boundaries.boundary import make_boundary_codes
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import check_batch_size
 from partrain.errors import UserError
-from partrain.launch.job import Job
-from partrain.launch.placement import place
+from partrain.launch.placement import assign_devices
 from partrain.networks.deferred import TORCH_PATCH_LOCK
+from partrain.packs.planner import PendingTraining
 from partrain.partition.plan import PartitionSettings, Plan, make_plan
-from partrain.runs.tasks import make_rank_tasks, make_tasks, projections
+from partrain.runs.tasks import find_projections, make_rank_tasks, make_tasks
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.stitching.stitch import ModelCard
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, CONFIG, PLAN, SEARCH_MANIFEST, SEGMENTS, TASK_FILE, segment_name
+from partrain.storage.run_folder import CHECKPOINT, CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, segment_name
 from partrain.strategies.settings import REPLICAS
 from partrain.training.task import SegmentTask
+
+_SYNTHETIC_SPEEDUP = 3
+"""How many times fewer epochs a segment with synthetic inputs needs than the first segment, about."""
+
+
+def prepare_run(
+    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, num_images: int | None = None
+) -> "PreparedRun":
+    """Return the run that `settings` describe, with all that can be known before it trains. Nothing is written.
+
+    Args:
+        settings: All that decides the run's outcome, and how it is launched.
+        folder: The run's folder.
+        dataset: The data instead of those that `settings.data` names.
+        num_images: The number of training images to use, from the first on. By default all.
+
+    Raises:
+        UserError: If a setting or a file is not as it must be.
+    """
+    check_strategy(settings)
+    assign_devices(settings.launch.device, 1)  # A device that does not exist is reported before data are prepared.
+    dataset = dataset or prepare_data(settings.data)
+    image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
+
+    with TORCH_PATCH_LOCK:
+        partition = partition_settings(settings)
+        plan = make_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
+        check_segments(settings, plan, num_images or len(dataset.train))
+        make = make_rank_tasks if settings.strategy.is_group else make_tasks
+        tasks = make(settings, plan, dataset)
+
+    if num_images is not None:
+        tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
+    return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """`tasks` by their folder within `folder`; where they are there already, the run has begun."""
+    """A run that is ready to train. It has begun if its tasks are in its folder already."""
 
     settings: RunSettings
     folder: Path
     dataset: Dataset
     plan: Plan
     tasks: Mapping[str, SegmentTask]
+    """The tasks by their folder within `folder`: "segments/0" ... or "ranks/0" ..., and "recovery" if there is one."""
 
-    def write(self) -> None:
-        """Write plan, configuration and tasks; a folder that holds another run is refused and left as it is."""
-        write_plan(self.folder, self.settings, self.plan, self.tasks)
-        for name, task in self.tasks.items():
-            task.write(self.folder / name)
+    @property
+    def has_recovery(self) -> bool:
+        """Return whether the stitched network is trained end to end at the end."""
+        return RECOVERY in self.tasks
 
-    def card(self) -> ModelCard:
-        """What is to be known of the stitched network."""
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of parameters of the whole network."""
+        return sum(segment.parameters for segment in self.plan.segments)
+
+    def part_names(self) -> list[str]:
+        """Return the names of the trainings whose weights make up the network: segments, or ranks of a group."""
+        return [name for name in self.tasks if name != RECOVERY]
+
+    def part_folders(self) -> list[Path]:
+        """Return the folders of the trainings whose weights make up the network."""
+        return [self.folder / name for name in self.part_names()]
+
+    def segment_names(self) -> list[str]:
+        """Return the names of the segments' trainings, from left to right; none for a strategy's group."""
+        return [] if self.settings.strategy.is_group else self.part_names()
+
+    def unfinished_segments(self) -> list[PendingTraining]:
+        """Return the segments still to train, from left to right.
+
+        A finished segment is trained again only to store outputs that are gone, if a later, unfinished one needs them.
+        """
+        names = self.segment_names()
+        unfinished = [index for index, name in enumerate(names) if not is_finished(self.folder / name)]
+        last_unfinished = max(unfinished, default=-1)
+        return [
+            self._pending(index)
+            for index in range(len(names))
+            if index in unfinished or (index < last_unfinished and self._lacks_outputs(index))
+        ]
+
+    def _lacks_outputs(self, index: int) -> bool:
+        """Return whether segment `index` is to store its outputs, and they are not there."""
+        name = segment_name(index)
+        stored_output = self.tasks[name].stored_output
+        return stored_output is not None and not (self.folder / name / stored_output).exists()
+
+    def _pending(self, index: int) -> PendingTraining:
+        """Return the training of segment `index`, with its FLOPs per image and epoch as its cost."""
+        name, flops = segment_name(index), self.plan.segments[index].flops
+        cost = flops if index == 0 else flops / _SYNTHETIC_SPEEDUP
+        return PendingTraining(folder=self.folder / name, task=self.tasks[name], name=f"segment {index}", cost=cost)
+
+    def model_card(self) -> ModelCard:
+        """Return the description of the stitched network."""
         settings, plan, dataset = self.settings, self.plan, self.dataset
+        is_group = settings.strategy.is_group
         return ModelCard(
             network=plan.network,
             image_shape=plan.input_shape,
             classes=list(dataset.classes),
             mean=dataset.mean,
             std=dataset.std,
-            cuts=[] if settings.strategy.is_group else plan.cuts,
+            cuts=[] if is_group else plan.cuts,
             seed=settings.seed,
             labels=asdict(settings.labels),
-            projections={} if settings.strategy.is_group else projections(settings, plan),
+            projections={} if is_group else find_projections(settings, plan),
         )
 
-    def segments(self) -> list[str]:
-        """Names of the segments' tasks."""
-        return [name for name in self.tasks if name.startswith(f"{SEGMENTS}/")]
+    def write(self) -> None:
+        """Write the plan, the settings and the tasks.
 
-    def segments_left(self) -> list[Job]:
-        """A process for every segment that is not trained yet."""
-        jobs: list[Job] = []
-        for segment in reversed(self.plan.segments):
-            name = segment_name(segment.index)
-            folder, task = self.folder / name, self.tasks[name]
-            if not is_finished(folder) or (jobs and _outputs_missing(task, folder)):
-                jobs.insert(
-                    0, Job(folder, f"segment {segment.index}", task.device, _work(segment.index, segment.flops))
-                )
-        return jobs
+        Raises:
+            UserError: If the folder holds another run or a search. It is left as it is.
+        """
+        self.write_plan()
+        for name, task in self.tasks.items():
+            task.write(self.folder / name)
+
+    def write_plan(self) -> None:
+        """Write plan.json and config.yaml.
+
+        Raises:
+            UserError: If the folder holds another run or a search. It is left as it is.
+        """
+        self._check_folder()
+        checkpoint.write_json(self.folder / PLAN, asdict(self.plan))
+        checkpoint.write_text(self.folder / CONFIG, yaml.safe_dump(self.settings.to_json(), sort_keys=False))
+
+    def _check_folder(self) -> None:
+        """Raise `UserError` if the folder holds another run, or a search."""
+        folder = self.folder
+        if (folder / SEARCH_MANIFEST).exists():
+            raise UserError(f"{folder} holds a search; take a new folder, or resume it by experiments/search.py")
+        written = {str(path.parent.relative_to(folder)) for path in folder.glob(f"*/*/{TASK_FILE}")}
+        others = written - self.tasks.keys()
+        if others:
+            raise UserError(
+                f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder"
+            )
+        path = folder / PLAN
+        if path.exists() and checkpoint.read_json(path) != asdict(self.plan):
+            raise UserError(f"{path} is of another plan than the settings make; start a new run in a new folder")
+        for name, task in self.tasks.items():
+            task.check_folder(folder / name)
 
 
-def prepare_run(
-    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, num_images: int | None = None
-) -> PreparedRun:
-    """What the run that `settings` describe is made of; nothing is written. `num_images`: of the training images, the
-    first so many (None: all).
-
-    Raises:
-        ValueError: a setting or a file is not as it should be; the message names it.
-    """
-    check_strategy(settings)
-    place(settings.launch.device, 1)  # so that a device that is not there is said before data are prepared
-    dataset = dataset or prepare_data(settings.data)
-    image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
-    with TORCH_PATCH_LOCK:
-        plan = make_plan(
-            settings.network, image_shape, dataset.num_classes, cuts_of(settings), settings.train.batch_size
-        )
-        check_segments(settings, plan, num_images or len(dataset.train))
-        tasks = (make_rank_tasks if settings.strategy.is_group else make_tasks)(settings, plan, dataset)
-    if num_images is not None:
-        tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
-    return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
+def is_finished(folder: Path) -> bool:
+    """Return whether the training in `folder` has finished."""
+    path = folder / CHECKPOINT
+    return path.exists() and bool(checkpoint.load_metadata(path)["finished"])
 
 
 def check_strategy(settings: RunSettings) -> None:
-    """Raise `ValueError` where something is set that the strategy does not have."""
-    name = settings.strategy.name
-    if name != "synthetic" and settings.schedule != ScheduleSettings():
-        raise UserError(f"schedule: strategy={name} has none, only strategy=synthetic has; leave it out")
-    if settings.strategy.is_group and settings.train.compile:
-        raise UserError(f"train.compile=true is not for strategy={name}; leave it out")
-    if settings.launch.name == "shards" and settings.strategy.is_group:
-        raise UserError(f"launch=shards is not for strategy={name}, whose processes train as one; leave it out")
-    if settings.launch.name == "shards" and settings.train.compile:
+    """Raise `UserError` if something is set that the strategy does not support."""
+    strategy, launch = settings.strategy, settings.launch
+    if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
+        raise UserError(f"schedule: strategy={strategy.name} has none, only strategy=synthetic has; leave it out")
+    if strategy.is_group and settings.train.compile:
+        raise UserError(f"train.compile=true is not for strategy={strategy.name}; leave it out")
+    if launch.name == "shards" and strategy.is_group:
+        raise UserError(
+            f"launch=shards is not for strategy={strategy.name}, whose processes train as one; leave it out"
+        )
+    if launch.name == "shards" and settings.train.compile:
         raise UserError("train.compile=true is not for launch=shards; leave it out")
 
 
-def cuts_of(settings: RunSettings) -> PartitionSettings:
-    """Where the network is cut: nowhere, for strategies that train it whole."""
-    whole = settings.strategy.name in ("end_to_end", *REPLICAS)
-    return replace(settings.partition, segments=1, at=None) if whole else settings.partition
+def partition_settings(settings: RunSettings) -> PartitionSettings:
+    """Return where the network is cut: nowhere for strategies in which each process trains the whole network."""
+    is_whole = settings.strategy.name in ("end_to_end", *REPLICAS)
+    return replace(settings.partition, segments=1, at=None) if is_whole else settings.partition
 
 
 def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
-    """Raise `ValueError` for what would otherwise fail in every segment's process: batches or codes that do not fit."""
+    """Raise `UserError` if batches or codes do not fit, which would otherwise fail in every segment's process."""
     check_batch_size("train.batch_size", settings.train.batch_size, num_images)
     if settings.strategy.is_group:
         return
@@ -123,35 +206,3 @@ def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
         check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
     for segment in plan.segments[1:]:
         make_boundary_codes(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
-
-
-def write_plan(folder: Path, settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask]) -> None:
-    """Write plan.json and config.yaml; a folder that holds another plan or other tasks is refused and left as it is."""
-    if (folder / SEARCH_MANIFEST).exists():
-        raise UserError(f"{folder} holds a search; take a new folder, or go on with it by experiments/search.py")
-    others = {str(path.parent.relative_to(folder)) for path in folder.glob(f"*/*/{TASK_FILE}")} - tasks.keys()
-    if others:
-        raise UserError(f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder")
-    path = folder / PLAN
-    if path.exists() and checkpoint.read_json(path) != asdict(plan):
-        raise UserError(f"{path} is of another plan than the settings make; start a new run in a new folder")
-    for name, task in tasks.items():
-        task.check_folder(folder / name)
-    checkpoint.write_json(path, asdict(plan))
-    checkpoint.write_text(folder / CONFIG, yaml.safe_dump(settings.to_json(), sort_keys=False))
-
-
-def _outputs_missing(task: SegmentTask, folder: Path) -> bool:
-    """Whether the trained segment's outputs, which one to its right is waiting for, are no longer there."""
-    return task.stored_output is not None and not (folder / task.stored_output).exists()
-
-
-def _work(index: int, flops: int) -> float:
-    # segments fed synthetic samples reach their floor in about a third of the epochs
-    return flops if index == 0 else flops / 3
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the training in `folder` has come to its end."""
-    path = folder / CHECKPOINT
-    return path.exists() and bool(checkpoint.load_metadata(path)["finished"])

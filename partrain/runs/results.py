@@ -1,17 +1,16 @@
-"""results.json: the facts of a run that a script may need."""
+"""The contents of results.json: the facts of a finished run that a script may need."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from partrain.device import num_cores
 from partrain.partition.plan import Plan, SegmentPlan
-from partrain.settings import RunSettings
+from partrain.runs.prepare import PreparedRun
 from partrain.stitching.evaluate import Evaluation
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, RECOVERY
@@ -23,145 +22,189 @@ from partrain.training.task import SegmentTask
 _MEMORY = ("peak_memory_bytes", "parameter_bytes", "optimizer_state_bytes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What training came to: the network's evaluation, also `before` recovery epochs if there were any; the `seconds`
-    of training with the start of its processes; and its `accuracy_curve`.
-    """
+    """The results of training and evaluating the network of a run."""
 
-    result: Evaluation
-    before: Evaluation | None
+    evaluation: Evaluation
+    before_recovery: Evaluation | None
+    """The evaluation before the recovery epochs, if there were any."""
     seconds: float
-    curve: list[dict[str, float]]
+    """Seconds from the start of the first process to the end of training, over all times that the run was started."""
+    accuracy_curve: list[dict[str, float]]
+    """The test accuracy of the whole network over time. `time` is in seconds since 1970."""
 
 
-def gather_results(
-    settings: RunSettings,
-    plan: Plan,
-    tasks: Mapping[str, SegmentTask],
-    folder: Path,
-    outcome: Outcome,
-) -> dict[str, Any]:
-    """What results.json says of the run in `folder`. Fractions for accuracies, bytes for memory and traffic.
+def gather_results(run: PreparedRun, outcome: Outcome) -> dict[str, Any]:
+    """Return the contents of results.json. Accuracies are fractions; memory and traffic are in bytes.
 
-    `train_seconds`: from the first process's start to the end of training; `step_seconds`: of its steps. The seconds of
-    the accuracy curve are from the first step. `samples_per_second`: of the whole training, every image counted once an
-    epoch however many processes saw it. Both are of the segments: recovery epochs are a process of their own, `recovery`.
+    `train_seconds` counts from the start of the first process to the end of training, `step_seconds` the steps alone.
+    `samples_per_second` counts every image once an epoch, however many processes trained on it. Both are of the
+    segments, without the recovery, which has an entry of its own. The accuracy curve counts seconds from the first step.
     """
-    result, before = outcome.result, outcome.before
-    progress = {name: Progress(**checkpoint.load_metadata(folder / name / CHECKPOINT)) for name in tasks}
-    parts = {name: done for name, done in progress.items() if name != RECOVERY}
-    precision = resolve_precision(settings.train.precision, torch.device(next(iter(tasks.values())).device))
-    started = min((span[0] for done in parts.values() for span in done.timeline), default=0.0)
-    seconds = step_seconds(list(parts.values()))
-    steps = settings.train.epochs * (next(iter(tasks.values())).num_images // settings.train.batch_size)
-    held = plan.segments * len(parts) if settings.strategy.name in REPLICAS else plan.segments
-    traffic = _traffic(list(progress.values())) if _traffic_is_seen(settings, tasks) else None
-    evaluated = before or result
+    trainings = _FinishedTrainings.read(run)
     return {
-        "test_accuracy": result.top1,
-        "top5_accuracy": result.top5,
-        "test_accuracy_before_recovery": before.top1 if before else None,
-        "accuracy_curve": [
-            {"seconds": point["time"] - started, "test_accuracy": point["test_accuracy"]} for point in outcome.curve
-        ],
+        **_accuracies(outcome, trainings.first_step_time()),
         "train_seconds": outcome.seconds,
-        "step_seconds": seconds,
-        "samples_per_second": steps * settings.train.batch_size / seconds,
-        "segments": [
-            _process(segment, tasks[name], done, None if settings.strategy.is_group else evaluated.boundaries[number])
-            | ({} if traffic is not None else {"sent_bytes": None, "received_bytes": None})
-            for number, (segment, (name, done)) in enumerate(zip(held, parts.items(), strict=True))
-        ],
-        "steps": steps,
-        "recovery": _process(_whole(plan), tasks[RECOVERY], progress[RECOVERY], None) if before else None,
-        "devices": _devices(tasks, progress),
-        "traffic_bytes": traffic,
-        "traffic_bytes_per_step": None if traffic is None else traffic / steps,
-        "utilization": _utilization(parts, [tasks[name].device for name in parts], seconds),
-        "data": result.data,
-        "network": plan.network,
-        "cuts": plan.cuts,
-        "strategy": asdict(settings.strategy),
-        "labels": asdict(settings.labels),
-        "schedule": asdict(settings.schedule),
-        "train": asdict(settings.train) | {"precision": precision},
-        "launch": {"name": settings.launch.name, "threads": settings.launch.threads, "cores": num_cores()},
-        "seed": settings.seed,
-        "warnings": _warnings(progress),
-        "versions": versions(),
+        "step_seconds": trainings.step_seconds(),
+        "samples_per_second": trainings.num_steps() * run.settings.train.batch_size / trainings.step_seconds(),
+        "segments": _part_results(trainings, outcome.before_recovery or outcome.evaluation),
+        "steps": trainings.num_steps(),
+        "recovery": _recovery_results(trainings),
+        "devices": _memory_by_device(trainings),
+        "traffic_bytes": trainings.traffic_bytes(),
+        "traffic_bytes_per_step": trainings.traffic_bytes_per_step(),
+        "utilization": trainings.utilization(),
+        "data": outcome.evaluation.data,
+        **_settings_fields(run),
+        "warnings": _warnings(trainings.progress),
+        "versions": package_versions(),
     }
 
 
-def versions() -> dict[str, str]:
-    """Of what a run is done with."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a run's results."""
     packages = ("partrain", "torch", "torchvision", "numpy", "hydra-core")
     return {name: version(name) for name in packages} | {"python": platform.python_version()}
 
 
-def _warnings(progress: Mapping[str, Progress]) -> list[str]:
-    return [
-        f"{name}: epoch {row['epoch']}: {row['warning']}"
-        for name, done in progress.items()
-        for row in done.epochs
-        if row["warning"]
-    ]
+@dataclass(frozen=True, kw_only=True)
+class _FinishedTrainings:
+    """The trainings of a run, all finished, with what each one's checkpoint reports of it."""
 
+    run: PreparedRun
+    progress: dict[str, Progress]
+    """The progress by the training's name."""
 
-def _whole(plan: Plan) -> SegmentPlan:
-    """The network in one piece, of which layers and parameters are told."""
-    layers = [name for segment in plan.segments for name in segment.layers]
-    return replace(plan.segments[0], layers=layers, parameters=sum(segment.parameters for segment in plan.segments))
+    @classmethod
+    def read(cls, run: PreparedRun) -> "_FinishedTrainings":
+        """Read the checkpoints of the trainings of `run`."""
+        paths = {name: run.folder / name / CHECKPOINT for name in run.tasks}
+        progress = {name: Progress(**checkpoint.load_metadata(path)) for name, path in paths.items()}
+        return cls(run=run, progress=progress)
 
+    def parts(self) -> dict[str, Progress]:
+        """Return the progress of the trainings whose weights make up the network, by name."""
+        return {name: self.progress[name] for name in self.run.part_names()}
 
-def _devices(tasks: Mapping[str, SegmentTask], progress: Mapping[str, Progress]) -> dict[str, dict[str, int]]:
-    """Bytes per device: of the processes that were on it, together."""
-    found: dict[str, dict[str, int]] = {}
-    for name, done in progress.items():
-        device = found.setdefault(tasks[name].device, dict.fromkeys(_MEMORY, 0))
-        for key in _MEMORY:
-            device[key] += getattr(done, key)
-    return found
+    def first_step_time(self) -> float:
+        """Return when the first step of any part began, in seconds since 1970."""
+        epoch_starts: list[float] = []
+        for progress in self.parts().values():
+            epoch_starts += [start for start, _ in progress.timeline]
+        return min(epoch_starts, default=0.0)
 
+    def step_seconds(self) -> float:
+        """Return how long the steps of all parts took, see `step_seconds`."""
+        return step_seconds(list(self.parts().values()))
 
-def _traffic(parts: Sequence[Progress]) -> int:
-    """Bytes that left a process over a connection or, in the sequential schedule, in a file."""
-    return sum(done.stored_bytes + done.sent_bytes for done in parts)
+    def num_steps(self) -> int:
+        """Return the number of steps that the settings plan for each part."""
+        train = self.run.settings.train
+        first_task = next(iter(self.run.tasks.values()))
+        return train.epochs * (first_task.num_images // train.batch_size)
 
+    def traffic_bytes(self) -> int | None:
+        """Return the bytes that left a process over a connection or, in the sequential schedule, in a file.
 
-def _traffic_is_seen(settings: RunSettings, tasks: Mapping[str, SegmentTask]) -> bool:
-    """NCCL moves bytes between GPUs past the kernel, which counts the others."""
-    return not settings.strategy.is_group or all(task.device == "cpu" for task in tasks.values())
+        NCCL moves bytes between GPUs without the kernel, which counts all others. Then the number is unknown, None.
+        """
+        is_counted = all(task.device == "cpu" for task in self.run.tasks.values())
+        if self.run.settings.strategy.is_group and not is_counted:
+            return None
+        return sum(progress.stored_bytes + progress.sent_bytes for progress in self.progress.values())
+
+    def traffic_bytes_per_step(self) -> float | None:
+        """Return the traffic divided by the number of steps, or None if it is unknown."""
+        traffic = self.traffic_bytes()
+        return None if traffic is None else traffic / self.num_steps()
+
+    def utilization(self) -> float | None:
+        """Return the parts' CPU time as a fraction of all cores' while they trained, or None if not all are on a CPU."""
+        if any(self.run.tasks[name].device != "cpu" for name in self.parts()):
+            return None
+        cpu_seconds = sum(progress.cpu_seconds for progress in self.parts().values())
+        return cpu_seconds / (self.step_seconds() * num_cores())
 
 
 def step_seconds(parts: Sequence[Progress]) -> float:
-    """How long the steps of all processes took, without the pauses in which checkpoints are written.
+    """Return how long the steps of several trainings took, without the pauses in which checkpoints are written.
 
-    Processes that trained at the same time count once: the slowest, if all of them did; else, as with more segments
-    than cores, from when the first began to when the last ended.
+    If all trained at the same time, it is the time of the slowest. Otherwise, as with more segments than cores, it is
+    the time in which at least one of them trained:
+
+        a  ████████
+        b      ██████
+        c                 ████
+           ^---------^    ^--^   counted
     """
-    spans = sorted((done.timeline[0][0], done.timeline[0][0] + done.seconds) for done in parts)
+    spans = sorted((progress.timeline[0][0], progress.timeline[0][0] + progress.seconds) for progress in parts)
     if max(start for start, _ in spans) < min(end for _, end in spans):
-        return max(done.seconds for done in parts)
-    total, reached = 0.0, float("-inf")
+        return max(progress.seconds for progress in parts)
+
+    total, counted_until = 0.0, float("-inf")
     for start, end in spans:
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
+        total += max(0.0, end - max(start, counted_until))
+        counted_until = max(counted_until, end)
     return total
 
 
-def _utilization(parts: Mapping[str, Progress], devices: list[str], seconds: float) -> float | None:
-    """The processes' CPU time over what all cores had while they trained; None where another device computes."""
-    if set(devices) != {"cpu"}:
+# ---- The entries of results.json.
+
+
+def _accuracies(outcome: Outcome, first_step_time: float) -> dict[str, Any]:
+    """Return the entries on the accuracy of the whole network."""
+    before = outcome.before_recovery
+    return {
+        "test_accuracy": outcome.evaluation.top1,
+        "top5_accuracy": outcome.evaluation.top5,
+        "test_accuracy_before_recovery": before.top1 if before else None,
+        "accuracy_curve": [
+            {"seconds": point["time"] - first_step_time, "test_accuracy": point["test_accuracy"]}
+            for point in outcome.accuracy_curve
+        ],
+    }
+
+
+def _part_results(trainings: _FinishedTrainings, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return an entry for each part, with the decode accuracy at its end where it ends at a boundary."""
+    run = trainings.run
+    strategy, plan, parts = run.settings.strategy, run.plan, trainings.parts()
+    segments: Iterable[SegmentPlan] = plan.segments
+    if strategy.name in REPLICAS:
+        segments = [plan.segments[0]] * len(parts)
+
+    entries = []
+    for number, (segment, (name, progress)) in enumerate(zip(segments, parts.items(), strict=True)):
+        decode_accuracy = None if strategy.is_group else evaluation.boundaries[number]
+        entry = _training_entry(segment, run.tasks[name], progress, decode_accuracy)
+        if trainings.traffic_bytes() is None:
+            entry |= {"sent_bytes": None, "received_bytes": None}
+        entries.append(entry)
+    return entries
+
+
+def _recovery_results(trainings: _FinishedTrainings) -> dict[str, Any] | None:
+    """Return the entry for the recovery, if there was one."""
+    run = trainings.run
+    if not run.has_recovery:
         return None
-    return sum(done.cpu_seconds for done in parts.values()) / (seconds * num_cores())
+    return _training_entry(_whole_network(run.plan), run.tasks[RECOVERY], trainings.progress[RECOVERY], None)
 
 
-def _process(
+def _whole_network(plan: Plan) -> SegmentPlan:
+    """Return a segment that has all layers and parameters of the network. Its other fields are not meaningful."""
+    layers: list[str] = []
+    for segment in plan.segments:
+        layers += segment.layers
+    return replace(plan.segments[0], layers=layers, parameters=sum(segment.parameters for segment in plan.segments))
+
+
+def _training_entry(
     segment: SegmentPlan, task: SegmentTask, progress: Progress, decode_accuracy: float | None
 ) -> dict[str, Any]:
-    """One process of the training: what it held, what it took, and what its output decodes to where it has a boundary."""
-    threads = progress.thread_seconds if task.device == "cpu" else 0
+    """Return the entry for one training: its part of the network, what it took, and its decode accuracy."""
+    thread_seconds = progress.thread_seconds if task.device == "cpu" else 0
     return {
         "index": task.index,
         "layers": segment.layers,
@@ -173,10 +216,47 @@ def _process(
         "stopped_early": progress.stopped_early,
         "train_seconds": progress.seconds,
         "samples_per_second": progress.step * task.train.batch_size / progress.seconds,
-        "utilization": progress.cpu_seconds / threads if threads else None,
+        "utilization": progress.cpu_seconds / thread_seconds if thread_seconds else None,
         "peak_memory_bytes": progress.peak_memory_bytes,
         "sent_bytes": progress.sent_bytes,
         "received_bytes": progress.received_bytes,
         "decode_accuracy": decode_accuracy,
         "timeline": progress.timeline,
     }
+
+
+def _memory_by_device(trainings: _FinishedTrainings) -> dict[str, dict[str, int]]:
+    """Return the bytes of each kind of memory, by device, summed over the trainings on it."""
+    memory_by_device: dict[str, dict[str, int]] = {}
+    for name, progress in trainings.progress.items():
+        memory = memory_by_device.setdefault(trainings.run.tasks[name].device, dict.fromkeys(_MEMORY, 0))
+        for key in _MEMORY:
+            memory[key] += getattr(progress, key)
+    return memory_by_device
+
+
+def _settings_fields(run: PreparedRun) -> dict[str, Any]:
+    """Return the entries that repeat the settings of the run."""
+    settings = run.settings
+    device = torch.device(next(iter(run.tasks.values())).device)
+    precision = resolve_precision(settings.train.precision, device)
+    return {
+        "network": run.plan.network,
+        "cuts": run.plan.cuts,
+        "strategy": asdict(settings.strategy),
+        "labels": asdict(settings.labels),
+        "schedule": asdict(settings.schedule),
+        "train": asdict(settings.train) | {"precision": precision},
+        "launch": {"name": settings.launch.name, "threads": settings.launch.threads, "cores": num_cores()},
+        "seed": settings.seed,
+    }
+
+
+def _warnings(progress_by_name: Mapping[str, Progress]) -> list[str]:
+    """Return the warnings of all epochs, each with its training and epoch."""
+    warnings = []
+    for name, progress in progress_by_name.items():
+        for row in progress.epochs:
+            if row["warning"]:
+                warnings.append(f"{name}: epoch {row['epoch']}: {row['warning']}")
+    return warnings

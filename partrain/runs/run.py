@@ -1,11 +1,10 @@
-"""A run of the main job from settings to results: plan, train the segments, stitch, recover, evaluate, report.
+"""The main job on one screen: prepare a run, train its segments, stitch the network, evaluate it and report.
 
-Every step leaves files in the run's folder and is passed over where they are there, so that calling `run` again on the
-same folder goes on where it was.
+Every step leaves files in the run's folder and is skipped if they are there. So calling `run` again on the same folder
+resumes the run.
 """
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,17 @@ from typing import Any
 from partrain.data import Dataset
 from partrain.launch.group import launch_group
 from partrain.launch.job import Job
-from partrain.launch.placement import place_whole
-from partrain.packs.planner import PendingTraining
-from partrain.partition.plan import Plan
+from partrain.launch.placement import choose_evaluation_device
+from partrain.packs.planner import PackPlanner, PendingTraining
 from partrain.report.console_tables import print_plan, print_results
-from partrain.runs.jobs import train_work
 from partrain.runs.page import LivePage, write_run_page
-from partrain.runs.prepare import PreparedRun, is_finished, prepare_run, write_plan
+from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
 from partrain.runs.results import Outcome, gather_results
-from partrain.runs.stages import timed, train_together
+from partrain.runs.stages import train_stage, train_together
+from partrain.runs.timing import record_seconds, recorded_seconds
 from partrain.settings import RunSettings
 from partrain.stitching.accuracy_curve import accuracy_curve
-from partrain.stitching.evaluate import Evaluation, evaluate
+from partrain.stitching.evaluate import evaluate
 from partrain.stitching.stitch import stitch
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
@@ -38,105 +36,128 @@ from partrain.storage.run_folder import (
     RESULTS,
     SEGMENTS,
 )
-from partrain.training.task import SegmentTask
 
 
-def run(settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, show: bool = True) -> dict[str, Any]:
-    """Do the run that `settings` describe in `folder`, or go on with it; returns what results.json says.
+def run(
+    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, *, show_progress: bool = True
+) -> dict[str, Any]:
+    """Do the run that `settings` describe in `folder`, or resume it if it has begun.
 
-    With `partition.dry_run` it ends after the plan and returns that. `dataset`: instead of the one `settings.data`
-    names, e.g. arrays of one's own (`Dataset.from_arrays`). `show`: the plan, how far training is, and the results.
+    Args:
+        settings: All that decides the run's outcome, and how it is launched.
+        folder: The run's folder, which is made if it does not exist.
+        dataset: The data instead of those that `settings.data` names, such as `Dataset.from_arrays` of your own arrays.
+        show_progress: Whether to print the plan, the progress of training and the results.
+
+    Returns:
+        The contents of results.json. With `partition.dry_run` nothing is trained, and it is the plan instead.
 
     Raises:
-        ValueError: a setting or a file is not as it should be; the message names it.
-        JobFailed: a segment's training failed for good; what the others did is kept.
+        UserError: If a setting or a file is not as it must be.
+        JobFailed: If the training of a segment failed for good. The progress of all is saved.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
     """
-    folder = Path(folder).absolute()
     prepared = prepare_run(settings, folder, dataset)
-    if show:
+    if show_progress:
         print_plan(prepared.plan, settings.train.batch_size)
     if settings.partition.dry_run:
-        write_plan(folder, settings, prepared.plan, prepared.tasks)
+        prepared.write_plan()
         return asdict(prepared.plan)
+
     prepared.write()
-    return complete(prepared, show)
+    return finish_run(prepared, show_progress=show_progress)
 
 
-def complete(run: PreparedRun, show: bool = True) -> dict[str, Any]:
-    """Do what is left of a run whose tasks are written: train, stitch, evaluate; returns what results.json says."""
-    settings, folder = run.settings, run.folder
-    outcome = train_and_evaluate(run, show)
-    results = gather_results(settings, run.plan, run.tasks, folder, outcome)
-    write_plots(folder, outcome.result, [folder / name for name in run.tasks if name != RECOVERY])
+def finish_run(prepared: PreparedRun, *, show_progress: bool = True) -> dict[str, Any]:
+    """Do all that remains of a run whose tasks are written: train, stitch, recover, evaluate and report.
+
+    Returns:
+        The contents of results.json.
+    """
+    folder, dataset, parts = prepared.folder, prepared.dataset, prepared.part_folders()
+    model_card = prepared.model_card()
+    device = choose_evaluation_device(prepared.settings.launch.device, prepared.num_parameters)
+
+    with LivePage(folder, dataset, prepared.settings.report):
+        seconds = train(prepared, show_progress=show_progress)
+        stitch(parts, model_card, folder)
+        curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)
+
+        before_recovery = None
+        if prepared.has_recovery:
+            before_recovery = evaluate(folder, dataset, device, show_progress=show_progress)
+            seconds += recover(prepared, show_progress=show_progress)
+            stitch([folder / RECOVERY], model_card, folder)
+
+    evaluation = evaluate(folder, dataset, device, show_progress=show_progress)
+    outcome = Outcome(evaluation=evaluation, before_recovery=before_recovery, seconds=seconds, accuracy_curve=curve)
+    return report(prepared, outcome, show_progress=show_progress)
+
+
+def train(prepared: PreparedRun, *, show_progress: bool) -> float:
+    """Train the parts of the network that are not trained yet.
+
+    Returns:
+        The seconds that this took, over all the times that the run was started.
+    """
+    settings, folder = prepared.settings, prepared.folder
+    if settings.strategy.is_group:
+        return train_group(prepared, show_progress=show_progress)
+
+    with record_seconds(folder / SEGMENTS):
+        train_together([prepared], settings.launch, folder / settings.launch.subfolder, show_progress=show_progress)
+    return recorded_seconds(folder / SEGMENTS)
+
+
+def train_group(prepared: PreparedRun, *, show_progress: bool) -> float:
+    """Train by a strategy whose processes depend on one another, unless all have finished; return as `train` does."""
+    settings, segments = prepared.settings, prepared.plan.segments
+    # A process of a pipeline computes one segment; replicas all compute the same.
+    is_pipeline = len(segments) == len(prepared.tasks)
+    costs = [segment.flops for segment in segments] if is_pipeline else [1] * len(prepared.tasks)
+    jobs = [
+        Job(prepared.folder / name, f"process {task.index}", task.device, cost, module="partrain.strategies.engine")
+        for (name, task), cost in zip(prepared.tasks.items(), costs, strict=True)
+    ]
+
+    with record_seconds(prepared.folder / RANKS):
+        if not all(is_finished(job.folder) for job in jobs):
+            launch_group(jobs, settings.launch, settings.strategy.port, show_progress=show_progress)
+    return recorded_seconds(prepared.folder / RANKS)
+
+
+def recover(prepared: PreparedRun, *, show_progress: bool) -> float:
+    """Train the stitched network end to end for the recovery epochs; return the seconds as `train` does.
+
+    It is the training of a segment that has no cuts.
+    """
+    folder = prepared.folder / RECOVERY
+    launch = replace(prepared.settings.launch, pack="never")
+    planner = PackPlanner(settings=launch, folder=prepared.folder / launch.subfolder / RECOVERY)
+    training = PendingTraining(folder=folder, task=prepared.tasks[RECOVERY], name="recovery", cost=1.0)
+
+    with record_seconds(folder):
+        if not is_finished(folder):
+            train_stage([training], planner, show_progress=show_progress)
+    return recorded_seconds(folder)
+
+
+def report(prepared: PreparedRun, outcome: Outcome, *, show_progress: bool) -> dict[str, Any]:
+    """Write the evaluation, the plots, results.json and the page; return the contents of results.json."""
+    from partrain.report.plots import plot_confusion, plot_curves  # Importing these takes half a second.
+
+    folder = prepared.folder
+    # The stored outputs that segments were fed have served their purpose.
+    shutil.rmtree(folder / BOUNDARIES, ignore_errors=True)
+
+    results = gather_results(prepared, outcome)
+    outcome.evaluation.write(folder / EVALUATION)
+    plot_confusion(outcome.evaluation, folder / CONFUSION_PLOT)
+    plot_curves([part / METRICS for part in prepared.part_folders()], folder / CURVES_PLOT)
     checkpoint.write_json(folder / RESULTS, results)
-    if settings.report.page:
-        write_run_page(folder, run.dataset)
-    if show:
+
+    if prepared.settings.report.page:
+        write_run_page(folder, prepared.dataset)
+    if show_progress:
         print_results(results, folder)
     return results
-
-
-def train_and_evaluate(run: PreparedRun, show: bool) -> Outcome:
-    """Train what is not trained yet, put the network together, and see what it can do."""
-    settings, plan, tasks, dataset, folder = run.settings, run.plan, run.tasks, run.dataset, run.folder
-    device = place_whole(settings.launch.device, sum(segment.parameters for segment in plan.segments))
-    parts = [folder / name for name in tasks if name != RECOVERY]
-    card = run.card()
-    with LivePage(folder, dataset, settings.report):
-        if settings.strategy.is_group:
-            seconds = train_group(settings, plan, tasks, folder, show)
-        else:
-            seconds = train_segments(run, show)
-        stitch(parts, card, folder)
-        curve = accuracy_curve(folder, parts, dataset, device, same_epochs=settings.strategy.is_group)
-        before = None
-        if RECOVERY in tasks:
-            before = evaluate(folder, dataset, device, show_progress=show)
-            seconds += recover(settings, tasks[RECOVERY], folder, show)
-            stitch([folder / RECOVERY], card, folder)
-    result = evaluate(folder, dataset, device, show_progress=show)
-    shutil.rmtree(folder / BOUNDARIES, ignore_errors=True)
-    return Outcome(result, before, seconds, curve)
-
-
-def train_segments(run: PreparedRun, show: bool) -> float:
-    """Train what is not trained yet, by the schedule; returns the seconds it took, over all the times it was started."""
-    with timed(run.folder / SEGMENTS) as seconds:
-        train_together([run], run.settings.launch, run.folder / run.settings.launch.subfolder, show)
-    return seconds()
-
-
-def train_group(settings: RunSettings, plan: Plan, tasks: Mapping[str, SegmentTask], folder: Path, show: bool) -> float:
-    """Train by a strategy whose processes depend on one another; returns the seconds, over all the times it was started."""
-    jobs = [
-        Job(folder / name, f"process {task.index}", task.device, flops, module="partrain.strategies.engine")
-        for (name, task), flops in zip(tasks.items(), _flops(plan, len(tasks)), strict=True)
-    ]
-    with timed(folder / RANKS) as seconds:
-        if not all(is_finished(job.folder) for job in jobs):
-            launch_group(jobs, settings.launch, settings.strategy.port, show)
-    return seconds()
-
-
-def _flops(plan: Plan, count: int) -> list[int]:
-    """What each of `count` processes computes: a stage its segment, replicas the same."""
-    return [segment.flops for segment in plan.segments] if len(plan.segments) == count else [1] * count
-
-
-def recover(settings: RunSettings, task: SegmentTask, folder: Path, show: bool) -> float:
-    """Train the stitched network end to end for a few epochs: the same loop, without a cut; returns the seconds."""
-    with timed(folder / RECOVERY) as seconds:
-        if not is_finished(folder / RECOVERY):
-            work = [PendingTraining(folder=folder / RECOVERY, task=task, name="recovery", cost=1.0)]
-            whole = replace(settings.launch, pack="never")
-            train_work(work, whole, folder / whole.subfolder / RECOVERY, show, advise=False)
-    return seconds()
-
-
-def write_plots(folder: Path, result: Evaluation, parts: list[Path]) -> None:
-    """evaluation.json and the plots."""
-    from partrain.report.plots import plot_confusion, plot_curves  # half a second that segments' processes do without
-
-    result.write(folder / EVALUATION)
-    plot_confusion(result, folder / CONFUSION_PLOT)
-    plot_curves([part / METRICS for part in parts], folder / CURVES_PLOT)

@@ -1,54 +1,70 @@
-"""What of one run or several trains at once, one stage after another: the schedules."""
+"""The schedules: which segments of one run or of several train at once, one stage after another."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from partrain.launch.settings import LaunchSettings
-from partrain.packs.planner import PendingTraining
-from partrain.runs.jobs import train_work
+from partrain.launch.supervisor import supervise
+from partrain.packs.planner import PackPlanner, PendingTraining
+from partrain.runs.jobs import train_in_shards
 from partrain.runs.prepare import PreparedRun
-from partrain.storage import checkpoint
-from partrain.storage.run_folder import TIMING, segment_name
 
 
-def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, packs: Path, show: bool) -> None:
-    """Train what of `runs` is not trained yet, sequential ones a segment after another. `packs`: a folder.
+def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder: Path, *, show_progress: bool) -> None:
+    """Train the unfinished segments of `runs`, stage after stage.
+
+    Args:
+        runs: The runs, whose tasks are written.
+        settings: How all of them are launched.
+        folder: The folder for the files of processes that train several segments, with a subfolder per stage.
+        show_progress: Whether to show how far the trainings are, and what packs were measured to gain.
 
     Raises:
-        JobFailed: a segment failed for good; raised when the others have finished.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; every process has written its checkpoint.
+        UserError: If a training does not fit into the memory that it may take.
+        JobFailed: If a segment failed for good. It is raised once the others of its stage have finished.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
     """
-    for number, work in enumerate(stages(runs)):
-        train_work(work, settings, packs / str(number), show, advise=show)
+    for number, trainings in enumerate(stages(runs)):
+        planner = PackPlanner(settings=settings, folder=folder / str(number), show_timings=show_progress)
+        train_stage(trainings, planner, show_progress=show_progress)
 
 
 def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
-    """What is to be trained at once, one stage after another; those that are done are empty."""
-    found: list[list[PendingTraining]] = []
+    """Return the trainings of each stage, in the order of the stages.
+
+    A run with the parallel schedule has all its segments in the first stage. With the sequential schedule, segment k is
+    in stage k. A stage in which all segments have finished is empty.
+    """
+    trainings_by_stage: list[list[PendingTraining]] = []
     for run in runs:
-        in_turn = run.settings.schedule.name == "sequential"
-        for job in run.segments_left():
-            task = run.tasks[segment_name(int(job.folder.name))]
-            stage = task.index if in_turn else 0
-            found += [[] for _ in range(stage + 1 - len(found))]
-            name = f"{run.folder.name}, {job.name}" if len(runs) > 1 else job.name
-            found[stage].append(PendingTraining(folder=job.folder, task=task, name=name, cost=job.cost))
-    return found
+        is_sequential = run.settings.schedule.name == "sequential"
+        for training in run.unfinished_segments():
+            stage = training.task.index if is_sequential else 0
+            while len(trainings_by_stage) <= stage:
+                trainings_by_stage.append([])
+            if len(runs) > 1:
+                training = replace(training, name=f"run {run.folder.name}, {training.name}")
+            trainings_by_stage[stage].append(training)
+    return trainings_by_stage
 
 
-@contextmanager
-def timed(folder: Path) -> Iterator[Callable[[], float]]:
-    """Adds the time until its end to the seconds in `folder`/timing.json; gives a function that reads them."""
-    path = folder / TIMING
+def train_stage(trainings: Sequence[PendingTraining], planner: PackPlanner, *, show_progress: bool) -> None:
+    """Run `trainings` in the grouping that the launch settings choose: alone, in packs or in shards.
 
-    def seconds() -> float:
-        return float(checkpoint.read_json(path)["seconds"]) if path.exists() else 0.0
+    Args:
+        trainings: The trainings, each of which runs to its end or its pause.
+        planner: The planner that divides them among processes, with the launch settings and a folder.
+        show_progress: Whether to show how far they are.
 
-    started = time.perf_counter()
-    try:
-        yield seconds
-    finally:
-        with suppress(OSError):  # on a full disk another error says so, and names what could not be saved
-            checkpoint.write_json(path, {"seconds": seconds() + time.perf_counter() - started})
+    Raises:
+        UserError: If a training does not fit into the memory that it may take.
+        JobFailed: If a training failed for good. It is raised once the others have finished.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every training has written its checkpoint by then.
+    """
+    if not trainings:
+        return
+    if planner.settings.name == "shards":
+        train_in_shards(trainings, planner.settings, planner.folder, show_progress=show_progress)
+        return
+    supervise(planner.plan(trainings), planner.settings, show_progress=show_progress)

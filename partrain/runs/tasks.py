@@ -1,11 +1,11 @@
-"""Which tasks a run has: a segment's each, fed as the schedule says, or a process's each of a strategy's group."""
+"""The tasks of a run: one per segment, with the inputs that the schedule gives it, or one per rank of a group."""
 
 from dataclasses import replace
 from typing import Any
 
 from partrain.boundaries.boundary import needs_projection
 from partrain.data import Dataset
-from partrain.launch.placement import place
+from partrain.launch.placement import assign_devices
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.settings import RunSettings
@@ -16,9 +16,9 @@ from partrain.training.task import SegmentTask
 
 
 def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
-    """The run's segment tasks by their folder within the run: segments/0 ... and, where asked for, recovery."""
-    devices = place(settings.launch.device, len(plan.segments))
-    common = _common_to_tasks(settings, plan, dataset)
+    """Return the tasks of the segments, and of the recovery if there is one, by their folder within the run."""
+    devices = assign_devices(settings.launch.device, len(plan.segments))
+    common = _common_fields(settings, plan, dataset)
     tasks = {}
     for segment, device in zip(plan.segments, devices, strict=True):
         index = segment.index
@@ -27,7 +27,7 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str,
             device=device,
             stored_input=stored_outputs(index) if _is_stored(settings, plan, index) else None,
             stored_output=stored_outputs(index + 1) if _is_stored(settings, plan, index + 1) else None,
-            **_part(segment, settings),
+            **_segment_fields(segment, settings),
             **common,
         )
     if settings.schedule.recovery_epochs:
@@ -36,33 +36,34 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str,
 
 
 def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, RankTask]:
-    """The group's tasks by their folder within the run: ranks/0 ...
+    """Return the tasks of a group's ranks by their folder within the run.
 
     Raises:
-        ValueError: the strategy cannot work with this many processes or such batches.
+        UserError: If the strategy cannot work with this number of processes or with such batches.
     """
-    strategy, count = settings.strategy, settings.partition.num_segments
-    devices = place(settings.launch.device, count)
-    check_group(strategy, count, settings.train.batch_size, devices)
-    common = _common_to_tasks(settings, plan, dataset)
-    held = plan.segments * count if strategy.name in REPLICAS else plan.segments
+    strategy, num_ranks = settings.strategy, settings.partition.num_segments
+    devices = assign_devices(settings.launch.device, num_ranks)
+    check_group(strategy, num_ranks, settings.train.batch_size, devices)
+    common = _common_fields(settings, plan, dataset)
+    # Replicas all hold the whole network, which is the only segment of their plan.
+    segments = plan.segments * num_ranks if strategy.name in REPLICAS else plan.segments
     return {
         rank_name(index): RankTask(
             index=index,
             device=device,
             strategy=strategy.name,
-            num_ranks=count,
+            num_ranks=num_ranks,
             microbatches=strategy.microbatches,
             timeout=strategy.timeout,
-            **_part(segment, settings),
+            **_segment_fields(segment, settings),
             **common,
         )
-        for index, (segment, device) in enumerate(zip(held, devices, strict=True))
+        for index, (segment, device) in enumerate(zip(segments, devices, strict=True))
     }
 
 
-def _part(segment: SegmentPlan, settings: RunSettings) -> dict[str, Any]:
-    """What a task says of its part of the network, and how that is trained."""
+def _segment_fields(segment: SegmentPlan, settings: RunSettings) -> dict[str, Any]:
+    """Return the fields of a task that describe its part of the network and how that is trained."""
     return {
         "start": segment.start,
         "stop": segment.stop,
@@ -72,8 +73,8 @@ def _part(segment: SegmentPlan, settings: RunSettings) -> dict[str, Any]:
     }
 
 
-def _common_to_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
-    """What every task of a run says alike, whatever its part of the network."""
+def _common_fields(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+    """Return the fields that all tasks of a run have in common."""
     return {
         "network": plan.network,
         "image_shape": plan.input_shape,
@@ -86,14 +87,15 @@ def _common_to_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dic
 
 
 def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
-    """Whether the segment right of `boundary` is fed stored outputs of the one to its left."""
-    last = len(plan.segments) - 1
-    synthetic_last = settings.schedule.last_input == "synthetic"
-    return settings.schedule.name == "sequential" and 0 < boundary <= last - synthetic_last
+    """Return whether the segment right of `boundary` is trained on stored outputs of the segment to its left."""
+    is_sequential = settings.schedule.name == "sequential"
+    is_inner = 0 < boundary < len(plan.segments)
+    is_last = boundary == len(plan.segments) - 1
+    return is_sequential and is_inner and not (is_last and settings.schedule.last_input == "synthetic")
 
 
 def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[str, Any]) -> SegmentTask:
-    """End-to-end training of the stitched network: a segment task without cuts."""
+    """Return the task of training the stitched network end to end: that of a segment without cuts."""
     schedule = settings.schedule
     train = replace(
         settings.train,
@@ -112,21 +114,22 @@ def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[
         train=train,
         device=device,
         initial=f"../{MODEL_WEIGHTS}",
-        projections=projections(settings, plan),
+        projections=find_projections(settings, plan),
         **common,
     )
 
 
-def projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[int]]]:
-    """Where the stitched network needs a projection: boundary index and shape by cut name."""
+def find_projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, list[int]]]:
+    """Return the projections that the stitched network needs before segments: boundary number and shape by cut name."""
     if len(plan.segments) == 1:
         return {}
     chain = Chain.build(network_settings_from_dict(plan.network), plan.input_shape, plan.num_classes)
     cuts = {cut.name: cut for cut in chain.cuts}
-    return {
-        segment.start: (segment.index, segment.input_shape)
-        for segment in plan.segments
-        if segment.start is not None
-        and not _is_stored(settings, plan, segment.index)
-        and needs_projection(chain.extract_segment(cuts[segment.start], cuts.get(segment.stop or "")), settings.labels)
-    }
+    projections = {}
+    for segment in plan.segments:
+        if segment.start is None or _is_stored(settings, plan, segment.index):
+            continue
+        module = chain.extract_segment(cuts[segment.start], cuts.get(segment.stop or ""))
+        if needs_projection(module, settings.labels):
+            projections[segment.start] = (segment.index, segment.input_shape)
+    return projections

@@ -1,46 +1,67 @@
-"""Several runs at once: their segments train together, packed where that pays; then each run is finished by itself."""
+"""Several runs at once: their segments train together, packed where that pays, and then each run is finished."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
-from partrain.runs.prepare import is_finished, prepare_run
+from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
 from partrain.runs.run import run
-from partrain.runs.stages import timed, train_together
+from partrain.runs.stages import train_together
+from partrain.runs.timing import record_seconds
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import SEGMENTS
 
 
 def run_together(
-    runs: Mapping[str | Path, RunSettings], packs: str | Path, dataset: Dataset | None = None, show: bool = True
+    runs: Mapping[str | Path, RunSettings],
+    packs: str | Path,
+    dataset: Dataset | None = None,
+    *,
+    show_progress: bool = True,
 ) -> dict[Path, dict[str, Any]]:
-    """Do the `runs`, settings by folder, or go on with them, as one; returns what each one's results.json says.
+    """Do several runs at once, or resume them. The first run's `launch` settings say how all are packed or sharded.
 
-    Tasks of one shape, from all runs, are packed as the first run's `launch.pack` says, or all are trained in shards, as its
-    `launch` says. `packs`: a folder for either.
+    Args:
+        runs: The settings of each run, by its folder.
+        packs: The folder for the files of processes that train segments of several runs.
+        dataset: The data instead of those that the settings name.
+        show_progress: Whether to show the progress of training.
+
+    Returns:
+        The contents of each finished run's results.json, by the run's absolute folder.
 
     Raises:
-        ValueError: a setting or a file of a run is not as it should be; nothing has begun.
-        JobFailed: a segment failed for good; raised when the other runs are finished.
+        UserError: If a setting or a file of a run is not as it must be. No training has begun by then.
+        JobFailed: If a segment failed for good. It is raised once the other runs are finished.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
     """
-    prepared = [prepare_run(settings, Path(folder).absolute(), dataset) for folder, settings in runs.items()]
-    for each in prepared:
-        if each.settings.strategy.is_group:
-            raise UserError(f"{each.folder}: strategy={each.settings.strategy.name} cannot be packed with other runs")
-        each.write()
-    failure = None
-    with ExitStack() as clocks:
-        for each in prepared:
-            clocks.enter_context(timed(each.folder / SEGMENTS))
-        try:
-            train_together(prepared, prepared[0].settings.launch, Path(packs).absolute(), show)
-        except JobFailed as error:
-            failure = error
-    done = [each for each in prepared if all(is_finished(each.folder / name) for name in each.segments())]
-    results = {each.folder: run(each.settings, each.folder, each.dataset, show=False) for each in done}
+    prepared_runs = [prepare_run(settings, folder, dataset) for folder, settings in runs.items()]
+    for prepared in prepared_runs:
+        strategy = prepared.settings.strategy
+        if strategy.is_group:
+            raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
+        prepared.write()
+
+    failure = _train(prepared_runs, Path(packs).absolute(), show_progress=show_progress)
+    results = {}
+    for prepared in prepared_runs:
+        if all(is_finished(prepared.folder / name) for name in prepared.segment_names()):
+            results[prepared.folder] = run(prepared.settings, prepared.folder, prepared.dataset, show_progress=False)
     if failure is not None:
         raise failure
     return results
+
+
+def _train(runs: Sequence[PreparedRun], packs: Path, *, show_progress: bool) -> JobFailed | None:
+    """Train the segments of `runs`, record the seconds for each run, and return the failure if there was one."""
+    with ExitStack() as clocks:
+        for prepared in runs:
+            clocks.enter_context(record_seconds(prepared.folder / SEGMENTS))
+        try:
+            train_together(runs, runs[0].settings.launch, packs, show_progress=show_progress)
+        except JobFailed as failure:
+            return failure
+    return None

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from partrain.launch.placement import each_placed
+from partrain.launch.placement import resolve_devices
 from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
@@ -55,7 +55,7 @@ class ShardedTraining:
         self.folder = Path(folder).absolute()
         self.settings = settings or ShardSettings()
         self._max_restarts = max_restarts
-        self._workers = worker_settings(each_placed(devices), self.settings, threads)
+        self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
         self._context = TrainingContext(self.folder)
         self._view = TrainingView(self.folder, show_progress=show_progress)
         self._candidates = CandidateQueue(self.folder)

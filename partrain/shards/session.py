@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from partrain.launch.worker import write_report
+from partrain.launch.error_report import write_error_report
 from partrain.shards.admission import Admission
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
@@ -197,7 +197,7 @@ class Session:
         """Schedule a prepared model and send it to the workers. One without steps left leaves at once."""
         self.view.add_model(model)
         if not model.is_prepared:
-            self.view.done(model.folder)
+            self.view.finish(model.folder)
             self.leave(model.folder)
             return
         steps = model.remaining_steps
@@ -216,7 +216,7 @@ class Session:
         self.host.delete_files(model.files())
         model.close()
         gc.collect()  # Modules refer to themselves, and to the memory that is bound to them.
-        self.view.done(model.folder)
+        self.view.finish(model.folder)
         self.leave(model.folder)
 
     def leave(self, folder: Path) -> None:
@@ -242,7 +242,7 @@ class Session:
     def report_failure(self, folder: Path, name: str, error: Exception) -> None:
         """Report an error on the terminal, in the history, and in the task's folder."""
         self.history.failures[folder] = str(error)
-        write_report(folder, error)
+        write_error_report(folder, error)
         self.view.report_failure(name, error)
 
     def replace_worker(self, worker: WorkerProcess, reason: str) -> None:

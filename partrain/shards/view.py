@@ -23,14 +23,14 @@ class TrainingView(Display):
     """
 
     def __init__(self, folder: Path, *, show_progress: bool) -> None:
-        super().__init__([], show_progress)
+        super().__init__([], show_progress=show_progress)
         self._folder = folder
         self._updated_at = self._summarized_at = time.monotonic()
 
     def add_model(self, model: HostModel) -> None:
         """Show a model that joins, and how it is cut."""
         self.add(model.folder, model.name)
-        if self.show and model.is_prepared:
+        if self.show_progress and model.is_prepared:
             milliseconds = 1000 * sum(cost.seconds for cost in model.costs)
             self.print(
                 f"{model.name}: {_count(len(model.spec.shards), 'shard')}, {milliseconds:.1f} ms a step in a trial"
@@ -44,13 +44,13 @@ class TrainingView(Display):
         self._updated_at = now
         for model in models:
             self.update(model.folder)
-        if self.show and now - self._summarized_at > _SUMMARY_SECONDS:
+        if self.show_progress and now - self._summarized_at > _SUMMARY_SECONDS:
             self._summarized_at = now
             self.print(f"{_count(len(models), 'model')} left, about {format_duration(remaining_seconds)} to go")
 
     def report_failure(self, name: str, error: Exception) -> None:
         """Print that a model failed, with the first line of its error."""
-        if self.show:
+        if self.show_progress:
             message = str(error) or type(error).__name__
             self.print(f"{name} FAILED: {message.splitlines()[0]}; the other models continue")
 
@@ -67,7 +67,7 @@ class TrainingView(Display):
         from partrain.shards.page import write_shards_page
 
         page = write_shards_page(self._folder)
-        if self.show:
+        if self.show_progress:
             self.print(f"Page: {page}")
 
 

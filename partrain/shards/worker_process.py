@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from partrain.launch.job import environment
+from partrain.launch.job import process_environment
 from partrain.packs.planner import ALLOCATOR
 from partrain.shards.messages import Answer, Message, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
@@ -89,7 +89,7 @@ def _start(log: Path) -> tuple["subprocess.Popen[bytes]", "Connection[Message | 
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            env=environment(ALLOCATOR),
+            env=process_environment(ALLOCATOR),
             pass_fds=[worker_end.fileno()],
             start_new_session=True,
         )

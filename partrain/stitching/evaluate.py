@@ -184,7 +184,7 @@ def _decode(segments: list[nn.Module], boundaries: list[OutputBoundary], values:
 
 def _with_progress(batches: range, *, show_progress: bool) -> Iterator[int]:
     """Yield the batches, with a progress bar that follows them."""
-    with ProgressDisplay(show=show_progress, percentage=True, transient=True) as progress:
+    with ProgressDisplay(show_progress=show_progress, show_percentage=True, is_transient=True) as progress:
         progress.add("batches", "evaluating", total=len(batches))
         for batch in batches:
             yield batch

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from partrain.launch.machine import described
+from partrain.launch.machine import describe_machine
 from partrain.report.formatting import format_duration, format_percent, format_setting
 from partrain.report.page import Link, Stat, make_table, sharded_training_pages, template_environment
 from partrain.storage import checkpoint
@@ -44,7 +44,7 @@ def write_search_page(folder: Path, refresh: float | None = None) -> Path:
             plots=figures(record),
             leaderboard=make_table(leaderboard(record)),
             sharded=sharded_training_pages(folder),
-            machine=described(record.machine) if record.machine else "",
+            machine=describe_machine(record.machine) if record.machine else "",
             config=yaml.safe_dump(record.settings, sort_keys=False) if record.settings else "",
         )
     )

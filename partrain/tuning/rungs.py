@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from torch import Tensor, nn
 from partrain.data import Dataset
 from partrain.data.batches import shared_training_images
 from partrain.errors import JobFailed
-from partrain.launch.placement import place_whole
-from partrain.packs.planner import PendingTraining, TimingCache
-from partrain.runs.jobs import train_work
+from partrain.launch.error_report import read_error_report
+from partrain.launch.placement import choose_evaluation_device
+from partrain.packs.planner import PackPlanner, PendingTraining, TimingCache
 from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
-from partrain.runs.run import complete
+from partrain.runs.run import finish_run
+from partrain.runs.stages import train_stage
 from partrain.settings import RunSettings
 from partrain.stitching.stitch import assemble
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, epoch_weights, segment_name
+from partrain.storage.run_folder import CHECKPOINT, epoch_weights
 from partrain.tuning.settings import SearchSettings
 from partrain.tuning.trainer import TrialRun
 
@@ -53,11 +55,15 @@ class RungTrainer:
     def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
         """Train all `runs` that have not reached their epochs, and return the reason of each failure, by trial."""
         trainings = self.pending_trainings(runs)
-        folder = runs[0].folder.parents[1] / self.launch.subfolder / _group_name(runs)
+        planner = PackPlanner(
+            settings=self.launch,
+            folder=runs[0].folder.parents[1] / self.launch.subfolder / _group_name(runs),
+            one_process_per_core=True,
+            show_timings=self.show_advice,
+            timings=self._timings,
+        )
         try:
-            train_work(
-                trainings, self.launch, folder, show=False, advise=self.show_advice, queue=True, timings=self._timings
-            )
+            train_stage(trainings, planner, show_progress=False)
         except JobFailed:
             if not all(_has_ended(training) for training in trainings):
                 raise  # A process failed, not a trial.
@@ -67,17 +73,10 @@ class RungTrainer:
         """Return the trainings of all segments that have not reached the epochs of their run."""
         trainings = []
         for run in runs:
-            prepared = self.prepare(run)
-            for job in prepared.segments_left():
-                if not _has_trained(job.folder, run.epochs):
-                    training = PendingTraining(
-                        folder=job.folder,
-                        task=prepared.tasks[segment_name(int(job.folder.name))],
-                        name=f"configuration {run.index}, {job.name}",
-                        cost=job.cost,
-                        pause_after=run.epochs,
-                    )
-                    trainings.append(training)
+            for training in self.prepare(run).unfinished_segments():
+                if not _has_trained(training.folder, run.epochs):
+                    name = f"configuration {run.index}, {training.name}"
+                    trainings.append(replace(training, name=name, pause_after=run.epochs))
         return trainings
 
     def prepare(self, run: TrialRun) -> PreparedRun:
@@ -90,10 +89,10 @@ class RungTrainer:
 
     def failure(self, run: TrialRun) -> str | None:
         """Return why a segment of the run has failed, or None."""
-        for name in self.prepare(run).segments():
-            path = run.folder / name / ERROR_FILE
-            if path.exists():
-                return str(checkpoint.read_json(path)["message"])
+        for name in self.prepare(run).segment_names():
+            report = read_error_report(run.folder / name)
+            if report is not None:
+                return report.message
         return None
 
     # ---- Scoring.
@@ -110,7 +109,7 @@ class RungTrainer:
         """Return the scores of runs whose networks are on one device at the same time, by trial."""
         plans = [self.prepare(run).plan for run in runs]
         num_parameters = sum(segment.parameters for plan in plans for segment in plan.segments)
-        device = torch.device(place_whole(self.launch.device, num_parameters))
+        device = torch.device(choose_evaluation_device(self.launch.device, num_parameters))
         networks = [self.load_network(run, device) for run in runs]
         scores = self.measure(networks, metric, device)
         return {run.index: score for run, score in zip(runs, scores, strict=True)}
@@ -119,10 +118,10 @@ class RungTrainer:
         """Return the stitched network of a run, as it was after the run's epochs."""
         prepared = self.prepare(run)
         weights: dict[str, Tensor] = {}
-        for name in prepared.segments():
+        for name in prepared.segment_names():
             tensors, _ = checkpoint.load(_weights_file(run.folder / name, run.epochs), device)
             weights |= {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-        return assemble(prepared.card(), weights, device)
+        return assemble(prepared.model_card(), weights, device)
 
     def measure(self, networks: Sequence[nn.Module], metric: str, device: torch.device) -> list[float]:
         """Return the `metric` of each network, averaged over the held-out images."""
@@ -141,7 +140,7 @@ class RungTrainer:
 
     def finish(self, run: TrialRun) -> dict[str, Any]:
         """Train, stitch and evaluate what is left of a run, and return the contents of its results.json."""
-        return complete(self.prepare(run), show=False)
+        return finish_run(self.prepare(run), show_progress=False)
 
 
 def _sum_metric(metric: str, outputs: Tensor, targets: Tensor) -> float:
@@ -164,7 +163,7 @@ def _has_trained(segment_folder: Path, epochs: int) -> bool:
 
 def _has_ended(training: PendingTraining) -> bool:
     """Return whether a training has failed, ended or paused, so that its files say how far it is."""
-    has_failed = (training.folder / ERROR_FILE).exists()
+    has_failed = read_error_report(training.folder) is not None
     return has_failed or _has_trained(training.folder, training.pause_after or 0)
 
 

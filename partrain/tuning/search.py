@@ -15,11 +15,11 @@ from typing import Any
 from partrain.console import ProgressDisplay, console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import UserError
-from partrain.launch.machine import machine
-from partrain.launch.placement import place
+from partrain.launch.machine import machine_facts
+from partrain.launch.placement import assign_devices
 from partrain.launch.settings import LaunchSettings
-from partrain.runs.command import command, resumable
-from partrain.runs.results import versions
+from partrain.runs.command import print_resume_command_on_interrupt, train_command
+from partrain.runs.results import package_versions
 from partrain.settings import RunSettings
 from partrain.tuning.brackets import Bracket, Round, plan_rounds, select_best
 from partrain.tuning.folder import RungResult, SearchFolder, SearchManifest
@@ -72,7 +72,7 @@ def search(
     SearchFolder(folder).write_manifest(plan.manifest())
     if trainer is None:
         trainer = RungTrainer(plan.dataset, shared, settings, show_advice=show_progress)
-    with resumable(folder, "search", arguments):
+    with print_resume_command_on_interrupt(folder, "search", arguments):
         results = _SearchLoop(plan, SearchFolder(folder), trainer).run(show_progress=show_progress)
     if show_progress:
         print_results(folder)
@@ -106,7 +106,7 @@ class _SearchPlan:
         return SearchManifest(
             search=asdict(self.settings),
             settings=self.shared.fingerprint(),
-            machine=machine(),
+            machine=machine_facts(),
             brackets=list(self.brackets),
         )
 
@@ -116,7 +116,7 @@ def _plan_search(shared: RunSettings, settings: SearchSettings, dataset: Dataset
     space = Space.parse(settings.space)
     check_names(shared, space.names)
     brackets = make_brackets(settings, space, shared.train.epochs)
-    place(shared.launch.device, 1)  # A device that does not exist is reported before data are prepared.
+    assign_devices(shared.launch.device, 1)  # A device that does not exist is reported before data are prepared.
     dataset = dataset or prepare_data(shared.data)
     trials = draw_trials(settings, space, brackets, shared.seed)
     num_images = len(dataset.train)
@@ -170,7 +170,7 @@ class _SearchLoop:
         num_finished = self.count_finished_rounds()
         if num_finished and show_progress:
             console.print(f"{num_finished} of {len(self.rounds)} rounds have finished already.")
-        display = ProgressDisplay(show=show_progress, estimate=False)
+        display = ProgressDisplay(show_progress=show_progress, show_time_left=False)
         view = SearchView(self.brackets, self.trials, self.settings.metric, display)
         view.skip_rounds(num_finished, sum(self.folder.round_seconds()))
         try:
@@ -314,7 +314,7 @@ class _SearchLoop:
             "seconds": sum(self.folder.round_seconds()),
             "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
             "data": self.dataset.provenance(),
-            "versions": versions(),
+            "versions": package_versions(),
         }
         self.folder.write_results(results)
         return results
@@ -331,5 +331,5 @@ class _SearchLoop:
             "score": winner.score,
             "epochs": winner.epochs,
             "test_accuracy": run_results["test_accuracy"],
-            "command": command(unpacked.to_json()) if is_named else None,
+            "command": train_command(unpacked.to_json()) if is_named else None,
         }

@@ -8,7 +8,7 @@ from partrain import checks
 from partrain.errors import UserError
 from partrain.networks import NETWORKS
 from partrain.report.formatting import format_setting
-from partrain.settings import GROUPS, RunSettings
+from partrain.settings import OPTION_FIELDS, RunSettings
 
 # Why these settings and groups of settings have the same value in all trials.
 _NOT_SEARCHABLE = {
@@ -35,7 +35,7 @@ class _Change:
 
 def full_name(name: str) -> str:
     """Return the name of the setting that a group's name alone stands for, as labels.family for labels."""
-    return f"{name}.{GROUPS[name]}" if name in GROUPS else name
+    return f"{name}.{OPTION_FIELDS[name]}" if name in OPTION_FIELDS else name
 
 
 def apply_values(settings: RunSettings, values: Mapping[str, Any]) -> RunSettings:
@@ -84,7 +84,7 @@ def _locate(name: str) -> tuple[str, str]:
 
     is_group = {field.name: is_dataclass(field.default_factory) for field in fields(RunSettings)}
     if part not in is_group:
-        raise UserError(checks.no_setting(part, is_group))
+        raise UserError(checks.unknown_setting(part, is_group))
     if is_group[part] and not has_key:
         raise UserError(f"{name} is a group of settings; name one of them, as {name}.<setting>")
     return (part, key) if is_group[part] else ("", full_name(name))
@@ -122,7 +122,7 @@ def _field_values(
         if is_option:
             present = values.get(field, options.get(field, {}))
             values[field] = present | {option: change.value}
-        elif type(change.value) is int and int not in checks.alternatives(hint):
+        elif type(change.value) is int and int not in checks.union_members(hint):
             values[field] = float(change.value)
         else:
             values[field] = change.value
@@ -136,5 +136,5 @@ def _type_hint(name: str, key: str, owner: type) -> Any:
     if is_option and hints.get(field) == dict[str, Any]:
         return Any
     if key not in hints:
-        raise UserError(checks.no_setting(name, hints))
+        raise UserError(checks.unknown_setting(name, hints))
     return hints[key]

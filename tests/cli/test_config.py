@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from scripting import ROOT
 
 from partrain.boundaries.labels import LabelSettings
-from partrain.cli.config import register, run_settings
+from partrain.cli.config import register_schemas, run_settings
 from partrain.data import DataSettings
 from partrain.networks import NETWORKS
 from partrain.settings import RunSettings
@@ -26,7 +26,7 @@ def options(group: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    register()
+    register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 

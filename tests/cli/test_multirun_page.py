@@ -8,7 +8,7 @@ from pathlib import Path
 from browser import open_page
 from pages import read_figures, read_table
 
-from partrain.cli.multirun import row, write_report
+from partrain.cli.multirun import make_row, write_report
 from partrain.runs.page import write_run_page
 from partrain.storage import checkpoint
 
@@ -20,9 +20,9 @@ def test_the_page_of_a_multirun_with_a_run_that_failed(run: Path, tmp_path: Path
     results = checkpoint.read_json(tmp_path / "2" / "results.json")
     checkpoint.write_json(tmp_path / "2" / "results.json", results | {"test_accuracy": 0.5, "traffic_bytes": 3 * 2**20})
     rows = [
-        row(tmp_path / "0", "seed=0 labels=simplex", "done"),
-        row(tmp_path / "1", "seed=1 labels=simplex", "it failed"),
-        row(tmp_path / "2", "seed=2 labels=simplex", "done"),
+        make_row(tmp_path / "0", "seed=0 labels=simplex", "done"),
+        make_row(tmp_path / "1", "seed=1 labels=simplex", "it failed"),
+        make_row(tmp_path / "2", "seed=2 labels=simplex", "done"),
     ]
     write_report(rows, tmp_path)
     page = tmp_path / "report.html"

@@ -7,7 +7,7 @@ import pytest
 from fake_trainer import FakeTrainer
 from scripting import DATA, TINY, run_script
 
-from partrain.cli.config import apart
+from partrain.cli.config import split_search_arguments
 from partrain.storage import checkpoint
 from partrain.tuning.trainer import TrialRun
 
@@ -20,7 +20,10 @@ LR, KNOWN = (
 def test_what_is_searched_is_set_apart_from_what_hydra_reads() -> None:
     words = [LR, "seed=3", "+network.options.width=choice(1,2)", "labels=normal(0,1)", "partition.at=[2,4]"]
     others = ["search.space=[x(1)]", "hydra.run.dir=runs(1)", "data.root=/a (b)", "network.builder=my:make(1)"]
-    assert apart([*words, *others]) == (["seed=3", "partition.at=[2,4]", *others], [words[0], words[2], words[3]])
+    assert split_search_arguments([*words, *others]) == (
+        ["seed=3", "partition.at=[2,4]", *others],
+        [words[0], words[2], words[3]],
+    )
 
 
 def test_several_searches_at_once(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ MISTAKES = {
         "search.configurations=2 is too small for a bracket of successive_halving with search.eta=3; "
         "set it to at least 3"
     ),
-    f"{LR} resume=runs/x": "resume: a search goes on with the same command and hydra.run.dir=<its folder>",
+    f"{LR} resume=runs/x": "resume: a search continues with the same command and hydra.run.dir=<its folder>",
     f"{LR} strategy=gpipe": (
         "Cannot train configuration 0 (train.lr=0.00184): strategy=gpipe cannot be used in a search; "
         "set strategy=synthetic or strategy=end_to_end"
@@ -111,8 +114,8 @@ def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path
     stopped = run_script("search", *words, f"hydra.run.dir={tmp_path}")
     assert stopped.code == 130
     *_, again, last = stopped.out.splitlines()
-    assert last == "stopped"
-    assert again.startswith("what is done is kept; go on with: python experiments/search.py data.limit_train=600 ")
+    assert last == "Stopped."
+    assert again.startswith("Progress is saved. To continue: python experiments/search.py data.limit_train=600 ")
     assert again.endswith(f" '{LR}' hydra.run.dir={tmp_path}")
     promoted = checkpoint.read_json(tmp_path / "rungs/1-0.json")["promoted"]
     done = run_script("search", *words, f"hydra.run.dir={tmp_path}")

@@ -53,7 +53,7 @@ class FakeRuns:
     def compare(self, shared: RunSettings, grid: GridSettings, folder: Path) -> list[CellRun]:
         return compare(shared, grid, folder, self.dataset, runner=self)
 
-    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
+    def __call__(self, settings: RunSettings, folder: Path, dataset: Dataset, *, show_progress: bool) -> dict[str, Any]:
         if settings.partition.dry_run:
             return {}
         self.finished.append("/".join(folder.parts[-2:]))
@@ -140,7 +140,7 @@ def test_on_a_terminal_a_bar_says_how_long_is_left() -> None:
 def test_after_ctrl_c_the_way_to_go_on_is_said(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, *, show: bool) -> dict[str, Any]:
+    def interrupt(settings: RunSettings, folder: Path, dataset: Dataset, *, show_progress: bool) -> dict[str, Any]:
         if not settings.partition.dry_run:
             raise KeyboardInterrupt
         return {}
@@ -149,7 +149,7 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(
     with pytest.raises(KeyboardInterrupt):
         compare(SHARED, GridSettings(**GRID), tmp_path, small, arguments=arguments, runner=interrupt)
     again = f"python experiments/compare.py data.root=/files 'grid.networks=[mlp]' hydra.run.dir={tmp_path}"
-    assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Progress is saved. To continue: {again}"
 
 
 def test_the_command_without_host_paths() -> None:
@@ -233,7 +233,7 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
             "train.batch_size=64",
             "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",
         ),
-        ("resume=runs/x", "resume: a comparison goes on with the same command and hydra.run.dir="),
+        ("resume=runs/x", "resume: a comparison continues with the same command and hydra.run.dir="),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line(override: str, message: str, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_bytes_as_measured(strategy: str, small: Dataset, tmp_path: Path) -> Non
         strategy=StrategySettings(name=strategy),
         launch=LaunchSettings(device="cpu"),
     )
-    results = partrain.run(settings, tmp_path / "run", dataset=small, show=False)
+    results = partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
     here = ComparisonSetup(
         precision="fp32", shared=settings, input_shape=(1, 8, 8), num_classes=5, system=System(cores=2)
     )

@@ -26,7 +26,7 @@ def shown(folder: Path, states: list[dict[str, object]], terminal: bool) -> str:
     """What is displayed of a segment that goes through `states`, and one that waits."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, color_system=None, highlight=False)
-    with Display([(folder, "segment 0"), (folder / "other", "segment 1")], to=console) as view:
+    with Display([(folder, "segment 0"), (folder / "other", "segment 1")], output=console) as view:
         for count, state in enumerate(states):
             checkpoint.write_json(folder / "progress.json", state)
             os.utime(folder / "progress.json", ns=(count, count))
@@ -57,6 +57,6 @@ def test_elsewhere_every_epoch_has_a_line(tmp_path: Path) -> None:
 def test_half_written_progress_is_passed_over(tmp_path: Path) -> None:
     shown = io.StringIO()
     (tmp_path / "progress.json").write_text('{"step": ')
-    with Display([(tmp_path, "segment 0")], to=Console(file=shown)) as view:
+    with Display([(tmp_path, "segment 0")], output=Console(file=shown)) as view:
         view.update(tmp_path)
     assert shown.getvalue() == ""

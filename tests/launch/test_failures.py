@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import own_networks
 import pytest
 from scripting import DATA, run_script, small_settings
 
@@ -13,32 +14,30 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.optimization import TrainSettings
 
-
-@pytest.mark.parametrize(
-    ("builder", "clear", "start"),
-    [
-        (
-            "overflowing",
-            True,
-            "segment 0: the loss is {loss} at epoch 1, step 1; lower train.lr, or train with train.precision=fp32",
-        ),
-        ("breaking", False, "segment 0: RuntimeError: out of coffee\nTraceback (most recent call last):\n"),
-    ],
+OVERFLOW = "segment 0: the loss is {loss} at epoch 1, step 1; lower train.lr, or train with train.precision=fp32"
+BREAKDOWN = (
+    "Segment 0 failed in {own_networks}, line {line}: RuntimeError: out of coffee. The full traceback is in {log}."
 )
+
+
+@pytest.mark.parametrize(("builder", "expected"), [("overflowing", OVERFLOW), ("breaking", BREAKDOWN)])
 def test_a_segment_that_fails_says_so_and_the_other_finishes(
-    builder: str, clear: bool, start: str, small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    builder: str, expected: str, small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = small_settings(
         network=CustomSettings(builder=f"own_networks:{builder}"),
         train=TrainSettings(epochs=2, batch_size=64, precision="fp32"),
     )
     with pytest.raises(JobFailed) as caught:
-        partrain.run(settings, tmp_path, dataset=small, show=False)
-    message = str(caught.value)
-    assert any(message.startswith(start.format(loss=loss)) for loss in ("nan", "inf"))
-    assert caught.value.is_user_error == clear
-    assert ("break_down" in message) == (not clear)
-    assert "segment 0: failed; the others go on" in capsys.readouterr().out
+        partrain.run(settings, tmp_path, dataset=small, show_progress=False)
+    code, log = Path(own_networks.__file__), tmp_path / "segments/0/log.txt"
+    line = code.read_text().splitlines().index('    raise RuntimeError("out of coffee")') + 1
+    shown = code.relative_to(Path.cwd()) if code.is_relative_to(Path.cwd()) else code
+    messages = [expected.format(loss=loss, own_networks=shown, line=line, log=log) for loss in ("nan", "inf")]
+    assert str(caught.value) in messages
+    assert caught.value.is_user_error
+    assert ("break_down" in log.read_text()) == (builder == "breaking")
+    assert "Segment 0 failed; the others continue." in capsys.readouterr().out
     assert checkpoint.load_metadata(tmp_path / "segments/1" / CHECKPOINT)["finished"]
 
 
@@ -60,4 +59,5 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
         assert found.startswith(f"segment {index}: the loss is ")
         assert found.endswith("; lower train.lr, or train with train.precision=fp32")
         assert " at epoch 1, step " in found
-    assert f"what all processes did is kept; once the cause is removed: resume={tmp_path}" in outcome.out
+    again = f"python experiments/train.py resume={tmp_path} launch.device=cpu"
+    assert f"Progress is saved. To continue: {again}" in outcome.out.splitlines()

@@ -33,7 +33,7 @@ LONG = [
 def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    partrain.run(small_settings(), folder, dataset=small, show=False)
+    partrain.run(small_settings(), folder, dataset=small, show_progress=False)
     return folder
 
 
@@ -85,12 +85,12 @@ def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    partrain.run(small_settings(), tmp_path, dataset=small, show=False)
+    partrain.run(small_settings(), tmp_path, dataset=small, show_progress=False)
     killer.join()
     assert steps[0] == 0 < steps[1] < steps[2] < 1600
     assert [job.folder.name for job in started].count("0") == 4
     assert [job.folder.name for job in started].count("1") == 1
-    assert capsys.readouterr().out.count("segment 0: killed by SIGKILL; restarting from its checkpoint") == 3
+    assert capsys.readouterr().out.count("Segment 0 was killed by SIGKILL; it restarts from its checkpoint.") == 3
     assert model_bytes(tmp_path) == model_bytes(undisturbed)
 
 
@@ -110,14 +110,14 @@ def test_a_segment_killed_too_often_fails_and_the_others_finish(
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(JobFailed) as caught:
-        partrain.run(settings, tmp_path, dataset=small, show=False)
+        partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     killer.join()
-    assert str(caught.value) == f"segment 1 was killed by SIGKILL, after 1 restarts; see {folder / 'log.txt'}"
+    assert str(caught.value) == f"Segment 1 was killed by SIGKILL, after 1 restart; see {folder / 'log.txt'}"
     assert caught.value.is_user_error
     assert checkpoint.load_metadata(tmp_path / "segments/0" / CHECKPOINT)["finished"]
 
     started.clear()
-    partrain.run(settings, tmp_path, dataset=small, show=False)
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert [job.name for job in started] == ["segment 1"]
     assert model_bytes(tmp_path) == model_bytes(undisturbed)
 
@@ -183,7 +183,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     assert not [line for line in err.splitlines() if not line.startswith("Preparing ")]
     launched = [word for word in LONG if word.startswith("launch.")]  # is said each time: a run may go on elsewhere
     again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
-    assert out.splitlines()[-1] == f"stopped; go on with: {again}"
+    assert out.splitlines()[-2:] == [f"Progress is saved. To continue: {again}", "Stopped."]
     assert not processes_of(run)
 
     abandoned = script(f"resume={run}")  # the launcher is killed: its processes end by themselves
@@ -224,11 +224,11 @@ def test_a_damaged_checkpoint_of_a_segment_under_way(
     whole[-1] ^= 1
     path.write_bytes(whole)
     with pytest.raises(JobFailed) as caught:
-        partrain.run(small_settings(), run, dataset=small, show=False)
+        partrain.run(small_settings(), run, dataset=small, show_progress=False)
     assert str(caught.value) == (
-        f"segment 1: {path} is damaged (its digest does not match its contents); delete it and resume the run"
+        f"Segment 1: {path} is damaged (its digest does not match its contents); delete it and resume the run"
     )
     path.unlink()
-    partrain.run(small_settings(), run, dataset=small, show=False)
+    partrain.run(small_settings(), run, dataset=small, show_progress=False)
     assert [job.name for job in started] == ["segment 1", "segment 1"]
     assert model_bytes(run) == model_bytes(undisturbed)

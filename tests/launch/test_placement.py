@@ -8,15 +8,15 @@ import pytest
 from partrain.device import available_devices, num_cores
 from partrain.launch import supervisor
 from partrain.launch.display import Display
-from partrain.launch.placement import divide, place
+from partrain.launch.placement import assign_devices, divide_cores
 from partrain.launch.settings import LaunchSettings
-from partrain.launch.supervisor import launch
+from partrain.launch.supervisor import supervise
 
 
 def test_launching_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     monkeypatch.setattr("subprocess.Popen", started.append)
-    launch([], LaunchSettings())
+    supervise([], LaunchSettings())
     assert started == []
 
 
@@ -33,22 +33,22 @@ def test_launching_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_threads_go_where_the_work_is(cores: int, costs: list[float], threads: list[int]) -> None:
-    assert divide(cores, costs) == threads
+    assert divide_cores(cores, costs) == threads
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("partrain.launch.placement.available_devices", lambda: ["cpu"])
-    assert place("auto", 3) == place("cpu", 3) == ["cpu"] * 3
+    assert assign_devices("auto", 3) == assign_devices("cpu", 3) == ["cpu"] * 3
     with pytest.raises(ValueError) as caught:
-        place("cuda", 2)
+        assign_devices("cuda", 2)
     assert str(caught.value) == "launch.device=cuda: there is no such device here; available: cpu or auto"
 
     monkeypatch.setattr("partrain.launch.placement.available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
-    assert place("auto", 3) == place("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert place("cuda:1", 2) == ["cuda:1", "cuda:1"]
-    assert place("cpu", 2) == ["cpu", "cpu"]
+    assert assign_devices("auto", 3) == assign_devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert assign_devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert assign_devices("cpu", 2) == ["cpu", "cpu"]
     with pytest.raises(ValueError) as caught:
-        place("cuda:2", 1)
+        assign_devices("cuda:2", 1)
     assert str(caught.value) == (
         "launch.device=cuda:2: there is no such device here; available: cpu, cuda:0, cuda:1 or auto"
     )
@@ -63,10 +63,10 @@ def test_cores_of_a_segment_that_ends_go_to_the_others(
     monkeypatch.setattr(supervisor.Job, "start", lambda job: None)
     jobs = [supervisor.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]
     watching = supervisor.Supervisor(jobs, LaunchSettings(threads=fixed), Display([]))
-    watching.start_some()
+    watching.start_jobs()
     assert [int((job.folder / "threads").read_text()) for job in jobs] == shares
     watching.running.remove(jobs[0])
-    watching.divide_threads()
+    watching.assign_threads()
     assert int((tmp_path / "b" / "threads").read_text()) == left
 
 
@@ -77,7 +77,7 @@ def test_no_more_processes_at_once_than_cores(tmp_path: Path, monkeypatch: pytes
     def running(device: str, threads: str | int) -> int:
         jobs = [supervisor.Job(tmp_path / str(index), str(index), device, 1.0) for index in range(6)]
         watching = supervisor.Supervisor(jobs, LaunchSettings(threads=threads), Display([]))
-        watching.start_some()
+        watching.start_jobs()
         return len(watching.running)
 
     assert (running("cpu", "auto"), running("cpu", 2), running("cpu", 8), running("cuda:0", 1)) == (4, 2, 1, 6)

@@ -40,7 +40,7 @@ LAYOUT = """
 
 def dry_run(folder: Path, dataset: Dataset, **changed: Any) -> RunRecord:
     """Return the record of a run that ended with its plan."""
-    partrain.run(small_settings(**changed), folder, dataset=dataset, show=False)
+    partrain.run(small_settings(**changed), folder, dataset=dataset, show_progress=False)
     return RunRecord.read(folder)
 
 

@@ -122,7 +122,7 @@ def test_a_run_under_way(run: Path, small: Dataset, tmp_path: Path) -> None:
 def test_a_plan_alone_and_an_empty_folder(small: Dataset, tmp_path: Path) -> None:
     assert "not started" in write_run_page(tmp_path / "empty").read_text()
     settings = small_settings(partition=PartitionSettings(segments=2, dry_run=True))
-    partrain.run(settings, tmp_path / "dry", dataset=small, show=False)
+    partrain.run(settings, tmp_path / "dry", dataset=small, show_progress=False)
     page = write_run_page(tmp_path / "dry")
     assert len(read_table(page, "Plan")) == 3
     assert read_figures(page) == {}
@@ -165,7 +165,7 @@ def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(
         train=TrainSettings(epochs=1, batch_size=64, precision="fp32"), partition=PartitionSettings(segments=1)
     )
-    partrain.run(settings, tmp_path / "run", dataset=odd, show=False)
+    partrain.run(settings, tmp_path / "run", dataset=odd, show_progress=False)
     page = write_run_page(tmp_path / "run", odd)
     assert read_figures(page)["Confusion matrix"]["data"][0]["x"][:2] == ["&lt;b&gt;", "&lt;/script&gt;"]
     assert not re.search(r"<strong>[^<]*<(?!/strong)", page.read_text())
@@ -173,5 +173,5 @@ def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:
 
 def test_a_whole_network_is_called_end_to_end(small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(partition=PartitionSettings(segments=1, dry_run=True))
-    partrain.run(settings, tmp_path, dataset=small, show=False)
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert "End to end" in write_run_page(tmp_path).read_text()

@@ -8,12 +8,12 @@ from scripting import ROOT
 
 from partrain import RunSettings
 from partrain.boundaries.labels import LabelSettings
-from partrain.cli.config import register, run_settings
+from partrain.cli.config import register_schemas, run_settings
 from partrain.data import DataSettings
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, TorchvisionSettings
 from partrain.partition.plan import PartitionSettings
-from partrain.runs.command import command
+from partrain.runs.command import train_command
 from partrain.settings import ScheduleSettings
 from partrain.shards.settings import ShardSettings
 from partrain.strategies.settings import StrategySettings
@@ -37,13 +37,13 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=range(len(SETTINGS)))
 def test_it_makes_the_same_settings(settings: RunSettings) -> None:
-    words = shlex.split(command(settings.to_json()))
+    words = shlex.split(train_command(settings.to_json()))
     assert words[:2] == ["python", "experiments/train.py"]
-    register()
+    register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assert run_settings(compose("train", words[2:])) == settings
 
 
 def test_it_says_only_what_is_not_the_default() -> None:
-    assert command(RunSettings().to_json()) == "python experiments/train.py"
-    assert command(RunSettings(seed=1).to_json()) == "python experiments/train.py seed=1"
+    assert train_command(RunSettings().to_json()) == "python experiments/train.py"
+    assert train_command(RunSettings(seed=1).to_json()) == "python experiments/train.py seed=1"

@@ -34,22 +34,22 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: P
         network=MLPSettings(depth=3, widths=[512, 32]),
         train=TrainSettings(epochs=3, batch_size=64, precision="fp32", early_stop=0),
     )
-    partrain.run(settings, tmp_path / "roomy", dataset=small, show=False)
+    partrain.run(settings, tmp_path / "roomy", dataset=small, show_progress=False)
     filler = disk / "filler"
     filler.write_bytes(
         bytes(600 << 10)
     )  # the first segment's checkpoint needs more than is left, the second's does not
     with pytest.raises(JobFailed) as caught:
-        partrain.run(settings, disk / "run", dataset=small, show=False)
+        partrain.run(settings, disk / "run", dataset=small, show_progress=False)
     assert str(caught.value).startswith(
-        f"segment 0: {disk}/run/segments/0/checkpoint.safetensors could not be written: "
+        f"Segment 0: {disk}/run/segments/0/checkpoint.safetensors could not be written: "
     )
     assert "No space left on device" in str(caught.value)
     assert caught.value.is_user_error
     assert not list((disk / "run/segments/0").glob(".*"))  # what was begun has been taken away
 
     subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
-    partrain.run(settings, disk / "run", dataset=small, show=False)
+    partrain.run(settings, disk / "run", dataset=small, show_progress=False)
     assert model_bytes(disk / "run") == model_bytes(tmp_path / "roomy")
 
 

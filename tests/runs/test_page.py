@@ -30,7 +30,7 @@ def test_a_page_is_written_while_training_and_once_more_at_the_end(
 
     monkeypatch.setattr(page, "write_page", record)
     settings = replace(small_settings(), report=ReportSettings(refresh=0.5))
-    partrain.run(settings, tmp_path, dataset=small, show=False)
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert len(written) >= 2
     assert all(RELOAD in text for text in written[:-1])
     assert RELOAD not in written[-1]
@@ -41,7 +41,7 @@ def test_a_page_is_written_while_training_and_once_more_at_the_end(
 def test_no_page_where_none_is_wanted(report: ReportSettings, small: Dataset, tmp_path: Path) -> None:
     settings = replace(small_settings(), report=report)
     settings = replace(settings, train=replace(settings.train, epochs=1))
-    partrain.run(settings, tmp_path, dataset=small, show=False)
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert (tmp_path / "results.json").exists()
     assert not (tmp_path / "report.html").exists()
 

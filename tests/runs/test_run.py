@@ -36,7 +36,7 @@ def sequential() -> RunSettings:
 def in_sequence(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run of two segments one after the other, with a recovery epoch, and its results."""
     folder = tmp_path_factory.mktemp("sequential")
-    return folder, partrain.run(sequential(), folder, dataset=small, show=False)
+    return folder, partrain.run(sequential(), folder, dataset=small, show_progress=False)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def test_outputs_that_a_lost_segment_was_fed_are_stored_again(
     names: list[str] = []
     start = supervisor.Job.start
     monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job)))
-    results = partrain.run(sequential(), run, dataset=small, show=False)
+    results = partrain.run(sequential(), run, dataset=small, show_progress=False)
     assert names == ["segment 0", "segment 1"]  # the first only to store its outputs
     assert contents(run / "segments/0")[CHECKPOINT] == first
     again, before = weights(run / "segments/1"), weights(whole / "segments/1")
@@ -79,7 +79,7 @@ def test_outputs_that_a_lost_segment_was_fed_are_stored_again(
 
 def test_a_dry_run_returns_the_plan(small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(partition=PartitionSettings(at=[1, 3], dry_run=True))
-    plan = partrain.run(settings, tmp_path, dataset=small, show=False)
+    plan = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert [segment["layers"] for segment in plan["segments"]] == [["linear0"], ["linear1", "linear2"], ["linear3"]]
     assert plan == checkpoint.read_json(tmp_path / "plan.json")
     assert not (tmp_path / "segments").exists()
@@ -93,7 +93,7 @@ def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(sm
         (too_narrow, "labels=hadamard gives at most 3 classes at a boundary of width 4, the data have 5; "),
     ):
         with pytest.raises(ValueError) as caught:
-            partrain.run(settings, tmp_path / "run", dataset=small, show=False)
+            partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
         assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
 
@@ -107,12 +107,12 @@ def test_settings_survive_the_configuration_file(in_sequence: tuple[Path, dict[s
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_run_on_a_gpu_that_goes_on_on_the_cpu(small: Dataset, tmp_path: Path) -> None:
     on_gpu = small_settings(train=TRAIN, launch=LaunchSettings(device="cuda", threads=1))
-    results = partrain.run(on_gpu, tmp_path, dataset=small, show=False)
+    results = partrain.run(on_gpu, tmp_path, dataset=small, show_progress=False)
     assert [segment["device"][:4] for segment in results["segments"]] == ["cuda", "cuda"]
     assert results["test_accuracy"] > 0.8
     (tmp_path / "segments/1" / CHECKPOINT).unlink()
     on_cpu = small_settings(train=TRAIN, launch=LaunchSettings(device="cpu", threads=1))
-    assert partrain.run(on_cpu, tmp_path, dataset=small, show=False)["test_accuracy"] > 0.8
+    assert partrain.run(on_cpu, tmp_path, dataset=small, show_progress=False)["test_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("schedule", ["parallel", "sequential"])
@@ -120,22 +120,20 @@ def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(
         train=replace(TRAIN, precision="fp64", accuracy_curve=True), schedule=ScheduleSettings(name=schedule)
     )
-    results = partrain.run(settings, tmp_path, dataset=small, show=False)
+    results = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     model, _ = checkpoint.load(tmp_path / "model/model.safetensors")
     assert {tensor.dtype for tensor in model.values()} == {torch.float64}
     assert results["test_accuracy"] > 0.8
     assert results["accuracy_curve"][-1]["test_accuracy"] == results["test_accuracy"]
-    again = partrain.run(settings, tmp_path, dataset=small, show=False)
+    again = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert again["accuracy_curve"] == results["accuracy_curve"]  # though the weights it was told from are gone
 
 
 def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "search.json", {})
     with pytest.raises(ValueError) as caught:
-        partrain.run(small_settings(train=TRAIN), tmp_path, dataset=small, show=False)
-    assert str(caught.value) == (
-        f"{tmp_path} holds a search; take a new folder, or go on with it by experiments/search.py"
-    )
+        partrain.run(small_settings(train=TRAIN), tmp_path, dataset=small, show_progress=False)
+    assert str(caught.value) == (f"{tmp_path} holds a search; take a new folder, or resume it by experiments/search.py")
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
 
 
@@ -143,7 +141,7 @@ def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[s
     folder, results = in_sequence
     settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))
     with pytest.raises(ValueError) as caught:
-        partrain.run(settings, folder, dataset=small, show=False)
+        partrain.run(settings, folder, dataset=small, show_progress=False)
     assert str(caught.value) == (
         f"{folder} holds a run of another strategy (segments/0); start a new run in a new folder"
     )

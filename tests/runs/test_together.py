@@ -52,10 +52,10 @@ def jobs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = cut()
     names = jobs_of(monkeypatch)
-    alone = partrain.run(settings, tmp_path / "alone", small, show=False)
+    alone = partrain.run(settings, tmp_path / "alone", small, show_progress=False)
     assert sorted(names) == ["segment 0", "segment 1", "segment 2", "segment 3"]
     names.clear()
-    packed = partrain.run(replace(settings, launch=PACKED), tmp_path / "packed", small, show=False)
+    packed = partrain.run(replace(settings, launch=PACKED), tmp_path / "packed", small, show_progress=False)
     assert sorted(names) == ["pack of 2", "segment 0", "segment 3"]
     assert difference(tmp_path / "alone", tmp_path / "packed") < 1e-10
     assert packed["test_accuracy"] == alone["test_accuracy"]
@@ -73,10 +73,10 @@ def test_several_seeds_of_a_run_are_one_pack(
         for seed, labels in enumerate((LabelSettings(), LabelSettings(family="gaussian"), LabelSettings(scale=2.0)))
     }
     names = jobs_of(monkeypatch)
-    results = partrain.run_together(runs, tmp_path / "packs", small, show=False)
+    results = partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)
     assert names == (["pack of 6"] if schedule == "parallel" else ["pack of 3", "pack of 3"])
     folder, own = list(runs.items())[1]
-    expected = partrain.run(replace(own, launch=ALONE), tmp_path / "alone", small, show=False)
+    expected = partrain.run(replace(own, launch=ALONE), tmp_path / "alone", small, show_progress=False)
     assert difference(Path(folder), tmp_path / "alone") < 1e-10
     assert results[Path(folder)]["test_accuracy"] == expected["test_accuracy"]
     assert torch.equal(partrain.load(folder).state_dict()["linear0.weight"], _weight(Path(folder)))
@@ -93,8 +93,8 @@ def test_one_run_that_fails_does_not_keep_the_others_from_finishing(small: Datas
         tmp_path / "bad": replace(settings, train=replace(TRAIN, lr=1e200)),
         tmp_path / "too": replace(settings, seed=1),
     }
-    with pytest.raises(JobFailed, match=r"^bad, segment 0: segment 0: the loss is nan at epoch 1, step "):
-        partrain.run_together(runs, tmp_path / "packs", small, show=False)
+    with pytest.raises(JobFailed, match=r"^Run bad, segment 0: the loss is nan at epoch 1, step "):
+        partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)
     assert [(folder / "results.json").exists() for folder in map(Path, runs)] == [True, False, True]
 
 
@@ -104,19 +104,19 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
     def runs(name: str, launch: LaunchSettings) -> dict[str | Path, RunSettings]:
         return {tmp_path / name / str(seed): settings_of(seed=seed, launch=launch) for seed in range(2)}
 
-    partrain.run_together(runs("undisturbed", PACKED), tmp_path / "packs", small, show=False)
+    partrain.run_together(runs("undisturbed", PACKED), tmp_path / "packs", small, show_progress=False)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     packs = tmp_path / "packs of disturbed"
     with monkeypatch.context() as patch:
-        patch.setattr(supervisor.Supervisor, "look", interrupted)
+        patch.setattr(supervisor.Supervisor, "poll", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            partrain.run_together(runs("disturbed", PACKED), packs, small, show=False)
+            partrain.run_together(runs("disturbed", PACKED), packs, small, show_progress=False)
     plan = checkpoint.read_json(packs / "0/packs.json")
     # on going on, what was packed stays packed
-    partrain.run_together(runs("disturbed", ALONE), packs, small, show=False)
+    partrain.run_together(runs("disturbed", ALONE), packs, small, show_progress=False)
     assert checkpoint.read_json(packs / "0/packs.json") == plan == ["cpu"]
     for seed in "01":
         one, other = (tmp_path / name / seed / "model/model.safetensors" for name in ("undisturbed", "disturbed"))
@@ -126,7 +126,7 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
 def test_what_cannot_be_packed_with_other_runs(small: Dataset, tmp_path: Path) -> None:
     group = replace(cut(), strategy=partrain.settings.StrategySettings(name="gpipe"))
     with pytest.raises(ValueError, match=r"a: strategy=gpipe cannot be packed with other runs$"):
-        partrain.run_together({tmp_path / "a": group}, tmp_path / "packs", small, show=False)
+        partrain.run_together({tmp_path / "a": group}, tmp_path / "packs", small, show_progress=False)
     assert not (tmp_path / "a").exists()
 
 
@@ -139,4 +139,4 @@ def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> Non
     with pytest.raises(
         ValueError, match=r"^one training of the pack needs [\d,]+ bytes, its budget is 1,073; raise launch"
     ):
-        partrain.run_together(runs, tmp_path / "packs", small, show=False)
+        partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)

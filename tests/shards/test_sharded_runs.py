@@ -12,7 +12,7 @@ from partrain.data import Dataset
 from partrain.device import num_cores
 from partrain.errors import JobFailed
 from partrain.launch import placement
-from partrain.launch.placement import place_whole, worker_devices
+from partrain.launch.placement import choose_evaluation_device, worker_devices
 from partrain.launch.settings import LaunchSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
@@ -38,10 +38,10 @@ def test_a_run_with_stored_boundaries_and_recovery(small: Dataset, tmp_path: Pat
     )
     prepared = partrain.prepare_run(settings, tmp_path / "local", small)
     prepared.write()
-    for name in prepared.segments():
+    for name in prepared.segment_names():
         train(tmp_path / "local" / name)
-    local = partrain.run(settings, tmp_path / "local", small, show=False)
-    sharded = partrain.run(replace(settings, launch=IN_SHARDS), tmp_path / "sharded", small, show=False)
+    local = partrain.run(settings, tmp_path / "local", small, show_progress=False)
+    sharded = partrain.run(replace(settings, launch=IN_SHARDS), tmp_path / "sharded", small, show_progress=False)
     one, other = (checkpoint.load(tmp_path / name / "model/model.safetensors")[0] for name in ("local", "sharded"))
     assert max((one[name].double() - other[name].double()).abs().max().item() for name in one) < 1e-6  # kept in fp32
     assert sharded["test_accuracy"] == local["test_accuracy"]
@@ -70,7 +70,7 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
 def test_a_run_whose_segment_fails(small: Dataset, tmp_path: Path) -> None:
     settings = settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd"), launch=IN_SHARDS)
     with pytest.raises(JobFailed, match=r"^segment 0: the loss is (nan|inf) at epoch 1") as caught:
-        partrain.run(settings, tmp_path, small, show=False)
+        partrain.run(settings, tmp_path, small, show_progress=False)
     assert caught.value.is_user_error
 
 
@@ -102,6 +102,6 @@ def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_network_that_a_gpu_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "available_devices", lambda: ["cpu", "cuda:0"])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8000, 10000))
-    assert place_whole("auto", 1000) == "cuda:0"
-    assert place_whole("auto", 1001) == "cpu"
-    assert place_whole("cpu", 1001) == "cpu"
+    assert choose_evaluation_device("auto", 1000) == "cuda:0"
+    assert choose_evaluation_device("auto", 1001) == "cpu"
+    assert choose_evaluation_device("cpu", 1001) == "cpu"

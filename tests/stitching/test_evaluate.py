@@ -19,7 +19,7 @@ TRAIN = TrainSettings(epochs=4, batch_size=32, lr=3e-3, precision="fp32")
 @pytest.fixture(scope="module")
 def run(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
-    partrain.run(small_settings(train=TRAIN), folder, dataset=small, show=False)
+    partrain.run(small_settings(train=TRAIN), folder, dataset=small, show_progress=False)
     return folder
 
 

@@ -29,7 +29,7 @@ def train(strategy: str, segments: int, network: NetworkSettings, optimizer: str
         strategy=StrategySettings(name=strategy, microbatches=3, port=0),
         train=TrainSettings(epochs=4, batch_size=96, lr=1e-2, optimizer=optimizer, precision="fp64", early_stop=0),
     )
-    return partrain.run(settings, folder, dataset=data, show=False)
+    return partrain.run(settings, folder, dataset=data, show_progress=False)
 
 
 def difference(run: Path, other: Path) -> float:

@@ -17,7 +17,7 @@ from partrain import RunSettings
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch import supervisor
-from partrain.launch.group import meeting_place
+from partrain.launch.group import open_store
 from partrain.networks import CustomSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -73,20 +73,22 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
 ) -> None:
     settings = settings_of(strategy)
     run = tmp_path / "run"
-    failure = signalled(signal.SIGKILL, lambda: partrain.run(settings, run, dataset=small, show=False), started)
+    failure = signalled(
+        signal.SIGKILL, lambda: partrain.run(settings, run, dataset=small, show_progress=False), started
+    )
     log = run / "ranks/1/log.txt"
-    assert str(failure) == f"process 1 was killed by SIGKILL; see {log}; the other processes of its group were stopped"
+    assert str(failure) == f"Process 1 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     assert failure.is_user_error
     assert all(job.process is not None and job.process.poll() is not None for job in started)
     assert 20 <= step_of(run / "ranks/1") < 800
 
-    partrain.run(settings, run, dataset=small, show=False)
+    partrain.run(settings, run, dataset=small, show_progress=False)
     undisturbed = tmp_path / "undisturbed"
-    partrain.run(settings, undisturbed, dataset=small, show=False)
+    partrain.run(settings, undisturbed, dataset=small, show_progress=False)
     assert model_bytes(run) == model_bytes(undisturbed)
     assert not list(run.rglob("previous.safetensors"))
     again = len(started)
-    partrain.run(settings, run, dataset=small, show=False)
+    partrain.run(settings, run, dataset=small, show_progress=False)
     assert len(started) == again  # what is finished is not done again
 
 
@@ -94,9 +96,11 @@ def test_a_process_that_hangs_ends_the_run_within_the_timeout(
     small: Dataset, tmp_path: Path, started: list[supervisor.Job]
 ) -> None:
     settings = settings_of("data_parallel", timeout=10)
-    failure = signalled(signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show=False), started)
+    failure = signalled(
+        signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show_progress=False), started
+    )
     assert str(failure).startswith("process 0 of 2 lost its peers, or waited 10 s (strategy.timeout) for one: ")
-    assert str(failure).endswith("; the other processes of its group were stopped")
+    assert str(failure).endswith(". The other processes of its group were stopped.")
     assert failure.is_user_error
     assert all(job.process is not None and job.process.poll() is not None for job in started)
 
@@ -105,15 +109,15 @@ def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_
     settings = settings_of("model_parallel")
     settings.network = CustomSettings(builder="own_networks:overflowing")
     with pytest.raises(JobFailed) as caught:
-        partrain.run(settings, tmp_path, dataset=small, show=False)
-    assert str(caught.value).startswith("process 1: segment 1: the loss is ")
+        partrain.run(settings, tmp_path, dataset=small, show_progress=False)
+    assert str(caught.value).startswith("Process 1: segment 1: the loss is ")
     assert caught.value.is_user_error
 
 
 def test_a_port_in_use_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        store = meeting_place(port)
+        store = open_store(port)
     assert store.port not in (0, port)
-    assert capsys.readouterr().out == f"strategy.port={port} is in use; taking {store.port}\n"
-    assert meeting_place(0).port != 0
+    assert capsys.readouterr().out == f"strategy.port={port} is in use; port {store.port} is used instead.\n"
+    assert open_store(0).port != 0

@@ -58,7 +58,7 @@ def test_traffic_is_what_the_strategy_has_to_send(strategy: str, payload: int, s
         strategy=StrategySettings(name=strategy, microbatches=2, port=0),
         train=TrainSettings(epochs=2, batch_size=BATCH, precision="fp32", early_stop=0, accuracy_curve=True),
     )
-    results = partrain.run(settings, tmp_path, dataset=small, show=False)
+    results = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     per_step = results["traffic_bytes_per_step"]
     assert payload <= per_step <= 1.05 * payload
     assert sum(part["received_bytes"] for part in results["segments"]) == pytest.approx(

@@ -15,7 +15,7 @@ from partrain.training.optimization import TrainSettings
 def test_an_epochs_metrics_are_logged_for_tensorboard_too(small: Dataset, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train = TrainSettings(epochs=3, batch_size=64, precision="fp32", early_stop=0, tensorboard=True)
-    partrain.run(small_settings(train=train), tmp_path, dataset=small, show=False)
+    partrain.run(small_settings(train=train), tmp_path, dataset=small, show_progress=False)
     for index in (0, 1):
         with (tmp_path / f"segments/{index}/metrics.csv").open() as file:
             rows = list(csv.DictReader(file))

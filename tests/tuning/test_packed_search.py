@@ -72,7 +72,7 @@ def test_partition_settings_killed_and_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(supervisor.Supervisor, "look", interrupted)
+        patch.setattr(supervisor.Supervisor, "poll", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)
     disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)

@@ -505,7 +505,7 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(searches: Searches, capsys: pytes
     with pytest.raises(KeyboardInterrupt):
         searches.do(Interrupted(), arguments=["seed=1", "train.lr=loguniform(1e-4,1e-1)"])
     again = f"python experiments/search.py seed=1 'train.lr=loguniform(1e-4,1e-1)' hydra.run.dir={searches.folder}"
-    assert capsys.readouterr().out.splitlines()[-1] == f"what is done is kept; go on with: {again}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Progress is saved. To continue: {again}"
 
 
 def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
@@ -515,7 +515,7 @@ def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
     trials = [Trial(index=index, bracket=1, values={"seed": index}) for index in range(3)]
     runs = [TrialRun(index=index, settings=SHORT, folder=tmp_path / str(index), epochs=1) for index in range(3)]
     first = RungResult(bracket=1, rung=0, epochs=1, scores={0: 0.5}, failed={}, promoted=[0], seconds=1.0)
-    display = ProgressDisplay(show=True, estimate=False, to=terminal)
+    display = ProgressDisplay(show_progress=True, show_time_left=False, output=terminal)
     with SearchView(brackets, trials, "validation_accuracy", display, poll_seconds=0.01) as view:
         view.begin_round(runs)
         for run in runs[:2]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # The folder exper
 from claims.output import plot_bars, ratio_columns, write_table
 from claims.runs import claim_data_settings, make_parser
 
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import DataSettings, prepare_data
 from partrain.device import num_cores
 from partrain.launch.settings import LaunchSettings
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000, help="training images, held-out ones included")
     parser.add_argument("--repetitions", type=int, default=2, help="searches of each side")
     options = parser.parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         data = replace(claim_data_settings(options), limit_train=options.images)
         results, folders = run_searches(options, data)
         num_equal, num_rungs = count_equal_promotions(folders)

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, fo
 from claims.output import save_figure, write_table
 from claims.runs import claim_data_settings, make_parser
 
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.launch import job
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = options.parse_args()
     # The processes below get the allocator's settings of packs, on which much depends here.
     os.environ.update(job.ALLOCATOR | planner.ALLOCATOR)
-    with clear_errors():
+    with errors_in_one_line():
         data = claim_data_settings(arguments)
         cases = [Case(*values) for values in product(arguments.networks, arguments.precisions, (False, True))]
         measurements: dict[Case, list[StepSeconds]] = {case: [] for case in cases}

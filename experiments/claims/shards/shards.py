@@ -21,7 +21,7 @@ from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
@@ -82,7 +82,7 @@ def one_at_a_time(settings: RunSettings, strategy: str, microbatches: int, folde
         partition=PartitionSettings(segments=WORKERS, balance="compute"),
         strategy=StrategySettings(name=strategy, microbatches=microbatches, port=0),
     )
-    results = partrain.run(settings, folder, dataset=dataset, show=False)
+    results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
     return float(results["segments"][-1]["samples_per_second"])
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     options.add_argument("--precision", default="fp32")
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         data = replace(claim_data_settings(given), limit_train=given.batch * given.steps)
         dataset = prepare_data(data)
         settings = replace(settings_of(given.width, given.batch, given.precision), data=data)

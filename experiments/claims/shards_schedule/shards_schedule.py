@@ -24,7 +24,7 @@ from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
@@ -124,7 +124,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     given = make_parser(__doc__, HERE).parse_args()
-    with clear_errors(), tempfile.TemporaryDirectory() as folder:
+    with errors_in_one_line(), tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(1)
         dataset = prepare_data(replace(claim_data_settings(given), limit_train=2000))
         costs = {

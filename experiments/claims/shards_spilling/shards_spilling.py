@@ -22,7 +22,7 @@ from claims.runs import claim_data_settings, make_parser
 
 import partrain
 from partrain import RunSettings, ShardSettings
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.device import num_cores
 from partrain.launch.settings import LaunchSettings
@@ -71,7 +71,7 @@ def spilled(
 
 
 def whole(settings: RunSettings, folder: Path, dataset: Dataset) -> dict[str, float]:
-    results = partrain.run(settings, folder, dataset=dataset, show=False)
+    results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
     (segment,) = results["segments"]
     return {"seconds": settings.train.batch_size / segment["samples_per_second"]}
 
@@ -103,7 +103,7 @@ def main() -> None:
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()
     os.environ.update(ALLOCATOR)  # that of workers, for the model that is whole too
-    with clear_errors():
+    with errors_in_one_line():
         data = replace(claim_data_settings(given), limit_train=given.batch * given.steps)
         dataset = prepare_data(data)
         settings = RunSettings(

@@ -14,7 +14,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import partrain
-from partrain.cli.config import clear_errors, composed, run_settings
+from partrain.cli.config import compose_config, run_settings
+from partrain.cli.errors import errors_in_one_line
 from partrain.console import console
 from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
@@ -101,7 +102,7 @@ def main() -> None:
     if options.root:
         data += [f"data.root={Path(options.root).absolute()}", "data.download=false"]
     measurements = {configuration.name: Measurement(configuration, []) for configuration in CONFIGURATIONS}
-    with clear_errors():
+    with errors_in_one_line():
         for seed in range(options.seeds):
             for measurement in measurements.values():
                 results = run_configuration(measurement.configuration, seed, data, options.runs)
@@ -136,7 +137,7 @@ def run_configuration(configuration: Configuration, seed: int, data: list[str], 
     if not (folder / "results.json").exists():
         console.print(f"{configuration.name}, seed {seed}")
         overrides = [f"experiment={configuration.experiment}", *configuration.overrides, *data, f"seed={seed}"]
-        partrain.run(run_settings(composed(CONF, "train", overrides)), folder)
+        partrain.run(run_settings(compose_config(CONF, "train", overrides)), folder)
     results: dict[str, Any] = checkpoint.read_json(folder / "results.json")
     return results
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, fo
 from claims.output import save_figure, write_run_table
 from claims.runs import make_parser, run_grid
 
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.table import CellRun
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.cost import training_flops
@@ -66,7 +66,7 @@ REFERENCE = Case("end_to_end", 1, 8)
 def main() -> None:
     """Do the runs that the options ask for, and write the table and the plot."""
     options = make_parser(__doc__, HERE).parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         runs_by_case = run_cases(options)
         rows, accuracy_to_reach = table_rows(runs_by_case)
         baseline = next(row for row in rows if row["strategy"] == "end_to_end" and row["reaches it"] == "cheapest")

@@ -25,7 +25,7 @@ from cost_model.cost_model import CostModel, compare_with_measured, fit, predict
 from cost_model.projection import NOTES, TITLE, plot_projection, project, projection_plots
 from cost_model.workload import ComparisonSetup
 
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.summary import summarise
 from partrain.comparison.table import CellRun, run_row
 from partrain.partition.plan import PartitionSettings
@@ -68,7 +68,7 @@ TARGETS = {"data_parallel": 1.7, "fully_sharded": 1.7, "model_parallel": 1.7, "1
 def main() -> None:
     """Do the runs that the options ask for, and write the tables, the plots and the page of projections."""
     options = make_parser(__doc__, HERE).parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         runs = run_panels(options)
         rows = list(chain.from_iterable(map(panel_rows, runs.values())))
         write_run_table(options.out, rows, runs[Panel(512, 64)])

@@ -28,7 +28,7 @@ from claims.output import save_figure, write_table
 from claims.runs import claim_data_settings, make_parser
 
 import partrain
-from partrain.cli.config import clear_errors
+from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import DeviceImages
 from partrain.device import num_cores
@@ -77,7 +77,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--repetitions", type=int, default=3)
     arguments = options.parse_args()
-    with clear_errors():
+    with errors_in_one_line():
         dataset = prepare_data(claim_data_settings(arguments))
         measurements: dict[str, list[Measurement]] = {way: [] for way in WAYS}
         for repetition in range(arguments.repetitions):
@@ -141,12 +141,12 @@ def make_jobs(way: str, folder: Path, trainings: Sequence[PendingTraining]) -> l
     if way == "at once":
         jobs = [Job(training.folder, training.name, training.task.device, training.cost) for training in trainings]
         for job in jobs:
-            job.give_threads(max(1, num_cores() // len(jobs)))
+            job.set_threads(max(1, num_cores() // len(jobs)))
         return jobs
     stack_size = len(trainings) if way == "unified" else 1
     write_pack(folder / "pack", [ShapeGroup(trainings, stack_size)])
     job = pack_job(folder / "pack", trainings)
-    job.give_threads(num_cores())
+    job.set_threads(num_cores())
     return [job]
 
 
