@@ -63,9 +63,7 @@ def compare(
             has run then.
     """
     folder = Path(folder).absolute()
-    check_shared_settings(shared, grid)
-    if grid.accuracies:
-        shared = replace(shared, train=replace(shared.train, accuracy_curve=True))
+    shared = check_and_complete(shared, grid)
     cells = grid_cells(grid)
     dataset = dataset or prepare_data(shared.data)
     check_cells(cells, shared, dataset, runner)
@@ -74,9 +72,7 @@ def compare(
         console.print("\n".join(cell.name for cell in cells))
         return []
 
-    manifest = comparison_manifest(shared, grid)
-    write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
-    description = manifest | {"command": portable_command(arguments), "data": dataset.provenance()}
+    manifest = write_comparison_manifest(shared, grid, folder)
     comparison = Comparison(
         shared=shared,
         cells=cells,
@@ -84,7 +80,7 @@ def compare(
         folder=folder,
         dataset=dataset,
         runner=runner,
-        description=description,
+        description=manifest | {"command": portable_command(arguments), "data": dataset.provenance()},
     )
     runs = comparison.finished_runs()
     with print_resume_command_on_interrupt(folder, "compare", arguments):
@@ -94,7 +90,19 @@ def compare(
     return runs
 
 
-# ---- What is checked and printed before the first run.
+# ---- What is checked, printed and written before the first run.
+
+
+def check_and_complete(shared: RunSettings, grid: GridSettings) -> RunSettings:
+    """Check the settings that all runs have in common, and add the accuracy curve if the grid asks for accuracies.
+
+    Raises:
+        UserError: If they set what the grid decides.
+    """
+    check_shared_settings(shared, grid)
+    if not grid.accuracies:
+        return shared
+    return replace(shared, train=replace(shared.train, accuracy_curve=True))
 
 
 def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, runner: Runner = run) -> None:
@@ -122,9 +130,18 @@ def print_grid(grid: GridSettings, folder: Path) -> None:
     console.print(f"{num_cells} cells × {grid.repeats} repeats = {num_runs} runs in {folder}")
 
 
-def comparison_manifest(shared: RunSettings, grid: GridSettings) -> dict[str, Any]:
-    """Return all that the numbers of a comparison depend on. The paths of its files are not part of that."""
-    return {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine_facts()}
+def write_comparison_manifest(shared: RunSettings, grid: GridSettings, folder: Path) -> dict[str, Any]:
+    """Write the manifest of a comparison: all that its numbers depend on, which the paths of its files are not.
+
+    Returns:
+        The contents of the manifest.
+
+    Raises:
+        UserError: If the folder holds another comparison.
+    """
+    manifest = {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine_facts()}
+    write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
+    return manifest
 
 
 def portable_command(arguments: Sequence[str]) -> str:

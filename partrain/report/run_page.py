@@ -46,8 +46,7 @@ def write_page(
         command=command,
         config=yaml.safe_dump(record.config, sort_keys=False) if record.config else "",
     )
-    is_final = refresh is None
-    checkpoint.write_text(record.folder / PAGE, text, sync=is_final)
+    checkpoint.write_text(record.folder / PAGE, text, sync=refresh is None)
     return record.folder / PAGE
 
 
