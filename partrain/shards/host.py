@@ -1,4 +1,4 @@
-"""Host memory that the scheduler's process and the workers share: where shards and boundaries are between units."""
+"""Host memory that the scheduler's process and all workers map: it holds shards and boundaries between units."""
 
 import os
 import shutil
@@ -19,15 +19,22 @@ _GIB = 2**30
 
 
 class HostMemory:
-    """Files of bytes that every process can map; gone once `close` is called.
+    """A set of files of bytes that several processes can map as tensors, until `close` deletes them.
 
-    In shared memory where there is room, else, or where `on_disk` asks for it, in `folder`, where the system keeps in
-    memory as much as it can. `allocate`: makes a file, as `allocate_file` does.
+    Files are in shared memory where it has room, otherwise in a folder on disk. Of files on disk, the operating system
+    keeps in memory as much as fits.
+
+    Args:
+        folder: The folder on disk.
+        on_disk: Whether all files go to disk.
+        shared_memory: The file system in memory, which exists on Linux.
+        allocate: Creates a file of a given size and takes its space, as `allocate_file` does.
     """
 
     def __init__(
         self,
         folder: Path,
+        *,
         on_disk: bool,
         shared_memory: Path = SHARED_MEMORY,
         allocate: Callable[[Path, int], None] | None = None,
@@ -36,78 +43,81 @@ class HostMemory:
         self._allocate = allocate or allocate_file
         bases = [folder] if on_disk or not shared_memory.is_dir() else [shared_memory, folder]
         for base in bases:
-            _remove_left_behind(base)
+            _remove_orphaned_folders(base)
         self.folders = [Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base)) for base in bases]
-        self._count = 0
+        self._num_files = 0
 
     def check_free(self, needed: int) -> None:
-        """That `needed` bytes more can be had.
-
-        Raises:
-            ValueError: they cannot.
-        """
+        """Raise `UserError` unless `needed` more bytes are free."""
         free = shutil.disk_usage(self._disk).free if self._on_disk else free_bytes(torch.device("cpu"))
-        if needed > free:
-            where = "disk" if self._on_disk else "host memory"
-            remedy = "free some" if self._on_disk else "train fewer models at once, or set launch.shards.spill_to=disk"
-            raise UserError(
-                f"these models need {needed / _GIB:.2f} GiB of {where}, {free / _GIB:.2f} GiB are free; {remedy}"
-            )
+        if needed <= free:
+            return
+        where = "disk" if self._on_disk else "host memory"
+        remedy = "free some" if self._on_disk else "train fewer models at once, or set launch.shards.spill_to=disk"
+        raise UserError(
+            f"These models need {needed / _GIB:.2f} GiB of {where}, but {free / _GIB:.2f} GiB are free; {remedy}"
+        )
 
     def create_file(self, num_bytes: int) -> Path:
-        """A new file of so many bytes, which are there from now on: a file with holes would end a process that fills one.
+        """Create a file of `num_bytes` zeros and return its path.
+
+        Its space is taken at once. In a sparse file, the process that writes to it would be killed when space runs out.
 
         Raises:
-            OSError: neither memory nor disk has room.
+            OSError: If neither memory nor disk has room.
         """
-        self._count += 1
-        for folder in self.folders:
-            path = folder / str(self._count)
-            try:
-                self._allocate(path, num_bytes)
-            except OSError:
-                path.unlink(missing_ok=True)
-                if folder == self.folders[-1]:
-                    raise
-            else:
-                break
-        return path
+        self._num_files += 1
+        *preferred, last = [folder / str(self._num_files) for folder in self.folders]
+        for path in preferred:
+            with suppress(OSError):
+                self._allocate_or_remove(path, num_bytes)
+                return path
+        self._allocate_or_remove(last, num_bytes)
+        return last
+
+    def _allocate_or_remove(self, path: Path, num_bytes: int) -> None:
+        try:
+            self._allocate(path, num_bytes)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     def create_files(self, sizes: Iterable[int]) -> list[Path]:
-        """A new file of each of these numbers of bytes; all of them, or none.
+        """Create a file of each size, in bytes, and return their paths. If one fails, none is left.
 
         Raises:
-            OSError: as `make`.
+            OSError: If neither memory nor disk has room.
         """
-        made: list[Path] = []
+        paths: list[Path] = []
         try:
             for size in sizes:
-                made.append(self.create_file(size))
+                paths.append(self.create_file(size))
         except OSError:
-            self.delete_files(made)
+            self.delete_files(paths)
             raise
-        return made
+        return paths
 
     def delete_files(self, paths: Iterable[Path]) -> None:
-        """Let go of files; who has them mapped may still use them."""
+        """Delete files. Processes that have mapped them can go on using the bytes."""
         for path in paths:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Delete all files and their folders."""
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def map_file(path: Path) -> Tensor:
-    """The file's bytes, as a tensor that is shared with all who map it."""
+    """Return the file's bytes as a tensor, [bytes], whose changes all processes see that map the file."""
     return torch.from_file(str(path), shared=True, size=path.stat().st_size, dtype=torch.uint8)
 
 
 def allocate_file(path: Path, num_bytes: int) -> None:
-    """Make a file of so many bytes, without holes where the system can.
+    """Create a file of `num_bytes` zeros and take its space, where the system can, instead of leaving it sparse.
 
     Raises:
-        OSError: There is no room.
+        OSError: If there is no room.
     """
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
@@ -116,19 +126,19 @@ def allocate_file(path: Path, num_bytes: int) -> None:
             file.truncate(num_bytes)
 
 
-def _remove_left_behind(base: Path) -> None:
-    """Remove what a process that was killed could not."""
+def _remove_orphaned_folders(base: Path) -> None:
+    """Remove the folders of processes that were killed before they could."""
     for folder in base.glob(f"{_PREFIX}*-*"):
-        owner = folder.name.split("-")[1]
-        if owner.isdigit() and not _is_alive(int(owner)):
+        process_id = folder.name.split("-")[1]
+        if process_id.isdigit() and not _is_running(int(process_id)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_alive(process: int) -> bool:
-    with suppress(ProcessLookupError):
-        try:
-            os.kill(process, 0)
-        except PermissionError:  # somebody else's
-            return True
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)  # Signal 0 only checks.
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # The process belongs to another user.
         return True
-    return False
+    return True

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host_tensors import CutNames, flat_bytes, move_to_files, shard_layouts
+from partrain.shards.host_tensors import flat_bytes, move_to_files, shard_layouts
 from partrain.shards.layout import ShardLayout
 from partrain.shards.messages import ModelSpec, UnitRequest, UnitResult
+from partrain.shards.partitioner import CutNames
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
 from partrain.training.context import TrainingContext

@@ -13,11 +13,9 @@ from partrain.networks import Chain, network_settings_from_dict
 from partrain.shards.host import map_file
 from partrain.shards.layout import ShardLayout
 from partrain.shards.messages import ShardSpec
+from partrain.shards.partitioner import CutNames
 from partrain.training.optimization import moment_names
 from partrain.training.segment import SegmentTraining
-
-CutNames = tuple[str | None, str | None]
-"""The names of the cuts where a shard starts and stops, or None where the task itself does."""
 
 
 def shard_layouts(training: SegmentTraining, cuts: Iterable[CutNames]) -> list[ShardLayout]:

@@ -1,4 +1,4 @@
-"""Where a shard's tensors lie: one after another in flat bytes, so that a shard is copied as one."""
+"""The memory layout of a shard: its tensors one after another in flat bytes, so that one copy moves all of them."""
 
 import math
 from collections.abc import Mapping
@@ -7,40 +7,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ALIGNED = 64  # bytes
+_ALIGNMENT = 64  # bytes; no dtype needs more, and neither do vector instructions
 
 
 @dataclass(frozen=True)
 class TensorSlot:
-    """A tensor's place: the byte it begins at, and what it is like."""
+    """The part of a flat buffer that holds one tensor, and the tensor's type and shape."""
 
     offset: int
+    """The byte of the buffer at which the tensor begins."""
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
+        """Return how many bytes the tensor takes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def view(self, buffer: Tensor) -> Tensor:
-        """The tensor in `buffer`, which holds bytes. That others in it change is no concern of autograd's."""
-        held = buffer.data[self.offset : self.offset + self.num_bytes].view(self.dtype)
-        return held.as_strided(self.shape, self.stride, held.storage_offset())
+        """Return the tensor as a view into `buffer`, which holds bytes.
+
+        The view shares no autograd version counter with the buffer, so in-place changes of other tensors there do not
+        invalidate it.
+        """
+        flat = buffer.data[self.offset : self.offset + self.num_bytes].view(self.dtype)
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset())
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """The places of a shard's tensors by name: `weights` and buffers first, which are all that a forward pass needs,
-    then the optimiser's `state`, by `<name>/<key>`.
+    """The slots of all tensors of a shard.
 
-    `forward_bytes`: up to the end of the weights. `buffers`: the first and last byte of what a forward pass changes.
+    A forward pass needs weights alone, and so they are first:
+
+        │ parameters │ buffers │ optimiser state │
+        └──── forward_bytes ───┘                 │
+        └─────────────── num_bytes ──────────────┘
     """
 
     weights: dict[str, TensorSlot]
+    """Parameters and buffers, by their names in the model."""
     optimizer_state: dict[str, TensorSlot]
+    """The optimiser's tensors, by "<parameter>/<key>"."""
     buffer_range: tuple[int, int]
+    """The first byte of the module's buffers, which a forward pass may change, and the byte after the last."""
     forward_bytes: int
+    """How many bytes from the start a forward pass needs."""
     num_bytes: int
 
     @classmethod
@@ -51,21 +64,44 @@ class ShardLayout:
         state: Mapping[str, Tensor],
         aliases: Mapping[str, str] | None = None,
     ) -> "ShardLayout":
-        """One after another. `aliases`: other names of parameters."""
-        places, first = _place(parameters, 0)
-        more, forward_bytes = _place(buffers, first)
-        rest, num_bytes = _place(state, forward_bytes)
-        also = {name: places[first_name] for name, first_name in (aliases or {}).items()}
-        return cls(places | more | also, rest, (first, forward_bytes), forward_bytes, num_bytes)
+        """Lay tensors out one after another.
+
+        Args:
+            parameters: The shard's parameters, by name.
+            buffers: The shard's buffers, by name.
+            state: The optimiser's tensors, by "<parameter>/<key>".
+            aliases: Further names of parameters that modules share, each with the name in `parameters`.
+        """
+        parameter_slots, buffers_begin = _assign_slots(parameters, 0)
+        buffer_slots, forward_bytes = _assign_slots(buffers, buffers_begin)
+        state_slots, num_bytes = _assign_slots(state, forward_bytes)
+        alias_slots = {alias: parameter_slots[name] for alias, name in (aliases or {}).items()}
+        return cls(
+            weights=parameter_slots | buffer_slots | alias_slots,
+            optimizer_state=state_slots,
+            buffer_range=(buffers_begin, forward_bytes),
+            forward_bytes=forward_bytes,
+            num_bytes=num_bytes,
+        )
+
+    def needed_bytes(self, *, is_backward: bool) -> int:
+        """Return how many bytes from the start a unit needs. A backward pass also updates weights, and needs all."""
+        return self.num_bytes if is_backward else self.forward_bytes
+
+    def changed_range(self, *, is_backward: bool) -> slice:
+        """Return the bytes that a unit changes: all with a backward pass, the module's buffers without one."""
+        return slice(0, self.num_bytes) if is_backward else slice(*self.buffer_range)
 
 
-def _place(tensors: Mapping[str, Tensor], begin: int) -> tuple[dict[str, TensorSlot], int]:
-    places = {}
+def _assign_slots(tensors: Mapping[str, Tensor], begin: int) -> tuple[dict[str, TensorSlot], int]:
+    """Return a slot for each tensor, from byte `begin` on, and the first byte after all of them."""
+    slots = {}
     for name, tensor in tensors.items():
-        places[name] = TensorSlot(begin, tensor.dtype, tuple(tensor.shape), tensor.stride())
-        begin += aligned(tensor.numel() * tensor.element_size())
-    return places, begin
+        slots[name] = TensorSlot(begin, tensor.dtype, tuple(tensor.shape), tensor.stride())
+        begin += align(tensor.numel() * tensor.element_size())
+    return slots, begin
 
 
-def aligned(size: int) -> int:
-    return -(-size // _ALIGNED) * _ALIGNED
+def align(num_bytes: int) -> int:
+    """Return `num_bytes`, rounded up to the next multiple of 64."""
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT

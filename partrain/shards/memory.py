@@ -1,4 +1,4 @@
-"""A device's memory as its worker sees it: shards come, stay as long as there is room, and go."""
+"""The memory of a device, as its worker manages it: a cache of shards within a budget of bytes."""
 
 import threading
 from collections import OrderedDict
@@ -13,102 +13,121 @@ from partrain.device import copy_on_own_stream, is_gpu, pin, unpin
 from partrain.shards.host import map_file
 from partrain.shards.messages import ShardSpec
 
-Key = tuple[int, int]  # model and shard
+ShardKey = tuple[int, int]
+"""The number of a model and of its shard."""
 
 
 @dataclass(eq=False)
 class ResidentShard:
-    """A shard that is on the device: its bytes there and in host memory, and how far they are alike.
-
-    `version` is that of the host's bytes when they were copied, `loaded_bytes` how many were. `workspace_bytes`: what
-    its unit takes besides. `in_use`: by a unit.
-    """
+    """A shard that has a buffer on the device."""
 
     host: Tensor
+    """The shard's bytes in host memory, [bytes]."""
     buffer: Tensor
+    """The shard's bytes on the device, [bytes]; on a CPU without separate buffers the same tensor as `host`."""
     version: int
+    """The version of the host's bytes that `buffer` has."""
     loaded_bytes: int
+    """How many bytes from the start have been copied to `buffer`."""
     workspace_bytes: int
+    """Bytes that computing the shard takes besides."""
     in_use: bool = True
+    """Whether a unit needs the shard now, so that it must not be evicted."""
 
 
 class DeviceMemory:
-    """At most `budget` bytes of shards and of the work of one unit at a time.
+    """A cache of shards on a device: the least recently used ones are evicted when others need room.
 
-    `peak`: the most there have been. `residents`: what is on the device, those used last are last. `hosts`: what of
-    host memory is mapped. `separate`: shards are copied from host memory and back; else, on a CPU, they are computed
-    where they are.
+    The shards and the largest workspace of those in use take at most `budget_bytes` bytes together. Threads of a worker
+    use the cache at once.
+
+    Args:
+        device: The device.
+        budget_bytes: Bytes for shards and the workspace of one unit.
+        uses_separate_buffers: Whether shards are copied from host memory to buffers of their own and back. Without, a
+            CPU computes them where they are in host memory.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int, *, uses_separate_buffers: bool) -> None:
-        self.device = device
-        self.budget_bytes, self.uses_separate_buffers = budget_bytes, uses_separate_buffers
+        self.device, self.budget_bytes = device, budget_bytes
+        self.uses_separate_buffers = uses_separate_buffers
         self.peak_bytes = 0
-        self.residents: OrderedDict[Key, ResidentShard] = OrderedDict()
-        self.host_bytes: dict[Key, Tensor] = {}
+        """The most bytes that shards and workspace have taken together."""
+        self.residents: OrderedDict[ShardKey, ResidentShard] = OrderedDict()
+        """The shards on the device, from the least to the most recently used."""
+        self.host_bytes: dict[ShardKey, Tensor] = {}
+        """The host memory of shards, mapped when first used."""
         self._changed = threading.Condition()
 
-    def acquire(self, key: Key, spec: ShardSpec, version: int) -> ResidentShard:
-        """Wait until there is room for the shard; its bytes are still to be copied, from `loaded` on."""
+    def acquire(self, key: ShardKey, spec: ShardSpec, version: int) -> ResidentShard:
+        """Wait until the shard has room on the device, and mark it as in use.
+
+        The caller copies the bytes that the buffer lacks, from `loaded_bytes` on, and releases the shard.
+
+        Args:
+            key: The shard.
+            spec: Its sizes, and its file in host memory.
+            version: The version that is needed. A buffer that has another one is thrown away.
+        """
         with self._changed:
             resident = self.residents.pop(key, None)
             if resident is not None and resident.version != version:
                 resident = None
-            while not self._makes_room(spec, resident):
+            while not self._make_room(spec, resident):
                 self._changed.wait()
             if resident is None:
-                host = self._host(key, spec.file)
-                buffer = (
-                    torch.empty(len(host), dtype=torch.uint8, device=self.device)
-                    if self.uses_separate_buffers
-                    else host
-                )
-                resident = ResidentShard(host, buffer, version, 0, spec.workspace_bytes)
+                resident = self._new_resident(key, spec, version)
             resident.in_use = True
             self.residents[key] = resident
-            self.peak_bytes = max(self.peak_bytes, self._held())
+            self.peak_bytes = max(self.peak_bytes, self._used_bytes())
             return resident
 
     def release(self, resident: ResidentShard) -> None:
-        """The shard stays as it is until it is taken again, or others need room."""
+        """Allow the shard to be evicted. It stays on the device until others need room."""
         with self._changed:
             resident.in_use = False
             self._changed.notify_all()
 
     def release_stored(self, resident: ResidentShard, version: int) -> None:
-        """The unit is done, and the host's bytes, now of `version`, are the same; the shard stays until others need room."""
+        """Release a shard whose changes have been copied back, so that host and buffer now have `version`."""
         resident.version = version
         self.release(resident)
 
-    def evict_model(self, model: int) -> None:
-        """Let go of all shards of `model`."""
+    def evict_model(self, model_id: int) -> None:
+        """Drop all shards of a model, on the device and in host memory."""
         with self._changed:
-            for key in [key for key in self.residents if key[0] == model]:
+            for key in [key for key in self.residents if key[0] == model_id]:
                 del self.residents[key]
-            for key in [key for key in self.host_bytes if key[0] == model]:
+            for key in [key for key in self.host_bytes if key[0] == model_id]:
                 host = self.host_bytes.pop(key)
                 if is_gpu(self.device):
                     unpin(host)
             self._changed.notify_all()
 
-    def _makes_room(self, spec: ShardSpec, resident: ResidentShard | None) -> bool:
-        """Whether the shard fits beside those in use, once others have been let go of."""
+    def _make_room(self, spec: ShardSpec, resident: ResidentShard | None) -> bool:
+        """Evict shards that are not in use until the new one fits, and return whether it does."""
         size = spec.layout.num_bytes
-        while self._held(size, spec.workspace_bytes) > self.budget_bytes:
-            idle = next((key for key, each in self.residents.items() if not each.in_use), None)
+        while self._used_bytes(size, spec.workspace_bytes) > self.budget_bytes:
+            idle = next((key for key, shard in self.residents.items() if not shard.in_use), None)
             if idle is None:
-                return not self.residents  # alone it is let in: that it fits has been seen in a trial
+                return not self.residents  # A shard alone is admitted: profiling has shown that it fits.
             del self.residents[idle]
         return True
 
-    def _held(self, size: int = 0, work: int = 0) -> int:
-        """Bytes of all shards, and of the largest work among those in use."""
-        held = self.residents.values()
-        return (
-            size + sum(len(each.buffer) for each in held) + max([work, *(r.workspace_bytes for r in held if r.in_use)])
-        )
+    def _used_bytes(self, new_shard: int = 0, new_workspace: int = 0) -> int:
+        """Return the bytes of all shards and of the largest workspace in use, with those of a new shard."""
+        shards = self.residents.values()
+        workspaces = [shard.workspace_bytes for shard in shards if shard.in_use]
+        return new_shard + sum(len(shard.buffer) for shard in shards) + max([new_workspace, *workspaces])
 
-    def _host(self, key: Key, file: Path) -> Tensor:
+    def _new_resident(self, key: ShardKey, spec: ShardSpec, version: int) -> ResidentShard:
+        host = self._map_host(key, spec.file)
+        buffer = host
+        if self.uses_separate_buffers:
+            buffer = torch.empty(len(host), dtype=torch.uint8, device=self.device)
+        return ResidentShard(host, buffer, version, loaded_bytes=0, workspace_bytes=spec.workspace_bytes)
+
+    def _map_host(self, key: ShardKey, file: Path) -> Tensor:
         if key not in self.host_bytes:
             self.host_bytes[key] = map_file(file)
             if is_gpu(self.device):
@@ -117,8 +136,11 @@ class DeviceMemory:
 
 
 def copy_bytes(source: Tensor, target: Tensor) -> None:
-    """Copy bytes between host memory and a device, or on a CPU by a single core; returns when it is done."""
+    """Copy bytes, [bytes], between host memory and a device, and return when they are copied.
+
+    On a CPU one core copies. `Tensor.copy_` would take threads from the thread that computes.
+    """
     if source.device.type == target.device.type == "cpu":
-        np.copyto(target.numpy(), source.numpy())  # torch would take threads from those that compute
+        np.copyto(target.numpy(), source.numpy())
         return
     copy_on_own_stream(source, target)

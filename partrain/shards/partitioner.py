@@ -16,8 +16,8 @@ from partrain.training.task import SegmentTask
 
 _FP32_BYTES = 4  # of a number; activations are measured in fp32
 
-Cuts = list[tuple[str | None, str | None]]
-"""The start and stop cut of each shard, from left to right. None is the beginning or end of the task itself."""
+CutNames = tuple[str | None, str | None]
+"""The names of the cuts where a shard starts and stops. None is the start or end of the task's own network."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class PieceChain:
         bounds = network.piece_bounds()
         return cls(tuple(network.measure_piece(first, last) for first, last in pairwise(bounds)), task.stop)
 
-    def cuts(self, first_pieces: Sequence[int]) -> Cuts:
-        """Return the cuts of shards that begin at the pieces with the numbers `first_pieces`."""
+    def cuts(self, first_pieces: Sequence[int]) -> list[CutNames]:
+        """Return the cuts of each shard, where shards begin at the pieces with the numbers `first_pieces`."""
         starts = [self.pieces[first].start for first in first_pieces]
         return list(zip(starts, [*starts[1:], self.stop], strict=True))
 

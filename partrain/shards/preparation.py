@@ -1,173 +1,236 @@
-"""Before the first step: every model cut into shards that fit, tried out, and laid into shared host memory."""
+"""The preparation of models for shard parallelism: each is cut into shards that fit, profiled, and moved to host memory."""
 
 import gc
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from json import dumps
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from partrain.device import is_gpu, release_unused_memory
 from partrain.errors import UserError
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.layout import ShardLayout, aligned
+from partrain.shards.layout import ShardLayout, align
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
-from partrain.shards.partitioner import PieceChain
+from partrain.shards.partitioner import CutNames, PieceChain
 from partrain.shards.profiler import StepProfile, profile_step
 from partrain.shards.settings import ShardSettings
 from partrain.training.task import SegmentTask
 
-_ATTEMPTS = 8  # at cutting more finely than was estimated to do
-_SMALLEST = 1.02  # of an exact need, so that what is said to work does
+_MAX_ATTEMPTS = 8
+"""How often a model is cut more finely, where it needs more memory than estimated."""
+_MARGIN = 1.02
+"""The part of a budget that is really needed, in the message that recommends one: with it, planning works for sure."""
+_GIB = 2**30
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A model cut into shards: start and stop of each, where its tensors lie, and what a step of them takes."""
+    """A model cut into shards, and what a step of it takes."""
 
-    cuts: list[tuple[str | None, str | None]]
+    cuts: list[CutNames]
     layouts: list[ShardLayout]
     profile: StepProfile
 
-    def needs(self, double_buffer: bool) -> list[int]:
-        """Bytes of a device, shard by shard; with `double_buffer` another one lies beside each."""
-        work = self.profile.workspace_bytes
-        return [(1 + double_buffer) * layout.num_bytes + own for layout, own in zip(self.layouts, work, strict=True)]
+    def device_bytes(self, *, double_buffer: bool) -> list[int]:
+        """Return the bytes that each shard needs on a device, with `double_buffer` beside another one of its size."""
+        copies = 1 + double_buffer
+        return [
+            copies * layout.num_bytes + workspace_bytes
+            for layout, workspace_bytes in zip(self.layouts, self.profile.workspace_bytes, strict=True)
+        ]
+
+    def allocate(self, host: HostMemory) -> tuple[list[ShardSpec], list[CrossingSpec]]:
+        """Create the files of all shards, and those of the tensors that cross between them.
+
+        Raises:
+            OSError: If host memory has no room for all of them.
+        """
+        sizes = [layout.num_bytes for layout in self.layouts]
+        crossing_sizes = [gradient.offset + align(gradient.num_bytes) for gradient in self.profile.gradients]
+        files = host.create_files([*sizes, *crossing_sizes])
+        shards = _shard_specs(self.cuts, self.layouts, files[: len(sizes)], self.profile.workspace_bytes)
+        crossings = [
+            CrossingSpec(file=file, output=output, gradient=gradient)
+            for file, output, gradient in zip(
+                files[len(sizes) :], self.profile.outputs, self.profile.gradients, strict=True
+            )
+        ]
+        return shards, crossings
+
+
+def _shard_specs(
+    cuts: list[CutNames], layouts: list[ShardLayout], files: list[Path], workspace_bytes: tuple[int, ...]
+) -> list[ShardSpec]:
+    return [
+        ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=workspace)
+        for (start, stop), layout, file, workspace in zip(cuts, layouts, files, workspace_bytes, strict=True)
+    ]
 
 
 class ModelPreparer:
-    """Prepares models for workers like `worker`.
+    """Cuts models into shards, and moves their tensors to host memory, before their first step.
 
-    What a trial tells of a model is taken to hold for others of its shape.
+    A model's cuts and profile are taken to hold for all models of the same shape.
+
+    Args:
+        settings: The settings of shard parallelism.
+        worker: The settings that all workers have but for their devices: the models are prepared for these.
     """
 
     def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
+        self._keeps_activations = settings.activations == "keep"
         self._pieces: dict[Hashable, PieceChain] = {}
-        self._cuts: dict[Hashable, ShardPlan] = {}
+        self._plans: dict[Hashable, ShardPlan] = {}
 
     def estimate_host_bytes(self, task: SegmentTask) -> int:
-        """About what the task's model takes of host memory."""
-        held = sum(piece.weight_bytes + piece.state_bytes for piece in self.pieces(task).pieces)
-        kept = sum(piece.activation_bytes for piece in self.pieces(task).pieces)
-        return held + (kept if self.settings.activations == "keep" else 0)
-
-    def pieces(self, task: SegmentTask) -> PieceChain:
-        key = _shape(task)
-        if key not in self._pieces:
-            self._pieces[key] = PieceChain.from_task(task)
-        return self._pieces[key]
+        """Return about how many bytes of host memory the task's model will take."""
+        pieces = self._pieces_of(task).pieces
+        tensors = sum(piece.weight_bytes + piece.state_bytes for piece in pieces)
+        activations = sum(piece.activation_bytes for piece in pieces)
+        return tensors + (activations if self._keeps_activations else 0)
 
     def prepare(self, host_model: HostModel, host: HostMemory) -> None:
-        """Cut the model, and move its tensors into `host`.
+        """Cut the model, and move its tensors to files of `host`.
 
         Raises:
-            ValueError: a layer alone does not fit into the budget.
+            UserError: If one of its layers alone does not fit on a device.
+            OSError: If host memory has no room for the model.
         """
         task = replace(host_model.training.task, device=str(self.device))
-        found = self.plan_shards(host_model, task)
-        trial = found.profile
-        sizes = [layout.num_bytes for layout in found.layouts]
-        files = host.create_files([*sizes, *(each.offset + aligned(each.num_bytes) for each in trial.gradients)])
-        shards = [
-            ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=work)
-            for (start, stop), layout, file, work in zip(
-                found.cuts, found.layouts, files[: len(sizes)], trial.workspace_bytes, strict=True
-            )
-        ]
-        crossings = [
-            CrossingSpec(file=file, output=output, gradient=gradient)
-            for file, output, gradient in zip(files[len(sizes) :], trial.outputs, trial.gradients, strict=True)
-        ]
-        spec = ModelSpec(
+        plan = self.plan_shards(host_model, task)
+        shards, crossings = plan.allocate(host)
+        host_model.place(self._model_spec(host_model, task, shards, crossings), plan.profile.costs)
+
+    def _model_spec(
+        self, host_model: HostModel, task: SegmentTask, shards: list[ShardSpec], crossings: list[CrossingSpec]
+    ) -> ModelSpec:
+        return ModelSpec(
             folder=host_model.folder,
             task=task,
             default_decay=host_model.training.default_decay(),
             shards=tuple(shards),
             crossings=tuple(crossings),
-            keeps_activations=self.settings.activations == "keep",
+            keeps_activations=self._keeps_activations,
         )
-        host_model.place(spec, trial.costs)
 
-    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> "ShardPlan":
-        """The model of `host_model`, `task` on the device, cut into as few shards as fit.
+    # ---- Where to cut.
+
+    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+        """Cut a model into as few shards as fit on a device.
+
+        Args:
+            host_model: The model.
+            task: Its task, with the workers' device.
 
         Raises:
-            ValueError: a layer alone does not fit into the budget.
+            UserError: If one of its layers alone does not fit.
         """
         key = _shape(task)
-        if key not in self._cuts:
-            self._cuts[key] = self._find(host_model, task)
-        return self._cuts[key]
+        if key not in self._plans:
+            self._plans[key] = self._search_plan(host_model, task)
+        return self._plans[key]
 
-    def _find(self, host_model: HostModel, task: SegmentTask) -> "ShardPlan":
-        """The fewest shards that a trial shows to fit: cut by an estimate, more finely where that was too low."""
-        pieces, factor = self.pieces(task), 1.0
-        for _ in range(_ATTEMPTS):
-            firsts = pieces.fewest_shards(self.budget, factor, double_buffer=self.settings.double_buffer)
-            if firsts is None:
-                firsts = list(range(len(pieces.pieces)))
-            finest = len(firsts) == len(pieces.pieces)
+    def _pieces_of(self, task: SegmentTask) -> PieceChain:
+        key = _shape(task)
+        if key not in self._pieces:
+            self._pieces[key] = PieceChain.from_task(task)
+        return self._pieces[key]
+
+    def _search_plan(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+        """Return the first plan that a trial shows to fit."""
+        # Cuts follow an estimate of memory, which the trial corrects:
+        #
+        #   ┌─▶ cut by the estimate ─▶ profile a step ─▶ does each shard fit? ─ yes ─▶ done
+        #   └───────── multiply the estimate of workspaces ◀───────┴─ no
+        pieces, workspace_factor = self._pieces_of(task), 1.0
+        double_buffer = self.settings.double_buffer
+        every_piece = list(range(len(pieces.pieces)))
+        for _ in range(_MAX_ATTEMPTS):
+            first_pieces = pieces.fewest_shards(self.budget, workspace_factor, double_buffer=double_buffer)
+            first_pieces = first_pieces or every_piece
             try:
-                found = self.attempt(host_model, task, firsts)
-            except torch.OutOfMemoryError as error:  # the device has less than it was thought to have
-                if finest:
-                    reason = str(error).splitlines()[0]
-                    raise UserError(
-                        f"{host_model.folder}: a layer of its model does not fit on {self.device}: {reason}"
-                    ) from None
-                factor *= 2
+                plan = self.profile_cuts(host_model, task, first_pieces)
+            except torch.OutOfMemoryError as error:  # The device has less memory than it seemed to have.
+                if first_pieces == every_piece:
+                    raise self._out_of_memory(host_model, error) from None
+                workspace_factor *= 2
                 continue
-            needs = found.needs(self.settings.double_buffer)
-            if max(needs) <= self.budget:
-                return found
-            if finest:
-                worst = max(range(len(needs)), key=needs.__getitem__)
-                raise UserError(
-                    f"{host_model.folder}: layer {pieces.pieces[worst].name} needs {needs[worst]:,} bytes of a device "
-                    f"{'with double buffering ' if self.settings.double_buffer else ''}and cannot be cut; "
-                    f"launch.shards.budget_gib={self.budget / 2**30:.4g} is too small, the smallest that works is "
-                    f"{_SMALLEST * max(needs) / 2**30:.4g}"
-                )
-            bounds = [*firsts, len(pieces.pieces)]
-            estimates = [
-                pieces.estimate_bytes(bounds[n], bounds[n + 1], factor, double_buffer=self.settings.double_buffer)
-                for n in range(len(firsts))
-            ]
-            factor *= max(1.1, *(need / estimate for need, estimate in zip(needs, estimates, strict=True)))
-        raise UserError(f"{host_model.folder}: no cut of its model fits into {self.budget:,} bytes")
 
-    def attempt(self, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> "ShardPlan":
-        """Cut the model before the pieces `firsts`, and try a step of it."""
-        cuts = self.pieces(task).cuts(firsts)
+            needed = plan.device_bytes(double_buffer=double_buffer)
+            if max(needed) <= self.budget:
+                return plan
+            if first_pieces == every_piece:
+                raise self._budget_too_small(host_model, pieces, needed)
+            workspace_factor *= self._correction(pieces, first_pieces, workspace_factor, needed)
+        raise UserError(
+            f"{host_model.folder}: none of {_MAX_ATTEMPTS} ways to cut the model fits into {self.budget:,} bytes of a "
+            "device; set a larger launch.shards.budget_gib"
+        )
+
+    def _correction(
+        self, pieces: PieceChain, first_pieces: list[int], workspace_factor: float, needed: list[int]
+    ) -> float:
+        """Return by how much to multiply the estimate: by what the worst shard needs over it, and at least by 1.1."""
+        bounds = [*first_pieces, len(pieces.pieces)]
+        ratios = []
+        for shard, needed_bytes in enumerate(needed):
+            estimate = pieces.estimate_bytes(
+                bounds[shard], bounds[shard + 1], workspace_factor, double_buffer=self.settings.double_buffer
+            )
+            ratios.append(needed_bytes / estimate)
+        return max(1.1, *ratios)
+
+    def profile_cuts(self, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
+        """Cut the model before each of `first_pieces`, compute a few steps on copies of its tensors, and measure them.
+
+        Raises:
+            torch.OutOfMemoryError: If the device has too little memory.
+        """
+        cuts = self._pieces_of(task).cuts(first_pieces)
         layouts = host_model.layouts(cuts)
-        hosts = [host_model.flat_bytes(layout) for layout in layouts]
-        decay, keep = host_model.training.default_decay(), self.settings.activations == "keep"
+        unknown = len(cuts)
+        shards = _shard_specs(cuts, layouts, [Path()] * unknown, (0,) * unknown)
         try:
-            trial = profile_step(
-                task,
-                host_model.folder,
-                decay,
-                cuts,
-                layouts,
-                hosts,
-                self.device,
-                keep,
-                self.worker.uses_separate_buffers,
+            profile = self._profile(
+                self._model_spec(host_model, task, shards, []), [host_model.flat_bytes(layout) for layout in layouts]
             )
         finally:
-            if is_gpu(self.device):  # the workers' processes need what this one's allocator would hold on to
+            if is_gpu(self.device):  # The workers' processes need what this one's allocator would keep.
                 gc.collect()
                 release_unused_memory(self.device)
-        return ShardPlan(cuts, layouts, trial)
+        return ShardPlan(cuts, layouts, profile)
+
+    def _profile(self, spec: ModelSpec, shard_bytes: list[Tensor]) -> StepProfile:
+        return profile_step(spec, shard_bytes, self.device, uses_separate_buffers=self.worker.uses_separate_buffers)
+
+    # ---- Errors.
+
+    def _out_of_memory(self, host_model: HostModel, error: torch.OutOfMemoryError) -> UserError:
+        reason = str(error).splitlines()[0]
+        return UserError(
+            f"{host_model.folder}: a layer of the model does not fit on {self.device} and cannot be cut: {reason}"
+        )
+
+    def _budget_too_small(self, host_model: HostModel, pieces: PieceChain, needed: list[int]) -> UserError:
+        worst = max(range(len(needed)), key=needed.__getitem__)
+        buffering = "with double buffering " if self.settings.double_buffer else ""
+        return UserError(
+            f"{host_model.folder}: layer {pieces.pieces[worst].name} needs {needed[worst]:,} bytes of a device "
+            f"{buffering}and cannot be cut; launch.shards.budget_gib={self.budget / _GIB:.4g} is too small, "
+            f"set it to at least {_MARGIN * max(needed) / _GIB:.4g}"
+        )
 
 
 def _shape(task: SegmentTask) -> Hashable:
-    """What the costs of a task's steps depend on."""
+    """Return a key that tasks share whose models have the same cuts and costs."""
     train = task.train
-    optimiser = train.optimizer, train.momentum > 0
-    where = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
-    plain = dumps([task.network, asdict(task.labels)], sort_keys=True)
-    return plain, where, train.batch_size, train.precision, optimiser, task.index
+    network_and_labels = dumps([task.network, asdict(task.labels)], sort_keys=True)
+    segment = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
+    optimizer = train.optimizer, train.momentum > 0
+    return network_and_labels, segment, train.batch_size, train.precision, optimizer, task.index

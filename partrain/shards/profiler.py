@@ -1,10 +1,9 @@
-"""A trial step of a model cut into shards, on copies of its tensors: what each unit takes of a device, bytes and seconds."""
+"""Trial steps of a model cut into shards, on copies of its tensors: the bytes and seconds that each unit takes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,52 +13,142 @@ from torch import Tensor
 from partrain.device import synchronize
 from partrain.packs.capacity import LiveBytesMode
 from partrain.shards.device_model import DeviceModel, UnitInputs
-from partrain.shards.layout import ShardLayout, TensorSlot, aligned
+from partrain.shards.layout import TensorSlot, align
 from partrain.shards.memory import copy_bytes
-from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
+from partrain.shards.messages import ModelSpec, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units, unit_at
-from partrain.training.task import SegmentTask
 
-_ROUNDS = 3  # of which the fastest counts
+_TIMED_STEPS = 3
+"""Each unit's time is the shortest of so many steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepProfile:
-    """What was seen: `workspace_bytes` of each shard besides its own, `costs` of each unit, what crosses between shards."""
+    """The measured needs of one step of a model."""
 
     workspace_bytes: tuple[int, ...]
+    """For each shard, the bytes that computing it takes besides its own: activations, gradients and temporaries."""
     costs: tuple[Cost, ...]
+    """The seconds that each unit takes, in the order of units."""
     outputs: tuple[TensorSlot, ...]
+    """For each shard but the last, the place of its output in the file that it shares with its right neighbour."""
     gradients: tuple[TensorSlot, ...]
+    """For each shard but the last, the place of its output's gradient in the same file, behind the output."""
 
 
-class _StepProfiler:
-    """Steps of the model that `spec` describes, over scratch copies of its shards' bytes in `hosts`.
+def profile_step(
+    spec: ModelSpec, shard_bytes: Sequence[Tensor], device: torch.device, *, uses_separate_buffers: bool
+) -> StepProfile:
+    """Compute a few steps of a model, and return what they take.
 
-    As in a worker, a shard is on the `device` for one unit alone, so that the device need not hold the model.
+    Args:
+        spec: The model. Its shards' files and the crossings between them are not used.
+        shard_bytes: The bytes of each shard in host memory, [bytes]. The steps change them.
+        device: The device to compute on. As in a worker, it holds one shard at a time.
+        uses_separate_buffers: Whether shards are copied to the device, even if that is a CPU.
     """
+    # Memory is measured while activations are recomputed. Offloaded ones would be counted, though they are in host memory.
+    recomputing = _TrialModel(
+        replace(spec, keeps_activations=False), shard_bytes, device, uses_separate_buffers=uses_separate_buffers
+    )
+    recomputing.measure_workspaces()  # The first time, whatever a process loads only once is counted too.
+    workspace_bytes = recomputing.measure_workspaces()
+    outputs = recomputing.output_slots()
+    gradients = recomputing.gradient_slots()
 
-    def __init__(self, spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> None:
-        self.spec, self.device, self.hosts, self.separate = spec, device, hosts, separate
-        self.model = DeviceModel(spec, device, shards_move=separate)
+    timed = _TrialModel(spec, shard_bytes, device, uses_separate_buffers=uses_separate_buffers)
+    return StepProfile(
+        workspace_bytes=tuple(workspace_bytes), costs=timed.measure_costs(), outputs=outputs, gradients=gradients
+    )
+
+
+class _TrialModel:
+    """A model whose step 0 is computed again and again. The arguments are those of `profile_step`."""
+
+    def __init__(
+        self, spec: ModelSpec, shard_bytes: Sequence[Tensor], device: torch.device, *, uses_separate_buffers: bool
+    ) -> None:
+        self.spec, self.shard_bytes, self.device = spec, shard_bytes, device
+        self.uses_separate_buffers = uses_separate_buffers
+        self.model = DeviceModel(spec, device, shards_move=uses_separate_buffers)
+        num_shards = len(spec.shards)
+        self.units = [unit_at(0, 0, position, num_shards) for position in range(num_units(num_shards))]
         self.outputs: dict[int, Tensor] = {}
+        """The output of each shard in the latest step, in host memory."""
         self.gradients: dict[int, Tensor] = {}
+        """The gradient of each shard's output in the latest step, in host memory."""
         self._targets: NDArray[np.generic] | None = None
 
-    def unit(self, position: int, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-        """Do number `position` of the units of step 0, as a worker does. `around`: its computation."""
-        unit = unit_at(0, 0, position, len(self.spec.shards))
-        host = self.hosts[unit.shard]
-        buffer = host.to(self.device, copy=True) if self.separate else host
-        with around():
-            self.compute(unit, buffer)
+    # ---- Measurements.
+
+    def measure_workspaces(self) -> list[int]:
+        """Compute a step, and return the most bytes that computing each shard takes besides its own."""
+        workspace_bytes = [0] * len(self.spec.shards)
+        for unit in self.units:
+            live_bytes = LiveBytesMode()
+            self._compute_unit(unit, live_bytes)
+            workspace_bytes[unit.shard] = max(workspace_bytes[unit.shard], live_bytes.peak_bytes)
+        return workspace_bytes
+
+    def output_slots(self) -> tuple[TensorSlot, ...]:
+        """Return the places of the outputs in the files between shards. Each is at its file's beginning."""
+        return tuple(_slot(self.outputs[shard], offset=0) for shard in range(len(self.spec.shards) - 1))
+
+    def gradient_slots(self) -> tuple[TensorSlot, ...]:
+        """Return the places of the outputs' gradients in the files between shards, each behind its output."""
+        return tuple(
+            _slot(self.gradients[shard], offset=align(output.num_bytes))
+            for shard, output in enumerate(self.output_slots())
+        )
+
+    def measure_costs(self) -> tuple[Cost, ...]:
+        """Compute a few steps, and return the cost of each unit: its shortest time, and that of copying its shard."""
+        seconds: list[list[float]] = [[] for _ in self.units]
+        for _ in range(_TIMED_STEPS):
+            for unit, unit_seconds in zip(self.units, seconds, strict=True):
+                self._compute_unit(unit, _append_seconds(unit_seconds))
+        return tuple(
+            self._cost(unit, min(unit_seconds)) for unit, unit_seconds in zip(self.units, seconds, strict=True)
+        )
+
+    def _cost(self, unit: Unit, seconds: float) -> Cost:
+        """Return the cost of a unit that computes for so many `seconds`."""
+        layout, host = self.spec.shards[unit.shard].layout, self.shard_bytes[unit.shard]
+        needed = layout.needed_bytes(is_backward=unit.is_backward)
+        changed = layout.changed_range(is_backward=unit.is_backward)
+        buffer = torch.empty_like(host, device=self.device)
+        load = _copy_seconds(host[:needed], buffer[:needed])
+        if changed.start == changed.stop:
+            return Cost(seconds=seconds, load=load, store=0.0)
+        store = _copy_seconds(buffer[changed], torch.empty_like(host[changed]))
+        return Cost(seconds=seconds, load=load, store=store)
+
+    # ---- The computation of one unit.
+
+    def _compute_unit(self, unit: Unit, measurement: AbstractContextManager[object] | None = None) -> None:
+        """Compute a unit as a worker does, within the context of `measurement`."""
+        host = self.shard_bytes[unit.shard]
+        buffer = host.to(self.device, copy=True) if self.uses_separate_buffers else host
+        with measurement or nullcontext():
+            self._compute(unit, buffer)
             synchronize(self.device)
-        if self.separate and unit.is_backward:
+        if self.uses_separate_buffers and unit.is_backward:
             host.copy_(buffer)
 
-    def compute(self, unit: Unit, buffer: Tensor) -> None:
-        shard = unit.shard
-        request = UnitRequest(
+    def _compute(self, unit: Unit, buffer: Tensor) -> None:
+        """Compute a unit, and keep what it leaves for the units after it."""
+        result = UnitResult(unit=unit)
+        output, features_gradient = self.model.compute(self._request(unit), result, self._inputs(unit, buffer))
+        if result.targets is not None:
+            self._targets = result.targets
+        if output is not None:
+            self.outputs[unit.shard] = output.cpu()
+        if features_gradient is not None:
+            self.gradients[unit.shard - 1] = features_gradient.cpu()
+
+    def _request(self, unit: Unit) -> UnitRequest:
+        """Return a request for the unit, on the first images and with a learning rate of 0."""
+        return UnitRequest(
             unit=unit,
             version=0,
             learning_rate=0.0,
@@ -70,92 +159,33 @@ class _StepProfiler:
             ends_epoch=False,
             decode_counts=(0.0, 0.0),
         )
-        needs_features = shard > 0 and (unit.is_forward or not self.spec.keeps_activations)
-        features = self.outputs[shard - 1].to(self.device, copy=True) if needs_features else None
-        gradient = None if unit.is_forward else self.gradients[shard].to(self.device, copy=True)
-        result = UnitResult(unit=unit)
-        output, left = self.model.compute(request, result, UnitInputs(buffer, features, gradient))
-        if result.targets is not None:
-            self._targets = result.targets
-        if output is not None:
-            self.outputs[shard] = output.cpu()
-        if left is not None:
-            self.gradients[shard - 1] = left.cpu()
+
+    def _inputs(self, unit: Unit, buffer: Tensor) -> UnitInputs:
+        """Return the unit's inputs, copied to the device."""
+        features = gradient = None
+        if unit.shard > 0 and (unit.is_forward or not self.spec.keeps_activations):
+            features = self.outputs[unit.shard - 1].to(self.device, copy=True)
+        if not unit.is_forward:
+            gradient = self.gradients[unit.shard].to(self.device, copy=True)
+        return UnitInputs(buffer, features, gradient)
 
 
-def profile_step(
-    task: SegmentTask,
-    folder: Path,
-    decay: float,
-    cuts: Sequence[tuple[str | None, str | None]],
-    layouts: Sequence[ShardLayout],
-    hosts: Sequence[Tensor],
-    device: torch.device,
-    keep: bool,
-    separate: bool,
-) -> StepProfile:
-    """Try a step of the task's model, cut into shards between `cuts` whose bytes are in `hosts`, which change."""
-    shards = tuple(
-        ShardSpec(start=start, stop=stop, layout=layout, file=Path(), workspace_bytes=0)
-        for (start, stop), layout in zip(cuts, layouts, strict=True)
-    )
-    spec = ModelSpec(
-        folder=folder, task=task, default_decay=decay, shards=shards, crossings=(), keeps_activations=False
-    )
-    work = [0] * len(shards)
-    rehearsal = _StepProfiler(spec, device, hosts, separate)
-    for _ in range(2):  # the first time, what a process loads once is counted too
-        work = [0] * len(shards)
-        for position in range(num_units(len(shards))):
-            shard = unit_at(0, 0, position, len(shards)).shard
-            live = LiveBytesMode()
-            rehearsal.unit(position, around=lambda live=live: live)  # type: ignore[misc]
-            work[shard] = max(work[shard], live.peak_bytes)
-    outputs = tuple(_place(rehearsal.outputs[number]) for number in range(len(shards) - 1))
-    gradients = tuple(
-        _place(rehearsal.gradients[number], offset=aligned(output.num_bytes)) for number, output in enumerate(outputs)
-    )
-    spec = replace(spec, keeps_activations=keep)
-    return StepProfile(
-        workspace_bytes=tuple(work), costs=_timed(spec, device, hosts, separate), outputs=outputs, gradients=gradients
-    )
-
-
-def _place(tensor: Tensor, offset: int = 0) -> TensorSlot:
+def _slot(tensor: Tensor, offset: int) -> TensorSlot:
+    """Return a slot for a tensor like this one, at byte `offset`, with the strides that a copy of it has."""
     return TensorSlot(offset, tensor.dtype, tuple(tensor.shape), torch.empty_like(tensor).stride())
 
 
-def _timed(spec: ModelSpec, device: torch.device, hosts: Sequence[Tensor], separate: bool) -> tuple[Cost, ...]:
-    """The least of a few seconds of every unit, and of copying its shard in and out."""
-    rehearsal, count = _StepProfiler(spec, device, hosts, separate), len(spec.shards)
-    seconds: list[list[float]] = [[] for _ in range(num_units(count))]
-    for _ in range(_ROUNDS):
-        for position, spent in enumerate(seconds):
-            rehearsal.unit(position, around=lambda spent=spent: _clocked(spent))  # type: ignore[misc]
-    costs = []
-    for position, spent in enumerate(seconds):
-        unit = unit_at(0, 0, position, count)
-        layout, host = spec.shards[unit.shard].layout, hosts[unit.shard]
-        until = layout.num_bytes if unit.is_backward else layout.forward_bytes
-        changed = slice(0, until) if unit.is_backward else slice(*layout.buffer_range)
-        buffer = torch.empty_like(host, device=device)
-        load = _copying(host[:until], buffer[:until])
-        store = _copying(buffer[changed], torch.empty_like(host[changed])) if changed.start < changed.stop else 0.0
-        costs.append(Cost(seconds=min(spent), load=load, store=store))
-    return tuple(costs)
-
-
 @contextmanager
-def _clocked(seconds: list[float]) -> Iterator[None]:
-    """Adds the seconds within it."""
-    began = time.perf_counter()
+def _append_seconds(seconds: list[float]) -> Iterator[None]:
+    """Append the seconds that the context took."""
+    began_at = time.perf_counter()
     yield
-    seconds.append(time.perf_counter() - began)
+    seconds.append(time.perf_counter() - began_at)
 
 
-def _copying(source: Tensor, target: Tensor) -> float:
-    """Seconds."""
+def _copy_seconds(source: Tensor, target: Tensor) -> float:
+    """Return how long copying `source` to `target` takes, in seconds, once both are warm."""
     copy_bytes(source, target)
-    began = time.perf_counter()
+    began_at = time.perf_counter()
     copy_bytes(source, target)
-    return time.perf_counter() - began
+    return time.perf_counter() - began_at

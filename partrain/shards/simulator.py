@@ -56,7 +56,7 @@ class Load:
 
 
 class SimulatedUnit(NamedTuple):
-    """One unit in a simulation: on which device it was computed, and from when to when."""
+    """A unit in a simulation: on which device it was computed, and from when to when."""
 
     device: int
     unit: Unit

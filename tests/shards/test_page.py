@@ -90,6 +90,6 @@ def test_pages_of_runs_and_searches_lead_to_it(tmp_path: Path) -> None:
         write_timeline(folder, UNITS)
         write_shards_page(folder)
     text = write_run_page(tmp_path).read_text()
-    assert "Trained in shards, which took turns on the devices: " in text
+    assert "Pages of the models that were trained in shards: " in text
     for name in ("0", "recovery"):
         assert f'<a href="shards/{name}/report.html">{name}</a>' in text

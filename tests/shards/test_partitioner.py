@@ -85,7 +85,7 @@ def test_a_cut_fits_by_trial_and_one_shard_fewer_would_not(small: Dataset, tmp_p
     network, budget, how = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
     plan = find_cut(small, tmp_path / "one", network, budget, how)
     assert len(plan.cuts) > 1
-    assert max(plan.needs(double_buffer)) <= budget
+    assert max(plan.device_bytes(double_buffer=double_buffer)) <= budget
     assert len(find_cut(small, tmp_path / "other", network, 10**9, how).cuts) == 1
 
 
@@ -102,7 +102,7 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
     )
     misled = find_cut(small, tmp_path / "other", network, 260_000, how)
     assert len(misled.cuts) >= len(honest.cuts)
-    assert max(misled.needs(True)) <= 260_000
+    assert max(misled.device_bytes(double_buffer=True)) <= 260_000
 
 
 def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
 def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.attempt
+    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
     tried = []
 
     def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> ShardPlan:
@@ -128,13 +128,13 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
         return attempt(self, host_model, task, firsts)
 
-    monkeypatch.setattr(ModelPreparer, "attempt", run_out)
+    monkeypatch.setattr(ModelPreparer, "profile_cuts", run_out)
     plan = find_cut(small, tmp_path / "at last", network, 800_000, how)
     assert tried == sorted(tried)
     assert len(plan.cuts) == tried[-1] >= 4
     with pytest.raises(ValueError) as caught:
         find_cut(small, tmp_path / "never", network, 800_000, how)
     assert str(caught.value) == (
-        f"{tmp_path}/never/0/segments/0: a layer of its model does not fit on cpu: "
+        f"{tmp_path}/never/0/segments/0: a layer of the model does not fit on cpu and cannot be cut: "
         "CUDA out of memory. Tried to allocate 2 GiB."
     )

@@ -135,7 +135,7 @@ def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 2**30)
     monkeypatch.setattr("partrain.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    with pytest.raises(ValueError, match=r"^these models need 0.00 GiB of host memory, 0.00 GiB are free; "):
+    with pytest.raises(ValueError, match=r"^These models need 0.00 GiB of host memory, but 0.00 GiB are free; "):
         train_sharded(folders, ["cpu"], tmp_path / "shards", show_progress=False)
     assert not list((tmp_path / "shards").glob("workers/*"))
 

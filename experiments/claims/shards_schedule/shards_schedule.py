@@ -1,15 +1,15 @@
-"""Sixteen mixed workloads on eight simulated devices: every policy's time against what no schedule can be under.
+"""Sixteen mixed workloads on eight simulated devices: the time of every policy against a bound that none can beat.
 
     python experiments/claims/shards_schedule/shards_schedule.py --root <folder with EMNIST/raw>
 
-The costs of units are measured here, of several networks cut for several budgets; what each workload is made of is drawn.
+The costs of units are measured here, for several networks cut for several budgets. The models of each workload are drawn.
 """
 
 import random
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, whose modules the claims share
 
 from claims.output import save_figure, write_table
 from claims.runs import claim_data_settings, make_parser
@@ -39,54 +39,101 @@ from partrain.training.context import TrainingContext
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
-WORKLOADS, DEVICES, SCALE = 16, 8, 1000
+WORKLOADS = 16
+DEVICES = 8
+MANY_MODELS = 1000
 
-# network, batch size, MiB of a device
-MODELS: dict[str, tuple[NetworkSettings, int, float]] = {
-    "784-512×5-47": (MLPSettings(depth=6, width=512), 256, 24),
-    "784-512×11-47": (MLPSettings(depth=12, width=512), 128, 24),
-    "784-1024×7-47": (MLPSettings(depth=8, width=1024), 256, 80),
-    "CNN 32-32-64-64": (CNNSettings(channels=[32, 32, 64, 64], strides=[1, 2, 1, 2], hidden=[256]), 128, 150),
+Costs = tuple[Cost, ...]
+"""The costs of the units of a step."""
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A kind of model that workloads are drawn from."""
+
+    network: NetworkSettings
+    batch_size: int
+    budget_mib: float
+    """The memory of a device that the model is cut for, in MiB."""
+
+
+MODEL_KINDS = {
+    "784-512×5-47": ModelKind(MLPSettings(depth=6, width=512), 256, 24),
+    "784-512×11-47": ModelKind(MLPSettings(depth=12, width=512), 128, 24),
+    "784-1024×7-47": ModelKind(MLPSettings(depth=8, width=1024), 256, 80),
+    "CNN 32-32-64-64": ModelKind(CNNSettings(channels=[32, 32, 64, 64], strides=[1, 2, 1, 2], hidden=[256]), 128, 150),
 }
 
 
-def costs_of(network: NetworkSettings, batch: int, budget: float, dataset: Dataset, folder: Path) -> tuple[Cost, ...]:
-    """Of the units of a step, as a trial of the partitioner measures them."""
+def main() -> None:
+    """Measure the costs, simulate all workloads, and write table and plot."""
+    options = make_parser(__doc__, HERE).parse_args()
+    with errors_in_one_line(), tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(1)
+        dataset = prepare_data(replace(claim_data_settings(options), limit_train=2000))
+        costs = {
+            name: measure_costs(kind, dataset, Path(folder) / str(number))
+            for number, (name, kind) in enumerate(MODEL_KINDS.items())
+        }
+        rows = workload_rows(costs, has_copies=False) + workload_rows(costs, has_copies=True)
+        without_copies = [row for row in rows if not row["copies"]]
+        with_copies = [row for row in rows if row["copies"]]
+        notes = [
+            kinds_note(costs),
+            policy_note(without_copies, "Without copies"),
+            policy_note(with_copies, "With copies"),
+            many_models_note(costs, DEVICES),
+            many_models_note(costs, MANY_MODELS),
+        ]
+        write_table(options.out, rows, notes, dataset)
+        plot(without_copies, options.out / "plot.png")
+
+
+def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
+    """Return the costs of a step's units, as the preparation of a sharded training measures them."""
     settings = RunSettings(
-        network=network,
+        network=kind.network,
         partition=PartitionSettings(segments=1),
-        train=TrainSettings(batch_size=batch, precision="fp32"),
+        train=TrainSettings(batch_size=kind.batch_size, precision="fp32"),
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
     host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
-    how = ShardSettings(budget_gib=budget / 1024)
-    preparer = ModelPreparer(how, worker_settings(["cpu"], how)[0])
+    shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
+    preparer = ModelPreparer(shard_settings, worker_settings(["cpu"], shard_settings)[0])
     return preparer.plan_shards(host_model, host_model.training.task).profile.costs
 
 
-def workload(seed: int, costs: dict[str, tuple[Cost, ...]], copies: bool, models: int | None = None) -> list[Load]:
-    """Models drawn from `costs`, each with a number of steps of its own. `copies`: shards are copied in and out."""
-    draw = random.Random(seed)
+def draw_workload(seed: int, costs: dict[str, Costs], *, has_copies: bool, num_models: int | None = None) -> list[Load]:
+    """Return models drawn from `costs`, each with a number of steps of its own.
+
+    Args:
+        seed: The seed of the workload.
+        costs: The costs of each kind of model.
+        has_copies: Whether copying shards in and out takes time.
+        num_models: The number of models, by default drawn from 16, 24 and 32.
+    """
+    generator = random.Random(seed)
     loads = []
-    for _ in range(models or draw.choice([16, 24, 32])):
-        units = costs[draw.choice(list(costs))]
-        units = units if copies else tuple(Cost(seconds=unit.seconds) for unit in units)
-        loads.append(Load(units=units, steps=draw.randint(20, 60)))
+    for _ in range(num_models or generator.choice([16, 24, 32])):
+        units = costs[generator.choice(list(costs))]
+        if not has_copies:
+            units = tuple(Cost(seconds=unit.seconds) for unit in units)
+        loads.append(Load(units=units, steps=generator.randint(20, 60)))
     return loads
 
 
-def table(costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[dict[str, Any]]:
-    """A row per workload: its lower bound in seconds, and each policy's time over it."""
+def workload_rows(costs: dict[str, Costs], *, has_copies: bool) -> list[dict[str, Any]]:
+    """Return a row per workload: its lower bound in seconds, and each policy's time over it."""
     rows = []
     for seed in range(WORKLOADS):
-        loads = workload(seed, costs, copies)
-        results = {name: simulate(loads, DEVICES, make(seed), pins_backward=True) for name, make in POLICIES.items()}
+        loads = draw_workload(seed, costs, has_copies=has_copies)
+        results = {name: simulate(loads, DEVICES, policy(seed)) for name, policy in POLICIES.items()}
         longest = results["longest_remaining"]
         rows.append(
             {
                 "workload": seed,
-                "copies": copies,
+                "copies": has_copies,
                 "models": len(loads),
                 "lower bound, s": round(longest.lower_bound, 1),
                 **{name: round(result.makespan / result.lower_bound, 3) for name, result in results.items()},
@@ -97,19 +144,42 @@ def table(costs: dict[str, tuple[Cost, ...]], copies: bool) -> list[dict[str, An
     return rows
 
 
-def at_scale(costs: dict[str, tuple[Cost, ...]], devices: int) -> str:
-    """What comes of many models, and how long it takes to simulate them."""
-    loads = workload(0, costs, copies=True, models=SCALE)
-    began = time.perf_counter()
-    result = simulate(loads, devices, LongestRemaining())
-    seconds = time.perf_counter() - began
+def kinds_note(costs: dict[str, Costs]) -> str:
+    """Return a sentence on each kind of model: its shards, and the time of its steps and copies."""
+    kinds = [
+        f"{name}: {(len(units) + 1) // 2} shards, {1000 * sum(unit.seconds for unit in units):.0f} ms a step, "
+        f"{1000 * sum(unit.load + unit.store for unit in units):.0f} ms of copies"
+        for name, units in costs.items()
+    ]
+    return f"{DEVICES} devices. {'; '.join(kinds)}."
+
+
+def policy_note(rows: list[dict[str, Any]], label: str) -> str:
+    """Return a sentence on longest remaining first, over the workloads of `rows`."""
+    times = [row["longest_remaining"] for row in rows]
+    speedups = [row["× model parallel"] for row in rows]
+    worst_over_fifo = max(row["longest_remaining"] / row["fifo"] for row in rows)
     return (
-        f"{SCALE:,} models on {devices:,} devices, with copies: {result.makespan / result.lower_bound:.3f} of the lower "
-        f"bound; {len(result.timeline):,} units, simulated in {seconds:.0f} s."
+        f"{label}: longest remaining first takes {median(times):.3f} of the lower bound (at most {max(times):.3f}), "
+        f"at most {worst_over_fifo:.3f} of fifo's time, and is {median(speedups):.2f} times as fast as model parallel "
+        f"(at least {min(speedups):.2f})."
+    )
+
+
+def many_models_note(costs: dict[str, Costs], devices: int) -> str:
+    """Return a sentence on many models on so many devices, and on how long it takes to simulate them."""
+    loads = draw_workload(0, costs, has_copies=True, num_models=MANY_MODELS)
+    began_at = time.perf_counter()
+    result = simulate(loads, devices, LongestRemaining())
+    seconds = time.perf_counter() - began_at
+    return (
+        f"{MANY_MODELS:,} models on {devices:,} devices, with copies: {result.makespan / result.lower_bound:.3f} of the "
+        f"lower bound; {len(result.timeline):,} units, simulated in {seconds:.0f} s."
     )
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw each policy's time over the lower bound, for every workload."""
     figure = Figure(figsize=(8, 3.2))
     axes = figure.subplots()
     for colour, name in zip(COLOURS, POLICIES, strict=False):
@@ -120,36 +190,6 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.legend(loc="upper right")
     axes.set_ylim(top=1.6)
     save_figure(figure, path)
-
-
-def main() -> None:
-    given = make_parser(__doc__, HERE).parse_args()
-    with errors_in_one_line(), tempfile.TemporaryDirectory() as folder:
-        torch.set_num_threads(1)
-        dataset = prepare_data(replace(claim_data_settings(given), limit_train=2000))
-        costs = {
-            name: costs_of(*model, dataset, Path(folder) / str(number))
-            for number, (name, model) in enumerate(MODELS.items())
-        }
-        rows = [row for copies in (False, True) for row in table(costs, copies)]
-        kinds = [
-            f"{name}: {(len(units) + 1) // 2} shards, {1000 * sum(unit.seconds for unit in units):.0f} ms a step, "
-            f"{1000 * sum(unit.load + unit.store for unit in units):.0f} ms of copies"
-            for name, units in costs.items()
-        ]
-        notes = [f"{DEVICES} devices. {'; '.join(kinds)}."]
-        for copies in (False, True):
-            part = [row for row in rows if row["copies"] == copies]
-            longest, faster = [row["longest_remaining"] for row in part], [row["× model parallel"] for row in part]
-            worse = max(row["longest_remaining"] / row["fifo"] for row in part)
-            notes.append(
-                f"{'With' if copies else 'Without'} copies: longest remaining first takes {median(longest):.3f} of the "
-                f"lower bound (at most {max(longest):.3f}), at most {worse:.3f} of fifo's time, and is "
-                f"{median(faster):.2f} times as fast as model parallel (at least {min(faster):.2f})."
-            )
-        notes += [at_scale(costs, devices) for devices in (DEVICES, SCALE)]
-        write_table(given.out, rows, notes, dataset)
-        plot([row for row in rows if not row["copies"]], given.out / "plot.png")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""A model whose state is eight times what its device may hold: seconds of a step, spilled and not: table and plot.
+"""A model whose state is eight times what its device may hold: the seconds of a step, spilled and not, as table and plot.
 
     python experiments/claims/shards_spilling/shards_spilling.py --root <folder with EMNIST/raw>
 
 On a CPU, device and host are the same memory, so a worker copies shards between separate buffers here, as a GPU must. All
-sides have the same cores: those that copy share them with those that compute. Sides take turns.
+variants have the same cores. The threads that copy share them with the threads that compute. Variants take turns.
 """
 
+import argparse
 import csv
 import itertools
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, for what claims share
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # experiments/, whose modules the claims share
 
 from claims.output import plot_bars, ratio_columns, write_table
 from claims.runs import claim_data_settings, make_parser
@@ -40,96 +41,135 @@ SPILLED = {
     "spilled, no double buffer": ShardSettings(separate=True, activations="keep", double_buffer=False),
     "spilled, recomputing": ShardSettings(separate=True, activations="recompute"),
 }
+VARIANTS = (WHOLE, *SPILLED)
+_MIB = 2**20
 
 
-def unit_seconds(rows: list[dict[str, str]]) -> float:
-    """Of a step: the median from one step's last unit to the next one's, as the first ones build and warm up."""
-    ends: dict[int, float] = {}
-    for row in rows:
-        ends[int(row["step"])] = max(ends.get(int(row["step"]), 0.0), float(row["store_end"]))
-    moments = [ends[step] for step in sorted(ends)]
-    return median(after - before for before, after in itertools.pairwise(moments))
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A repetition of a variant."""
+
+    seconds: float
+    """Seconds of a step."""
+    shards: int = 1
+    peak_mib: float = 0.0
+    """The most that the worker held, in MiB."""
+    state_mib: float = 0.0
+    """Weights and optimiser state, in MiB."""
 
 
-def spilled(
-    settings: RunSettings, how: ShardSettings, mebibytes: float, folder: Path, dataset: Dataset
-) -> dict[str, float]:
+def main() -> None:
+    """Measure all variants in turns, and write table and plot."""
+    options = parse_options()
+    os.environ.update(ALLOCATOR)  # The workers' allocator settings, for the whole model too.
+    with errors_in_one_line():
+        settings = run_settings(options)
+        dataset = prepare_data(settings.data)
+        measurements = measure_all(options, settings, dataset)
+        state_mib = next(measurements[variant][0].state_mib for variant in SPILLED)
+        note = (
+            f"784-{options.width}×{options.depth - 1}-47, batch {options.batch}, fp32, AdamW: weights and optimiser "
+            f"state of {state_mib:.0f} MiB, {state_mib / options.budget:.1f} times the worker's {options.budget:g} MiB."
+        )
+        write_table(options.out, table(measurements), [note], dataset)
+        milliseconds = {variant: [1000 * run.seconds for run in runs] for variant, runs in measurements.items()}
+        plot_bars(milliseconds, list(SPILLED), "milliseconds of a step", options.out / "plot.png")
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = make_parser(__doc__, HERE)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--depth", type=int, default=42)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--budget", type=float, default=62, help="memory of the worker's device, in MiB")
+    parser.add_argument("--repetitions", type=int, default=3)
+    return parser.parse_args()
+
+
+def run_settings(options: argparse.Namespace) -> RunSettings:
+    """Return the settings of the one model that all variants train."""
+    return RunSettings(
+        data=replace(claim_data_settings(options), limit_train=options.batch * options.steps),
+        network=MLPSettings(depth=options.depth, width=options.width),
+        partition=PartitionSettings(segments=1),
+        train=TrainSettings(epochs=1, batch_size=options.batch, precision="fp32"),
+        launch=LaunchSettings(device="cpu", threads=num_cores()),
+    )
+
+
+def measure_all(options: argparse.Namespace, settings: RunSettings, dataset: Dataset) -> dict[str, list[Measurement]]:
+    """Return the measurements of each variant, a repetition each. Every other repetition goes in reverse order."""
+    measurements: dict[str, list[Measurement]] = {variant: [] for variant in VARIANTS}
+    for repetition in range(options.repetitions):
+        for variant in reversed(VARIANTS) if repetition % 2 else VARIANTS:
+            folder = options.runs.absolute() / f"{variant.replace(' ', '-').replace(',', '')}-{repetition}"
+            if variant == WHOLE:
+                measurement = measure_whole(settings, folder, dataset)
+            else:
+                shard_settings = replace(SPILLED[variant], budget_gib=options.budget / 1024)
+                measurement = measure_spilled(settings, shard_settings, folder, dataset)
+            measurements[variant].append(measurement)
+            print(f"{variant}, repetition {repetition}: {measurement.seconds:.3f} s a step", flush=True)
+    return measurements
+
+
+def measure_whole(settings: RunSettings, folder: Path, dataset: Dataset) -> Measurement:
+    """Train the model as a whole, in memory."""
+    results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
+    (segment,) = results["segments"]
+    return Measurement(seconds=settings.train.batch_size / segment["samples_per_second"])
+
+
+def measure_spilled(
+    settings: RunSettings, shard_settings: ShardSettings, folder: Path, dataset: Dataset
+) -> Measurement:
+    """Train the model in shards that take turns on one worker, unless `folder` has done so before."""
     run = partrain.prepare_run(settings, folder / "model", dataset)
     run.write()
     task = run.folder / "segments/0"
     if not (folder / TIMELINE).exists():
-        failed = partrain.train_sharded([task], ["cpu"], folder, replace(how, budget_gib=mebibytes / 1024))
-        assert not failed, failed
+        failures = partrain.train_sharded([task], ["cpu"], folder, shard_settings)
+        assert not failures, failures
     rows = list(csv.DictReader((folder / TIMELINE).read_text().splitlines()))
     progress = checkpoint.load_metadata(task / CHECKPOINT)
-    return {
-        "seconds": unit_seconds(rows),
-        "shards": 1 + max(int(row["shard"]) for row in rows),
-        "peak": progress["peak_memory_bytes"] / 2**20,
-        "state": (progress["parameter_bytes"] + progress["optimizer_state_bytes"]) / 2**20,
-    }
+    return Measurement(
+        seconds=step_seconds(rows),
+        shards=1 + max(int(row["shard"]) for row in rows),
+        peak_mib=progress["peak_memory_bytes"] / _MIB,
+        state_mib=(progress["parameter_bytes"] + progress["optimizer_state_bytes"]) / _MIB,
+    )
 
 
-def whole(settings: RunSettings, folder: Path, dataset: Dataset) -> dict[str, float]:
-    results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
-    (segment,) = results["segments"]
-    return {"seconds": settings.train.batch_size / segment["samples_per_second"]}
+def step_seconds(rows: list[dict[str, str]]) -> float:
+    """Return the median time from one step's last unit to the next one's, given all rows of a timeline.
+
+    The first step, in which shards are built, is thereby left out.
+    """
+    ends: dict[int, float] = {}
+    for row in rows:
+        step = int(row["step"])
+        ends[step] = max(ends.get(step, 0.0), float(row["store_end"]))
+    in_order = [ends[step] for step in sorted(ends)]
+    return median(after - before for before, after in itertools.pairwise(in_order))
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row per side; ratios are taken within a repetition, then their median."""
-    base = [run["seconds"] for run in found[WHOLE]]
+def table(measurements: dict[str, list[Measurement]]) -> list[dict[str, Any]]:
+    """Return a row per variant. Ratios are taken within each repetition, then their median."""
+    whole = [run.seconds for run in measurements[WHOLE]]
     rows: list[dict[str, Any]] = []
-    for side, runs in found.items():
-        seconds = [run["seconds"] for run in runs]
+    for variant, runs in measurements.items():
+        seconds = [run.seconds for run in runs]
         rows.append(
-            {"side": side, "ms a step": round(1000 * median(seconds))}
-            | ratio_columns("× whole", seconds, base)
+            {"side": variant, "ms a step": round(1000 * median(seconds))}
+            | ratio_columns("× whole", seconds, whole)
             | {
-                "shards": int(runs[0].get("shards", 1)),
-                "device MiB at most": round(max(run["peak"] for run in runs), 1) if side in SPILLED else "",
+                "shards": runs[0].shards,
+                "device MiB at most": round(max(run.peak_mib for run in runs), 1) if variant in SPILLED else "",
             }
         )
     return rows
-
-
-def main() -> None:
-    options = make_parser(__doc__, HERE)
-    options.add_argument("--width", type=int, default=1024)
-    options.add_argument("--depth", type=int, default=42)
-    options.add_argument("--batch", type=int, default=1024)
-    options.add_argument("--steps", type=int, default=8)
-    options.add_argument("--budget", type=float, default=62, help="MiB of the worker")
-    options.add_argument("--repetitions", type=int, default=3)
-    given = options.parse_args()
-    os.environ.update(ALLOCATOR)  # that of workers, for the model that is whole too
-    with errors_in_one_line():
-        data = replace(claim_data_settings(given), limit_train=given.batch * given.steps)
-        dataset = prepare_data(data)
-        settings = RunSettings(
-            data=data,
-            network=MLPSettings(depth=given.depth, width=given.width),
-            partition=PartitionSettings(segments=1),
-            train=TrainSettings(epochs=1, batch_size=given.batch, precision="fp32"),
-            launch=LaunchSettings(device="cpu", threads=num_cores()),
-        )
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in (WHOLE, *SPILLED)}
-        for repetition in range(given.repetitions):
-            for side in reversed(found) if repetition % 2 else found:
-                folder = given.runs.absolute() / f"{side.replace(' ', '-').replace(',', '')}-{repetition}"
-                if side == WHOLE:
-                    found[side].append(whole(settings, folder, dataset))
-                else:
-                    found[side].append(spilled(settings, SPILLED[side], given.budget, folder, dataset))
-                print(side, repetition, round(found[side][-1]["seconds"], 3), flush=True)
-        state = next(iter(found[side][0]["state"] for side in SPILLED))
-        notes = (
-            f"784-{given.width}×{given.depth - 1}-47, batch {given.batch}, fp32, AdamW: weights and optimiser state of "
-            f"{state:.0f} MiB, {state / given.budget:.1f} times the worker's {given.budget:g} MiB."
-        )
-        write_table(given.out, table(found), [notes], dataset)
-        spent = {side: [1000 * run["seconds"] for run in runs] for side, runs in found.items()}
-        plot_bars(spent, list(SPILLED), "milliseconds of a step", given.out / "plot.png")
 
 
 if __name__ == "__main__":
