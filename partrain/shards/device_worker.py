@@ -255,7 +255,7 @@ class Worker:
         begin = time.time()
         unit = execution.request.unit
         layout = self.models[unit.model_id].spec.shards[unit.shard].layout
-        changed = slice(0, layout.num_bytes) if unit.is_backward else slice(*layout.buffer_range)
+        changed = layout.changed_range(is_backward=unit.is_backward)
         if self.settings.uses_separate_buffers and changed.start < changed.stop:
             copy_bytes(execution.resident.buffer[changed], execution.resident.host[changed])
 
@@ -273,7 +273,7 @@ class Worker:
         """Return a shard with its bytes on the device, and how many bytes had to be copied for that."""
         spec = self.models[model_id].spec.shards[shard]
         resident = self.memory.acquire((model_id, shard), spec, version)
-        needed = spec.layout.num_bytes if needs_optimizer_state else spec.layout.forward_bytes
+        needed = spec.layout.needed_bytes(is_backward=needs_optimizer_state)
         if not self.settings.uses_separate_buffers or resident.loaded_bytes >= needed:
             return resident, 0
         missing = slice(resident.loaded_bytes, needed)

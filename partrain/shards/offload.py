@@ -46,7 +46,7 @@ class ActivationOffload:
 
     def _offload(self, tensor: Tensor) -> _WeightReference | _OffloadedTensor:
         if tensor.untyped_storage()._cdata == self._shard_storage:
-            return _WeightReference(tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset())
+            return _WeightReference(tensor.dtype, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         if tensor.device.type == "cpu":
             host = tensor.detach().clone(memory_format=torch.preserve_format)
         else:
