@@ -1,4 +1,4 @@
-"""What can be set of how trainings are launched."""
+"""The settings of which processes train, on which devices, and how many threads each has."""
 
 from dataclasses import dataclass, field
 
@@ -32,18 +32,23 @@ class LaunchSettings:
 
     @property
     def subfolder(self) -> str:
-        """The name of the folder for what processes of several trainings leave."""
+        """Return the name of the folder, in a run's, for the files of packs or shards."""
         return SHARDS if self.name == "shards" else PACKS
 
     def __post_init__(self) -> None:
         checks.one_of("launch", self.name, ("local", "shards"))
         if self.name != "shards" and self.shards != ShardSettings():
-            raise UserError(f"launch.shards: launch={self.name} has none; add launch=shards, or leave it out")
+            raise UserError(
+                f"launch.shards is set, but launch={self.name} uses no shards. "
+                "Add launch=shards, or leave launch.shards out."
+            )
         if self.name == "shards" and self.pack == "always":
-            raise UserError("launch.pack=always is not for launch=shards, which packs nothing; leave it out")
+            raise UserError(
+                "launch.pack=always cannot be used with launch=shards, which packs nothing. Leave launch.pack out."
+            )
         if self.threads != "auto":
             if not str(self.threads).isdigit():
-                raise UserError(f"launch.threads must be a number or auto, got {self.threads}")
+                raise UserError(f"launch.threads={self.threads} is not a number. Give a number of 1 or more, or auto.")
             self.threads = int(self.threads)
             checks.at_least("launch.threads", self.threads, 1)
         checks.at_least("launch.max_restarts", self.max_restarts, 0)

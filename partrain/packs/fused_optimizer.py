@@ -55,7 +55,7 @@ class FusedOptimizer:
 
 
 class _MemberOptimizer:
-    """All that the optimiser of one training reads and writes, as one vector for each block.
+    """The tensors that the optimiser of one training reads and writes, one vector for each block.
 
     Args:
         training: The training, whose optimiser's state becomes views of the vectors made here.

@@ -1,4 +1,4 @@
-"""Whether and how often a run's page is written."""
+"""The settings of a run's page: whether and how often it is written."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What can be set of shard parallelism."""
+"""The settings of shard parallelism: memory, schedule, activations and copies."""
 
 from dataclasses import dataclass
 

@@ -105,13 +105,15 @@ TRAIN = {
     "launch.device=cuda:99": "launch.device=cuda:99: there is no such device here; available: cpu",
     "launch.device=tpu": "launch.device=tpu: there is no such device here; available: cpu",
     "launch.threads=0": "launch.threads must be at least 1, got 0",
-    "launch.threads=all": "launch.threads must be a number or auto, got all",
+    "launch.threads=all": "launch.threads=all is not a number. Give a number of 1 or more, or auto.",
     "launch.max_restarts=-1": "launch.max_restarts must be at least 0, got -1",
     "launch=cluster": "launch=cluster is unknown; known: local, shards",
     "launch.name=cluster": "launch=cluster is unknown; known: local, shards",
-    "launch.shards.budget_gib=1": ("launch.shards: launch=local has none; add launch=shards, or leave it out"),
+    "launch.shards.budget_gib=1": (
+        "launch.shards is set, but launch=local uses no shards. Add launch=shards, or leave launch.shards out."
+    ),
     "launch=shards launch.pack=always": (
-        "launch.pack=always is not for launch=shards, which packs nothing; leave it out"
+        "launch.pack=always cannot be used with launch=shards, which packs nothing. Leave launch.pack out."
     ),
     "launch=shards launch.shards.budget_gib=0": "launch.shards.budget_gib must be greater than 0, got 0.0",
     "launch=shards launch.shards.policy=best": (
