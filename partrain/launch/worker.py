@@ -1,8 +1,8 @@
 """The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
 
-The module is the engine. Its function `train` gets the folder, which holds all that the training needs. The engine may
-set `ON_TERMINATE`, which is what SIGTERM does to it. A process that has a launcher writes a checkpoint and ends once
-the launcher is gone.
+The module is the engine. Its `make_training` gets the folder, which holds all that the training needs, and the process
+runs what it returns. The engine may set `ON_TERMINATE`, the action of SIGTERM. A process that has a launcher writes a
+checkpoint and ends once the launcher is gone.
 """
 
 import fcntl
@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from partrain.launch.error_report import write_error_report
 from partrain.storage.run_folder import LOCK
@@ -22,8 +23,17 @@ from partrain.training.meters import PeakMemory
 # Exit codes. A process that failed and could not even write error.json, as the disk is full, ends with UNWRITABLE.
 DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75
 
-Train = Callable[[Path, TrainingContext, PeakMemory], bool]
-"""An engine's `train`: it returns whether the training is finished."""
+
+class RunnableTraining(Protocol):
+    """A training that an engine has made: of one task, of a pack, or of a process of a group."""
+
+    def run(self) -> bool:
+        """Train, and return whether the training is finished. It is not if it was asked to stop."""
+        ...
+
+
+MakeTraining = Callable[[Path, TrainingContext, PeakMemory], RunnableTraining]
+"""The type of an engine's `make_training`: it builds the training in a folder, or resumes it from its checkpoint."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,16 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     module, folder, *launcher = arguments
     engine = importlib.import_module(module)
     on_terminate = getattr(engine, "ON_TERMINATE", None)
-    return run_engine(Path(folder), int(launcher[0]) if launcher else None, engine.train, on_terminate)
+    return run_training(Path(folder), int(launcher[0]) if launcher else None, engine.make_training, on_terminate)
 
 
-def run_engine(folder: Path, launcher: int | None, train: Train, on_terminate: signal.Handlers | None = None) -> int:
-    """Call `train`, and write error.json if it fails.
+def run_training(
+    folder: Path, launcher: int | None, make_training: MakeTraining, on_terminate: signal.Handlers | None = None
+) -> int:
+    """Make the training in `folder` and run it, and write error.json if it fails.
 
     Args:
         folder: The folder of the training.
         launcher: The process id of the launcher, if there is one.
-        train: The function of the engine.
+        make_training: The engine's function.
         on_terminate: The handler of SIGTERM. By default it has a checkpoint written at the next logged step.
 
     Returns:
@@ -54,7 +66,8 @@ def run_engine(folder: Path, launcher: int | None, train: Train, on_terminate: s
     with _locked(folder):
         context.poll()
         try:
-            return DONE if train(folder, context, memory) else STOPPED
+            training = make_training(folder, context, memory)
+            return DONE if training.run() else STOPPED
         except Exception as error:
             traceback.print_exc()
             return _report(folder, error)

@@ -295,10 +295,6 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
-    """Train the pack whose task is in `folder`, or resume it from its checkpoint.
-
-    Returns:
-        Whether every member has finished, paused or failed.
-    """
-    return Pack(folder, PackTask.read(folder), context, memory).run()
+def make_training(folder: Path, context: TrainingContext, memory: PeakMemory) -> Pack:
+    """Return the pack whose task is in `folder`, begun anew or resumed from its checkpoint."""
+    return Pack(folder, PackTask.read(folder), context, memory)

@@ -31,18 +31,28 @@ ON_TERMINATE = signal.SIG_DFL
 """The action of SIGTERM: it ends the process, since Python runs no handler while a process waits for a peer."""
 
 
-def train(folder: Path, context: TrainingContext, memory: PeakMemory) -> bool:
-    """Train the rank whose task is in `folder`, together with its peers.
+def make_training(folder: Path, context: TrainingContext, memory: PeakMemory) -> "GroupTraining":
+    """Return the training of the rank whose task is in `folder`."""
+    return GroupTraining(folder, context, memory)
 
-    Returns:
-        Whether the training has finished.
 
-    Raises:
-        PeerLost: If another process of the group ended or does not answer.
-        UserError: If the task, its data or a checkpoint is damaged, or training fails.
-    """
-    task = RankTask.read(folder)
-    with group_member(task):
-        training = TRAININGS[task.strategy](folder, context, memory)
-        training.run()
-        return training.progress.finished
+class GroupTraining:
+    """The training of one rank, which joins its group before it is made, and leaves it at the end."""
+
+    def __init__(self, folder: Path, context: TrainingContext, memory: PeakMemory) -> None:
+        self.folder, self.context, self.memory = folder, context, memory
+
+    def run(self) -> bool:
+        """Train the rank together with its peers.
+
+        Returns:
+            Whether the training has finished.
+
+        Raises:
+            PeerLost: If another process of the group ended or does not answer.
+            UserError: If the task, its data or a checkpoint is damaged, or training fails.
+        """
+        task = RankTask.read(self.folder)
+        with group_member(task):
+            training = TRAININGS[task.strategy](self.folder, self.context, self.memory)
+            return training.run()

@@ -70,10 +70,17 @@ class Loop(ABC):
 
     # ---- The story of a training.
 
-    def run(self) -> None:
-        """Train to the end or the pause, or until the context asks to stop; a checkpoint holds what is done by then."""
+    def run(self) -> bool:
+        """Train to the end or the pause, or until the context asks to stop; a checkpoint holds what is done by then.
+
+        Returns:
+            Whether training has finished.
+
+        Raises:
+            TrainingError: If training cannot continue, as a loss is not finite.
+        """
         if self.context.should_stop():
-            return
+            return self.progress.finished
         self.model.train()
         saved_at = time.monotonic()
         for step in self.steps():
@@ -88,8 +95,9 @@ class Loop(ABC):
                 self.save_checkpoint()
                 saved_at = time.monotonic()
             if should_stop:
-                return
+                return self.progress.finished
         self.finalize()
+        return self.progress.finished
 
     def steps(self) -> Iterator[Step]:
         """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""

@@ -1,8 +1,8 @@
 """The training of one segment from its folder alone: the engine of the main job.
 
-`train(folder)` reads task.json, resumes from the checkpoint if there is one, and leaves checkpoint.safetensors and
-metrics.csv. Killed at any moment and called again, it ends with the same weights: every batch, sample and dropout mask
-comes from (seed, step).
+A `SegmentTraining` reads task.json, resumes from the checkpoint if there is one, and leaves checkpoint.safetensors and
+metrics.csv. Killed at any moment and made and run again, it ends with the same weights: every batch, sample and dropout
+mask comes from (seed, step).
 """
 
 from collections.abc import Mapping
@@ -29,25 +29,6 @@ from partrain.training.state import assign_weights, load_optimizer, load_weights
 from partrain.training.task import SegmentTask
 
 
-def train(folder: Path, context: TrainingContext | None = None, memory: PeakMemory | None = None) -> bool:
-    """Train the segment whose task is in `folder`, or resume it from its checkpoint.
-
-    Args:
-        folder: The training's folder.
-        context: The launcher's requests; by default there are none.
-        memory: A meter of peak memory; by default one that starts now.
-
-    Returns:
-        Whether training has finished. It has not if it was asked to stop.
-
-    Raises:
-        UserError: If the task, its data or its checkpoint are damaged, or training fails (`TrainingError`).
-    """
-    training = SegmentTraining(folder, context or TrainingContext(folder), memory or PeakMemory())
-    training.run()
-    return training.progress.finished
-
-
 class SegmentTraining(Loop):
     """The training of one segment, which carries its input boundary to its output boundary.
 
@@ -57,6 +38,9 @@ class SegmentTraining(Loop):
         memory: The meter of peak memory.
         resume: Whether to start from the checkpoint in the folder, if there is one.
         device: The device to train on instead of the task's.
+
+    Raises:
+        UserError: If the task, its data or its checkpoint are damaged.
     """
 
     model: fx.GraphModule
@@ -170,6 +154,10 @@ class SegmentTraining(Loop):
         if not self.progress.finished:
             self.meter.restore(tensors)
             load_optimizer(tensors, self.model, self.optimizer)
+
+
+make_training = SegmentTraining
+"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""
 
 
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:

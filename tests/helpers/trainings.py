@@ -11,6 +11,9 @@ from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.context import TrainingContext
+from partrain.training.meters import PeakMemory
+from partrain.training.segment import SegmentTraining
 
 
 def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings]) -> list[Path]:
@@ -22,6 +25,11 @@ def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings])
             task.write(folder / str(number) / name)
             folders.append(folder / str(number) / name)
     return folders
+
+
+def train(folder: Path) -> bool:
+    """Train the task in `folder` in this process; whether it has finished."""
+    return SegmentTraining(folder, TrainingContext(folder), PeakMemory()).run()
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from packing import TRAIN, make_pack, settings_of
-from trainings import difference, weights, write_tasks
+from trainings import difference, train, weights, write_tasks
 
 import partrain
 from partrain.data import Dataset
@@ -18,7 +18,6 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.context import TrainingContext
 from partrain.training.optimization import TrainSettings
-from partrain.training.segment import train
 
 DROPOUT = MLPSettings(depth=3, width=32, dropout=0.2, normalization="batch")
 FP32 = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from packing import TRAIN, make_pack, settings_of
-from trainings import difference, write_tasks
+from trainings import difference, train, write_tasks
 
 import partrain
 from partrain.boundaries.labels import LabelSettings
@@ -15,7 +15,6 @@ from partrain.data import Dataset
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
-from partrain.training.segment import train
 
 TOLERANCE = 1e-10  # The largest difference of any weight, in fp64.
 # Each has its own rate, decay, schedule, optimiser and seed, and so its own data order.

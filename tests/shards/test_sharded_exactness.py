@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
-from trainings import difference, write_tasks
+from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
@@ -16,7 +16,6 @@ from partrain.settings import RunSettings
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
-from partrain.training.segment import train
 
 TOLERANCE = 1e-10
 """The largest difference of any weight, in fp64."""

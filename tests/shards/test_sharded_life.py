@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
-from trainings import difference, write_tasks
+from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
 from partrain.device import available_devices
@@ -24,7 +24,6 @@ from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.segment import train
 
 HERE = ", ".join(available_devices())
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from sharding import TRAIN, settings_of
+from trainings import train
 
 import partrain
 from partrain.data import Dataset
@@ -20,7 +21,6 @@ from partrain.settings import ScheduleSettings
 from partrain.shards import worker_pool
 from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
-from partrain.training.segment import train
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from trainings import train
 
 from partrain.boundaries.boundary import ClassBoundary
 from partrain.boundaries.labels import LabelSettings
@@ -26,7 +27,7 @@ from partrain.training.context import TrainingContext
 from partrain.training.diagnostics import TrainingError, check_losses, collapse_warning
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings, learning_rate
-from partrain.training.segment import SegmentTraining, train
+from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
 
 TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)
