@@ -261,7 +261,7 @@ def test_help_shows_how_to_use_it_and_every_setting(name: str) -> None:
     if name == "train":
         for group in ("network: cnn, custom, mlp, torchvision", "schedule: parallel, sequential", "experiment: "):
             assert group in outcome.out
-        config = yaml.safe_load(outcome.out.partition("as they stand:")[2].partition("Every setting below")[0])
+        config = yaml.safe_load(outcome.out.partition("their values:")[2].partition("Every setting above")[0])
         assert set(config["train"]) >= {"epochs", "batch_size", "lr", "weight_decay", "optimizer", "precision"}
 
 
