@@ -1,8 +1,10 @@
 """What documents name is there: files and folders of the repository, modules, and public names in examples."""
 
+import ast
 import importlib.util
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from scripting import ROOT
@@ -58,3 +60,34 @@ def test_modules_that_are_named_can_be_found() -> None:
     for document in DOCUMENTS:
         for name in set(re.findall(r"python -m (partrain[\w.]*)", (ROOT / document).read_text())):
             assert importlib.util.find_spec(f"{name}.__main__") is not None, (document, name)
+
+
+WALKS = dict(re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE))
+
+
+def functions_in(path: Path) -> set[str]:
+    """Return the names of a file's functions, and of its classes' methods as `Class.method`."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+    return names
+
+
+def test_the_architecture_page_has_five_walks() -> None:
+    assert len(WALKS) == 5
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_has_at_most_six_files_none_twice_with_functions_that_exist(walk: str) -> None:
+    rows = [row.split("|")[1:4] for row in WALKS[walk].splitlines()[2:]]
+    files = [re.fullmatch(r" `(partrain/[\w/]+\.py)` ", file)[1] for file, _, _ in rows]  # type: ignore[index]
+    assert 1 < len(files) <= 6
+    assert len(set(files)) == len(files)
+    for file, (_, functions, remark) in zip(files, rows, strict=True):
+        names = set(re.findall(r"`([\w.]+)`", functions))
+        assert names
+        assert names <= functions_in(ROOT / file), file
+        assert remark.strip()

@@ -23,7 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from scripting import ROOT
 
 import partrain
-from partrain.cli.config import apart, grid_settings, register, run_settings, search_settings
+from partrain.cli.config import (
+    grid_settings,
+    register_schemas,
+    run_settings,
+    search_settings,
+    split_search_arguments,
+)
 from partrain.data import Dataset
 from partrain.settings import RunSettings
 from partrain.shards.makespans import SimulateSettings
@@ -133,9 +139,9 @@ def check(command: str, images: Dataset) -> None:
 
 def check_script(name: str, arguments: Sequence[str], images: Dataset) -> None:
     """Check a command of experiments/<name>.py for every combination of values that it sweeps over."""
-    words, space = apart([word for word in arguments if word != "--help"]) if name == "search" else (arguments, [])
+    words, space = split_search_arguments(arguments) if name == "search" else (arguments, [])
     words = [word for word in words if word not in ("-m", "--multirun", "--help") and not word.startswith("hydra.")]
-    register()
+    register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for overrides in combinations(words):
             CHECKS[name](compose(name, overrides), list(space), images)
