@@ -137,6 +137,6 @@ def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> Non
         tmp_path / str(n): settings_of(seed=n, network=network, launch=launch) for n in range(2)
     }
     with pytest.raises(
-        ValueError, match=r"^one training of the pack needs [\d,]+ bytes, its budget is 1,073; raise launch"
+        ValueError, match=r"^One training of the pack needs [\d,]+ bytes, but packs may take 1,073; raise launch"
     ):
         partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)
