@@ -81,9 +81,9 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
     group, _, setting = name.rpartition(".")
     similar = difflib.get_close_matches(setting, known, n=1)
     if not similar:
-        return f"there is no setting {name}; --help lists them"
+        return f"{name} is not a setting; --help lists them"
     suggestion = f"{group}.{similar[0]}" if group else similar[0]
-    return f"there is no setting {name}; did you mean {suggestion}?"
+    return f"{name} is not a setting; did you mean {suggestion}?"
 
 
 def import_object(name: str, path: str) -> Any:

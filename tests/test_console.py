@@ -1,4 +1,4 @@
-"""The one display of how far work is."""
+"""Tests of the progress display: bars on a terminal, lines elsewhere."""
 
 import io
 

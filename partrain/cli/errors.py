@@ -97,6 +97,6 @@ def _setting_error(error: OmegaConfBaseException, message: str) -> str:
     if not isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{name}: {message}" if name and name not in message else message
     if name.rpartition(".")[0].endswith("options"):
-        return f"there is no setting {name} yet; add it as +{name}=<value>"
+        return f"{name} is not a setting yet; add it as +{name}=<value>"
     known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
     return checks.unknown_setting(name, map(str, known))

@@ -26,6 +26,8 @@ _POLL_SECONDS = 0.1
 def supervise(jobs: Sequence[Job], settings: LaunchSettings, *, show_progress: bool = True) -> None:
     """Run every job in a process of its own until all are done.
 
+    A process begins with `main` in `partrain.launch.worker`, which calls the engine that the job names.
+
     Raises:
         JobFailed: If a training failed for good. It is raised once the others have finished.
         KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.

@@ -1,8 +1,8 @@
 """The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
 
-The module is the engine. Its `make_training` gets the folder, which holds all that the training needs, and the process
-runs what it returns. The engine may set `ON_TERMINATE`, the action of SIGTERM. A process that has a launcher writes a
-checkpoint and ends once the launcher is gone.
+The module is the engine, `partrain.training.segment` for the main job. Its `make_training` gets the folder, which holds
+all that the training needs, and the process runs what it returns. The engine may define `ON_TERMINATE`, which replaces
+the handler of SIGTERM. A process that has a launcher writes a checkpoint and ends once the launcher is gone.
 """
 
 import fcntl

@@ -18,7 +18,7 @@ def write_run_page(folder: Path, dataset: Dataset | None = None, refresh: float 
     Args:
         folder: The run's folder.
         dataset: The run's data, for pictures of confused images. By default those that its tasks name.
-        refresh: Seconds until the browser is to load the page again, while training goes on. By default never.
+        refresh: Seconds until the browser is to load the page again, while the run trains. By default never.
     """
     from partrain.report.run_page import write_page  # Importing plotly takes a second, which short runs save.
 

@@ -57,6 +57,40 @@ def prepare_run(
     return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
 
 
+def check_strategy(settings: RunSettings) -> None:
+    """Raise `UserError` if something is set that the strategy does not support."""
+    strategy, launch = settings.strategy, settings.launch
+    if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
+        raise UserError(
+            f"schedule: strategy={strategy.name} has no schedule, only strategy=synthetic has; leave it out"
+        )
+    if strategy.is_group and settings.train.compile:
+        raise UserError(f"train.compile=true does not work with strategy={strategy.name}; leave it out")
+    if launch.name == "shards" and strategy.is_group:
+        raise UserError(
+            f"launch=shards does not work with strategy={strategy.name}, whose processes train as one; leave it out"
+        )
+    if launch.name == "shards" and settings.train.compile:
+        raise UserError("train.compile=true does not work with launch=shards; leave it out")
+
+
+def partition_settings(settings: RunSettings) -> PartitionSettings:
+    """Return where the network is cut: nowhere for strategies in which each process trains the whole network."""
+    is_whole = settings.strategy.name in ("end_to_end", *REPLICAS)
+    return replace(settings.partition, segments=1, at=None) if is_whole else settings.partition
+
+
+def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
+    """Raise `UserError` if batches or codes do not fit, which would otherwise fail in every segment's process."""
+    check_batch_size("train.batch_size", settings.train.batch_size, num_images)
+    if settings.strategy.is_group:
+        return
+    if settings.schedule.recovery_epochs:
+        check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
+    for segment in plan.segments[1:]:
+        make_boundary_codes(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
     """A run that is ready to train. It has begun if its tasks are in its folder already."""
@@ -174,35 +208,3 @@ def is_finished(folder: Path) -> bool:
     """Return whether the training in `folder` has finished."""
     path = folder / CHECKPOINT
     return path.exists() and bool(checkpoint.load_metadata(path)["finished"])
-
-
-def check_strategy(settings: RunSettings) -> None:
-    """Raise `UserError` if something is set that the strategy does not support."""
-    strategy, launch = settings.strategy, settings.launch
-    if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
-        raise UserError(f"schedule: strategy={strategy.name} has none, only strategy=synthetic has; leave it out")
-    if strategy.is_group and settings.train.compile:
-        raise UserError(f"train.compile=true is not for strategy={strategy.name}; leave it out")
-    if launch.name == "shards" and strategy.is_group:
-        raise UserError(
-            f"launch=shards is not for strategy={strategy.name}, whose processes train as one; leave it out"
-        )
-    if launch.name == "shards" and settings.train.compile:
-        raise UserError("train.compile=true is not for launch=shards; leave it out")
-
-
-def partition_settings(settings: RunSettings) -> PartitionSettings:
-    """Return where the network is cut: nowhere for strategies in which each process trains the whole network."""
-    is_whole = settings.strategy.name in ("end_to_end", *REPLICAS)
-    return replace(settings.partition, segments=1, at=None) if is_whole else settings.partition
-
-
-def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
-    """Raise `UserError` if batches or codes do not fit, which would otherwise fail in every segment's process."""
-    check_batch_size("train.batch_size", settings.train.batch_size, num_images)
-    if settings.strategy.is_group:
-        return
-    if settings.schedule.recovery_epochs:
-        check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
-    for segment in plan.segments[1:]:
-        make_boundary_codes(segment.index, segment.input_shape, plan.num_classes, settings.labels, settings.seed)

@@ -1,4 +1,4 @@
-"""Bad input to the scripts: one clear line on stderr, exit code 1, nothing written over."""
+"""Tests of mistakes in the arguments of scripts: one line on stderr, exit code 1, and no file is overwritten."""
 
 import gzip
 from pathlib import Path
@@ -68,9 +68,9 @@ TRAIN = {
         "partition.segments=7 is more than the network's 6 layers. Set it to 6 or less."
     ),
     "strategy=end_to_end schedule=sequential": (
-        "schedule: strategy=end_to_end has none, only strategy=synthetic has; leave it out"
+        "schedule: strategy=end_to_end has no schedule, only strategy=synthetic has; leave it out"
     ),
-    "strategy=1f1b train.compile=true": "train.compile=true is not for strategy=1f1b; leave it out",
+    "strategy=1f1b train.compile=true": "train.compile=true does not work with strategy=1f1b; leave it out",
     "strategy.microbatches=0": "strategy.microbatches must be at least 1, got 0",
     "strategy.timeout=0": "strategy.timeout must be greater than 0, got 0.0",
     "strategy.port=70000": "strategy.port must be between 0 and 65535, got 70000",
@@ -97,9 +97,9 @@ TRAIN = {
         "data.limit_train=200000 is larger than the data set of 112800 images. Leave it out to use them all."
     ),
     # settings
-    "train.lrr=1": "there is no setting train.lrr; did you mean train.lr?",
-    "trian.lr=1": "there is no setting trian; did you mean train?",
-    "colour=red": "there is no setting colour; --help lists them",
+    "train.lrr=1": "train.lrr is not a setting; did you mean train.lr?",
+    "trian.lr=1": "trian is not a setting; did you mean train?",
+    "colour=red": "colour is not a setting; --help lists them",
     "experiment=nothing": "experiment=nothing is unknown; known: ",
     # where it runs
     "launch.device=cuda:99": "launch.device=cuda:99: there is no such device here; available: cpu",
@@ -125,10 +125,12 @@ TRAIN = {
     "launch=shards launch.shards.spill_to=tape": "launch.shards.spill_to=tape is unknown; known: disk, memory",
     "launch=shards launch.shards.stall_seconds=0": "launch.shards.stall_seconds must be greater than 0, got 0.0",
     "launch=shards launch.shards.budget=1": (
-        "there is no setting launch.shards.budget; did you mean launch.shards.budget_gib?"
+        "launch.shards.budget is not a setting; did you mean launch.shards.budget_gib?"
     ),
-    "launch=shards strategy=1f1b": "launch=shards is not for strategy=1f1b, whose processes train as one; leave it out",
-    "launch=shards train.compile=true": "train.compile=true is not for launch=shards; leave it out",
+    "launch=shards strategy=1f1b": (
+        "launch=shards does not work with strategy=1f1b, whose processes train as one; leave it out"
+    ),
+    "launch=shards train.compile=true": "train.compile=true does not work with launch=shards; leave it out",
 }
 
 OPEN_ENDED = ("experiment=nothing", "launch.device=cuda:99", "launch.device=tpu")
@@ -187,7 +189,7 @@ def test_truncated_data_file(tmp_path: Path) -> None:
             ["run={folder}", "data=cifar10"],
             "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist",
         ),
-        (["run={folder}", "batch=3"], "there is no setting batch; --help lists them"),
+        (["run={folder}", "batch=3"], "batch is not a setting; --help lists them"),
         (
             ["run={folder}", "data=glyphs", *DATA, "device=tpu"],
             "device=tpu: there is no such device here; available: {available} or auto",

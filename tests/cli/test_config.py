@@ -1,4 +1,4 @@
-"""Every file in conf/ composes and makes settings."""
+"""Tests that every file in conf/ composes and makes settings."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A multirun leaves one table over its runs, and goes on past one that fails."""
+"""Tests that a multirun writes one table over its runs, and continues after a run that fails."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page over the runs of a multirun, and what is not imported before a page is written."""
+"""Tests of the page over the runs of a multirun, and that plotly is imported only for pages."""
 
 import shutil
 import subprocess

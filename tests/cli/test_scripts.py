@@ -1,4 +1,4 @@
-"""experiments/train.py as a user runs it: what it leaves, and how it goes on."""
+"""Tests of experiments/train.py as a user runs it: the files that it writes, and how a run is resumed."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ CHECKPOINT = "segments/{}/checkpoint.safetensors"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """A run, and what the script printed."""
+    """Return the folder of a finished run, and the script's output."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     outcome = run_script("train", *TINY, f"hydra.run.dir={folder}")
     assert outcome.code == 0, outcome.err
@@ -34,13 +34,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 @pytest.fixture
 def copied(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
-    """A copy of the run, to be spoilt."""
+    """Return the folder of a copy of the run, which tests may damage."""
     return Path(shutil.copytree(finished[0], tmp_path / "run"))
 
 
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbids segments' processes."""
+    """Fail if a process is started."""
 
     def refuse(job: supervisor.Job) -> None:
         raise AssertionError(f"{job.name} was started")
@@ -290,5 +290,5 @@ def test_classes_of_ones_own_are_found_in_the_working_directory(
     assert "18.84 k" in outcome.out  # 784 × 24 weights and 24 biases
     misspelt = run_script("train", *arguments, "network.options.width=24")
     assert misspelt.error == (
-        "error: there is no setting network.options.width yet; add it as +network.options.width=<value>"
+        "error: network.options.width is not a setting yet; add it as +network.options.width=<value>"
     )

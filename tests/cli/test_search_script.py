@@ -43,7 +43,7 @@ MISTAKES = {
         f"search.space: 'train.lr=uniform(0,1' is not <setting>=<distribution>(...); the distributions are {KNOWN}"
     ),
     f"{LR} {LR}": "search.space: train.lr is given twice; give it once",
-    "train.lrr=uniform(0,1)": "there is no setting train.lrr; did you mean train.lr?",
+    "train.lrr=uniform(0,1)": "train.lrr is not a setting; did you mean train.lr?",
     "data=choice(mnist,emnist)": (
         "data cannot be searched: scores on different data cannot be compared; give it one value"
     ),
@@ -63,7 +63,7 @@ MISTAKES = {
         "train.lr=loguniform(0.0001,0.1) is continuous, which search.method=grid cannot search; "
         "give choice(a,b,...) or integer(low,high)"
     ),
-    f"{LR} search.eat=2": "there is no setting search.eat; did you mean search.eta?",
+    f"{LR} search.eat=2": "search.eat is not a setting; did you mean search.eta?",
     f"{LR} search.validation=2": "search.validation must be in (0, 1), got 2.0",
     f"{LR} search.space=3": "search.space: Invalid value assigned: int is not a ListConfig, list or tuple.",
     f"{LR} train.epochs=2": (

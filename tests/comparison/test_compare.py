@@ -228,7 +228,7 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("grid.strategies=[pipeline]", "grid.strategies=pipeline is unknown; known: "),
-        ("grid.width=[32]", "there is no setting grid.width; did you mean grid.widths?"),
+        ("grid.width=[32]", "grid.width is not a setting; did you mean grid.widths?"),
         (
             "train.batch_size=64",
             "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",

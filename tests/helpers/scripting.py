@@ -1,4 +1,4 @@
-"""Helpers: scripts run in this process as a user runs them, small runs, and what a run leaves to be compared."""
+"""Helpers of many tests: scripts run in this process as a user runs them, small runs, and files to compare."""
 
 import io
 import os
@@ -26,7 +26,7 @@ TINY = [
 
 
 class Outcome(NamedTuple):
-    """What a script printed, and how it ended."""
+    """The exit code of a script, and its output."""
 
     code: int
     out: str
@@ -34,14 +34,14 @@ class Outcome(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line on stderr, besides the lines that say what is being prepared."""
+        """Return the only line on stderr, apart from the lines about the preparation of data."""
         lines = [line for line in self.err.splitlines() if not line.startswith("Preparing ")]
         assert len(lines) == 1, self.err
         return lines[0]
 
 
 def run_script(name: str, *arguments: str) -> Outcome:
-    """`python experiments/<name>.py <arguments>`, in this process."""
+    """Run `python experiments/<name>.py <arguments>` in this process, and return its output."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     path = ROOT / "experiments" / f"{name}.py"
     with (
@@ -52,13 +52,13 @@ def run_script(name: str, *arguments: str) -> Outcome:
     ):
         try:
             runpy.run_path(str(path), run_name="__main__")
-        except SystemExit as end:
-            code = int(end.code or 0)
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def small_settings(**changed: Any) -> RunSettings:
-    """Two segments of a small network, long enough to be interrupted: 1,600 steps each, results fixed to the bit."""
+    """Return settings for two segments of 1,600 steps each, long enough to be interrupted, with reproducible bits."""
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32, dropout=0.1),
         "train": TrainSettings(epochs=20, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
@@ -68,17 +68,18 @@ def small_settings(**changed: Any) -> RunSettings:
 
 
 def model_bytes(run: Path) -> bytes:
+    """Return the contents of the file of the stitched weights."""
     return (run / "model" / "model.safetensors").read_bytes()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder`, byte for byte."""
+    """Return the contents of every file below `folder`, by relative path."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until `happened()`; that it never does is a failure."""
-    end = time.monotonic() + seconds
+    """Wait until `happened()` is true, and fail if it is not after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Helpers: the tasks of several small trainings, and what they came to."""
+"""Helpers: the tasks of several small trainings, and the weights that they end with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from partrain.training.segment import SegmentTraining
 
 
 def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings]) -> list[Path]:
-    """The task folders of a run for each of `settings`, in order."""
+    """Write the tasks of a run for each of `settings`, and return the tasks' folders in order."""
     folders = []
-    for number, each in enumerate(settings):
-        plan = make_plan(each.network, (1, *dataset.image_shape), dataset.num_classes, each.partition, 64)
-        for name, task in make_tasks(each, plan, dataset).items():
+    for number, one in enumerate(settings):
+        plan = make_plan(one.network, (1, *dataset.image_shape), dataset.num_classes, one.partition, 64)
+        for name, task in make_tasks(one, plan, dataset).items():
             task.write(folder / str(number) / name)
             folders.append(folder / str(number) / name)
     return folders
@@ -33,14 +33,14 @@ def train(folder: Path) -> bool:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """What a finished training left."""
+    """Return the tensors in the checkpoint of a finished training."""
     tensors, progress = checkpoint.load(folder / CHECKPOINT)
     assert progress["finished"]
     return tensors
 
 
 def difference(ours: Sequence[Path], theirs: Sequence[Path]) -> float:
-    """The largest between any tensors that trainings in `ours` and in `theirs` came to."""
+    """Return the largest difference between the weights of the trainings in `ours` and in `theirs`, pair by pair."""
     largest = 0.0
     for one, other in zip(ours, theirs, strict=True):
         left, right = weights(one), weights(other)

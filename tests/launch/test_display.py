@@ -1,4 +1,4 @@
-"""What is shown while segments train: a bar each on a terminal, lines elsewhere."""
+"""Tests of the progress of trainings: a bar each on a terminal, lines elsewhere."""
 
 import io
 import os
@@ -23,7 +23,7 @@ STATE = {
 
 
 def shown(folder: Path, states: list[dict[str, object]], terminal: bool) -> str:
-    """What is displayed of a segment that goes through `states`, and one that waits."""
+    """Return what is displayed for a segment that goes through `states`, beside one that waits."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, color_system=None, highlight=False)
     with Display([(folder, "segment 0"), (folder / "other", "segment 1")], output=console) as view:

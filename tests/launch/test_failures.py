@@ -1,4 +1,4 @@
-"""Segments whose training fails for good: they say so by number and reason, and the others finish."""
+"""Tests of segments that fail for good: the message has number and reason, and the others finish."""
 
 from pathlib import Path
 

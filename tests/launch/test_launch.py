@@ -1,4 +1,4 @@
-"""Supervised processes: whatever is killed, and whenever, the run ends with the weights it would have had."""
+"""Tests that a run ends with the same weights, whichever of its processes are killed, and whenever."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ LONG = [
 
 @pytest.fixture(scope="module")
 def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody killed."""
+    """Return the folder of a run of which no process was killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     partrain.run(small_settings(), folder, dataset=small, show_progress=False)
     return folder
@@ -39,7 +39,7 @@ def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
-    """The jobs whose processes were started, in order; one that is restarted is there again."""
+    """Return a list that every job is added to when its process is started, and again when it is restarted."""
     jobs: list[supervisor.Job] = []
     start = supervisor.Job.start
 
@@ -52,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
 
 
 def step_of(folder: Path) -> int:
-    """The step that the checkpoint in `folder` is at."""
+    """Return the step of the checkpoint in `folder`, or 0 without one."""
     with suppress(FileNotFoundError):
         return int(checkpoint.load_metadata(folder / CHECKPOINT)["step"])
     return 0
@@ -80,7 +80,7 @@ def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
         steps.append(step_of(folder))
         kill_when(lambda: step_of(folder) % 80 != 0, job)  # a checkpoint within an epoch
         steps.append(step_of(folder))
-        kill_when(lambda: step_of(folder) >= steps[1] + 80, job)  # some epochs on, wherever it stands
+        kill_when(lambda: step_of(folder) >= steps[1] + 80, job)  # some epochs later, at any step
         steps.append(step_of(folder))
 
     killer = threading.Thread(target=kill)
@@ -123,7 +123,7 @@ def test_a_segment_killed_too_often_fails_and_the_others_finish(
 
 
 def processes_of(run: Path) -> list[int]:
-    """Ids of the processes that train for `run`."""
+    """Return the ids of the processes that train for `run`."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -137,7 +137,7 @@ def processes_of(run: Path) -> list[int]:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts experiments/train.py and returns it once both of its processes have gone on for some steps."""
+    """Return a function that starts experiments/train.py, and returns it once both its processes have done some steps."""
     run, launchers = tmp_path / "run", []
 
     def steps() -> list[int]:
@@ -176,12 +176,12 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     run = tmp_path / "run"
     how = [f"strategy={strategy}", "strategy.microbatches=2", "strategy.port=0"]
 
-    pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: says how to go on, and leaves no process
+    pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: prints how to continue, and no process remains.
     pressed.send_signal(signal.SIGINT)
     out, err = pressed.communicate(timeout=60)
     assert pressed.returncode == 130
     assert not [line for line in err.splitlines() if not line.startswith("Preparing ")]
-    launched = [word for word in LONG if word.startswith("launch.")]  # is said each time: a run may go on elsewhere
+    launched = [word for word in LONG if word.startswith("launch.")]  # No run keeps them: it may be resumed elsewhere.
     again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
     assert out.splitlines()[-2:] == [f"Progress is saved. To continue: {again}", "Stopped."]
     assert not processes_of(run)
@@ -203,7 +203,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
 
 
 def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undisturbed: Path, tmp_path: Path) -> None:
-    """Its parent is this process, not the one it is told of."""
+    """Its parent is this process, not the one whose id it is given."""
     shutil.copytree(undisturbed, tmp_path / "run")
     folder = tmp_path / "run/segments/1"
     (folder / CHECKPOINT).unlink()

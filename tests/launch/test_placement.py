@@ -1,4 +1,4 @@
-"""Which device and how many threads a segment gets."""
+"""Tests of the devices and the numbers of threads that segments get."""
 
 import os
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_of_a_segment_that_ends_go_to_the_others(
     fixed: str | int, shares: list[int], left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two segments on four cores; the threads files are what their processes obey."""
+    """Two segments train on four cores. Their processes read the number of threads from files."""
     monkeypatch.setattr(supervisor, "num_cores", lambda: 4)
     monkeypatch.setattr(supervisor.Job, "start", lambda job: None)
     jobs = [supervisor.Job(tmp_path / name, name, "cpu", cost) for name, cost in (("a", 6.0), ("b", 2.0))]

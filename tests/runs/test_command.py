@@ -1,4 +1,4 @@
-"""The command on a run's page makes the settings that the run had."""
+"""Tests that the command on a run's page makes the settings that the run had."""
 
 import shlex
 

@@ -1,4 +1,4 @@
-"""A disk that fills up, a real one: the run fails with a line that names what could not be written, and goes on later."""
+"""Tests on a real disk that is full: the run names the file that it cannot write, and can be resumed once there is room."""
 
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ MOUNT = ["mount", "-t", "tmpfs", "-o", "size=1M", "partrain-test"]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
+    """Mount a file system of one mebibyte, and yield its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
     try:
@@ -38,7 +38,7 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: P
     filler = disk / "filler"
     filler.write_bytes(
         bytes(600 << 10)
-    )  # the first segment's checkpoint needs more than is left, the second's does not
+    )  # The first segment's checkpoint needs more than is free, the second's does not.
     with pytest.raises(JobFailed) as caught:
         partrain.run(settings, disk / "run", dataset=small, show_progress=False)
     assert str(caught.value).startswith(
@@ -46,7 +46,7 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: P
     )
     assert "No space left on device" in str(caught.value)
     assert caught.value.is_user_error
-    assert not list((disk / "run/segments/0").glob(".*"))  # what was begun has been taken away
+    assert not list((disk / "run/segments/0").glob(".*"))  # The file that was begun is deleted.
 
     subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
     partrain.run(settings, disk / "run", dataset=small, show_progress=False)

@@ -1,4 +1,4 @@
-"""The page of a run follows its training, and ends without reloading itself."""
+"""Tests that the page of a run follows its training, and no longer reloads itself at the end."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long a training took, told from its processes' own times."""
+"""Tests of how long the steps of a run took, computed from the times of its trainings."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from partrain.training.progress import Progress
 
 
 def part(start: float, seconds: float) -> Progress:
-    """A process that began at `start` and stepped for `seconds`, with a pause in between."""
+    """Return the progress of a training that began at `start` and stepped for `seconds`, with a pause in between."""
     half = seconds / 2
     return Progress(end=1, seconds=seconds, timeline=[[start, start + half], [start + half + 3, start + seconds + 3]])
 
@@ -18,7 +18,7 @@ def part(start: float, seconds: float) -> Progress:
         ([part(100, 8)], 8),
         ([part(100, 8), part(100.5, 6)], 8),  # side by side: the slowest, wherever it began
         ([part(100, 8), part(104, 8)], 8),
-        ([part(100, 5), part(107, 6)], 11),  # one after the other: what lies between is not training
+        ([part(100, 5), part(107, 6)], 11),  # One after the other: the time between them does not count.
         ([part(100, 10), part(100, 4), part(107, 6)], 13),  # three on two cores
     ],
 )

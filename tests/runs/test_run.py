@@ -1,4 +1,4 @@
-"""Runs through the Python API: schedules, devices, and what is done again when part of a run is lost."""
+"""Tests of runs through the Python API: schedules, devices, and resuming a run of which a part is lost."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -34,7 +34,7 @@ def sequential() -> RunSettings:
 
 @pytest.fixture(scope="module")
 def in_sequence(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run of two segments one after the other, with a recovery epoch, and its results."""
+    """Return the folder and the results of a sequential run of two segments, with a recovery epoch."""
     folder = tmp_path_factory.mktemp("sequential")
     return folder, partrain.run(sequential(), folder, dataset=small, show_progress=False)
 
@@ -126,7 +126,7 @@ def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
     assert results["test_accuracy"] > 0.8
     assert results["accuracy_curve"][-1]["test_accuracy"] == results["test_accuracy"]
     again = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
-    assert again["accuracy_curve"] == results["accuracy_curve"]  # though the weights it was told from are gone
+    assert again["accuracy_curve"] == results["accuracy_curve"]  # The weights that it was computed from are gone.
 
 
 def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None:

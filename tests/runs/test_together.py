@@ -1,4 +1,4 @@
-"""Runs whose tasks are packed: each comes to what it comes to by itself, and can be stopped and gone on with."""
+"""Tests of several runs in packs: each has the results that it has alone, and can be stopped and resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ PACKED = LaunchSettings(device="cpu", threads=1, pack="always")
 
 
 def cut(**changed: Any) -> RunSettings:
-    """Four segments, the middle two of one shape."""
+    """Return settings for four segments, the middle two of one shape."""
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32),
         "partition": PartitionSettings(segments=4),
@@ -35,14 +35,14 @@ def cut(**changed: Any) -> RunSettings:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest between any weights of two stitched networks."""
+    """Return the largest difference between the weights of two runs' stitched networks."""
     left, right = (checkpoint.load(run / "model/model.safetensors")[0] for run in (one, other))
     assert left.keys() == right.keys()
     return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
 def jobs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the processes that are started from now on."""
+    """Return a list that the names of all processes started from now on are added to."""
     names: list[str] = []
     start = supervisor.Job.start
     monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job))[1])
@@ -115,7 +115,7 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
         with pytest.raises(KeyboardInterrupt):
             partrain.run_together(runs("disturbed", PACKED), packs, small, show_progress=False)
     plan = checkpoint.read_json(packs / "0/packs.json")
-    # on going on, what was packed stays packed
+    # Resumed without packing, trainings that were packed stay packed.
     partrain.run_together(runs("disturbed", ALONE), packs, small, show_progress=False)
     assert checkpoint.read_json(packs / "0/packs.json") == plan == ["cpu"]
     for seed in "01":

@@ -55,7 +55,7 @@ def test_what_is_printed(costs: str, tmp_path: Path) -> None:
         (["costs=x", "devices=[]"], "devices=[] is empty; give at least one number, e.g. devices=[1,2,4]"),
         (["costs=x", "copies=0"], "copies must be at least 1, got 0"),
         (["costs=x", "policies=[best]"], "policies=best is unknown; known: fifo, longest_remaining, random"),
-        (["costs=x", "device=[2]"], "there is no setting device; did you mean devices?"),
+        (["costs=x", "device=[2]"], "device is not a setting; did you mean devices?"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], message: str) -> None:

@@ -346,7 +346,7 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
     ("space", "shared", "message"),
     [
         ([], {}, "search.space is empty; "),
-        (["train.lrr=uniform(0,1)"], {}, "there is no setting train.lrr; did you mean train.lr?"),
+        (["train.lrr=uniform(0,1)"], {}, "train.lrr is not a setting; did you mean train.lr?"),
         (["train.epochs=integer(1,3)"], {}, "train.epochs cannot be searched: it is how long the last rungs train; "),
         (["train.lr=uniform(-2,-1)"], {}, "Cannot train configuration 0 (train.lr=-1"),
         (

@@ -68,12 +68,12 @@ def test_a_networks_options_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"train.lrr": 1}, "there is no setting train.lrr; did you mean train.lr?"),
-        ({"trian.lr": 1}, "there is no setting trian; did you mean train?"),
-        ({"colour": "red"}, "there is no setting colour; --help lists them"),
-        ({"seed.x": 1}, "there is no setting seed.x; --help lists them"),
-        ({"network.options.x": 1}, "there is no setting network.options.x; --help lists them"),
-        ({"network": "cnn", "network.width": 3}, "there is no setting network.width; --help lists them"),
+        ({"train.lrr": 1}, "train.lrr is not a setting; did you mean train.lr?"),
+        ({"trian.lr": 1}, "trian is not a setting; did you mean train?"),
+        ({"colour": "red"}, "colour is not a setting; --help lists them"),
+        ({"seed.x": 1}, "seed.x is not a setting; --help lists them"),
+        ({"network.options.x": 1}, "network.options.x is not a setting; --help lists them"),
+        ({"network": "cnn", "network.width": 3}, "network.width is not a setting; --help lists them"),
         ({"train": 1}, "train is a group of settings; name one of them, as train.<setting>"),
         (
             {"train.epochs": 3},
@@ -122,9 +122,9 @@ def test_a_value_that_cannot_be_is_one_line(values: dict[str, Any], message: str
 def test_names_are_checked_without_values() -> None:
     check_names(SHARED, ["train.lr", "seed", "labels", "network.width"])
     check_names(SHARED, ["network", "network.width", "network.hidden"])  # Each is of one of the kinds.
-    with pytest.raises(ValueError, match=r"^there is no setting network\.hidden; --help lists them$"):
+    with pytest.raises(ValueError, match=r"^network\.hidden is not a setting; --help lists them$"):
         check_names(SHARED, ["network.hidden"])
-    with pytest.raises(ValueError, match=r"^there is no setting train\.lrr; did you mean train\.lr\?$"):
+    with pytest.raises(ValueError, match=r"^train\.lrr is not a setting; did you mean train\.lr\?$"):
         check_names(SHARED, ["seed", "train.lrr"])
 
 
