@@ -180,7 +180,7 @@ def _check_overrides(config: DictConfig, stored: DictConfig) -> None:
             value = OmegaConf.select(stored, name)
             if value != OmegaConf.select(composed, name):
                 raise UserError(
-                    f"resume={config.resume}: the run has {name}={_shortened(value)}, the command line says {override}; "
+                    f"resume={config.resume}: the run has {name}={_shortened(value)}, but the command line has {override}; "
                     "leave it out, or start a new run"
                 )
 

@@ -52,7 +52,7 @@ class MultirunTable(Callback):
 
 
 def make_row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
-    """Return the table's row for a run. What results.json would say is empty if the run has none.
+    """Return the table's row for a run. The columns that results.json fills are empty if the run has none.
 
     Args:
         run: The run's folder.

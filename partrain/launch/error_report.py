@@ -10,7 +10,7 @@ import torch
 
 from partrain.errors import JobFailed, UserError
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import ERROR_FILE, LOG
+from partrain.storage.run_folder import ERROR_FILE
 
 # Code in these folders is not the user's: partrain, torch, Python's own library and installed packages.
 _LIBRARIES = (
@@ -49,12 +49,12 @@ class ErrorReport:
             line=line,
         )
 
-    def failure(self, name: str, folder: Path) -> JobFailed:
+    def failure(self, name: str, traceback_file: Path) -> JobFailed:
         """Return the error for the user.
 
         Args:
             name: The name of the training in messages, e.g. "segment 0".
-            folder: The training's folder, which holds its log.
+            traceback_file: The file that the message refers to for the traceback.
         """
         if self.clear:
             return JobFailed(_prefixed(name, self.message), is_user_error=True)
@@ -64,7 +64,7 @@ class ErrorReport:
 
         place = f"{_shortest_path(self.file)}, line {self.line}"
         reason = " ".join(reason.split()).rstrip(".")
-        message = f"{capitalised(name)} failed in {place}: {reason}. The full traceback is in {folder / LOG}."
+        message = f"{capitalised(name)} failed in {place}: {reason}. The full traceback is in {traceback_file}."
         return JobFailed(message, is_user_error=True)
 
 
@@ -84,11 +84,17 @@ def read_error_report(folder: Path) -> ErrorReport | None:
 def reported_failures(trainings: Mapping[Path, str]) -> list[JobFailed]:
     """Return the errors of those `trainings` that failed with a report.
 
+    Several trainings may have been in one process, so that its log is in neither's folder. Messages refer to error.json.
+
     Args:
         trainings: The trainings' names, by folder.
     """
-    reports = {folder: read_error_report(folder) for folder in trainings}
-    return [report.failure(trainings[folder], folder) for folder, report in reports.items() if report is not None]
+    failures = []
+    for folder, name in trainings.items():
+        report = read_error_report(folder)
+        if report is not None:
+            failures.append(report.failure(name, folder / ERROR_FILE))
+    return failures
 
 
 def raise_failures(failures: Sequence[JobFailed]) -> None:

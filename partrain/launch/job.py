@@ -1,4 +1,4 @@
-"""A process that trains, as its launcher sees it: how it is started, given threads and stopped, and how it failed."""
+"""A training process from its launcher's side: how it is started and stopped, and the error that it ended with."""
 
 import os
 import signal
@@ -94,7 +94,7 @@ class Job:
         """Return the error for a process that ended with `exit_code`: its own report, or else how it ended."""
         report = read_error_report(self.folder)
         if report is not None:
-            return report.failure(self.name, self.folder)
+            return report.failure(self.name, self.folder / LOG)
         name = capitalised(self.name)
         if exit_code == UNWRITABLE:
             return JobFailed(f"{name}: {self.folder} cannot be written to; is the disk full?", is_user_error=True)

@@ -102,7 +102,7 @@ class Supervisor:
         return job.device != "cpu" or len(self.running) < capacity
 
     def assign_threads(self) -> None:
-        """Tell the running processes how many threads to use: a fixed number, or shares of the cores by their cost."""
+        """Set the threads of the running processes: a fixed number each, or shares of the cores by their cost."""
         threads = self.settings.threads
         if isinstance(threads, int):
             shares = [threads] * len(self.running)

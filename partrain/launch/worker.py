@@ -2,7 +2,7 @@
 
 The module is the engine, `partrain.training.segment` for the main job. Its `make_training` gets the folder, which holds
 all that the training needs, and the process runs what it returns. The engine may define `ON_TERMINATE`, which replaces
-the handler of SIGTERM. A process that has a launcher writes a checkpoint and ends once the launcher is gone.
+the handler of SIGTERM. A process that has a launcher writes a checkpoint and ends once the launcher has ended.
 """
 
 import fcntl

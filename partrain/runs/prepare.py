@@ -23,7 +23,7 @@ from partrain.strategies.settings import REPLICAS
 from partrain.training.task import SegmentTask
 
 _SYNTHETIC_SPEEDUP = 3
-"""How many times fewer epochs a segment with synthetic inputs needs than the first segment, about."""
+"""The factor by which a segment with synthetic inputs needs fewer epochs than the first segment, roughly."""
 
 
 def prepare_run(

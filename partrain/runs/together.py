@@ -22,7 +22,7 @@ def run_together(
     *,
     show_progress: bool = True,
 ) -> dict[Path, dict[str, Any]]:
-    """Do several runs at once, or resume them. The first run's `launch` settings say how all are packed or sharded.
+    """Do several runs at once, or resume them. The first run's `launch` settings decide how all are packed or sharded.
 
     Args:
         runs: The settings of each run, by its folder.

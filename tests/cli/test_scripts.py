@@ -160,7 +160,7 @@ def test_resuming_with_another_setting_is_refused(copied: Path, override: str, f
     outcome = run_script("train", f"resume={copied}", *(DATA if "experiment" in override else []), override)
     assert outcome.code == 1
     assert outcome.error == (
-        f"error: resume={copied}: the run has {found}, the command line says {override}; "
+        f"error: resume={copied}: the run has {found}, but the command line has {override}; "
         "leave it out, or start a new run"
     )
     assert contents(copied) == before

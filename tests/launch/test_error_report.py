@@ -35,7 +35,7 @@ def test_an_error_of_a_users_own_module_names_its_file_and_line(tmp_path: Path) 
     failure = failure_of(raised(scope["forward"], RuntimeError), tmp_path)
     message = str(failure)
     assert message.startswith(f"Segment 3 failed in {module}, line 5: RuntimeError: ")
-    assert message.endswith(f". The full traceback is in {tmp_path}/log.txt.")
+    assert message.endswith(f". The full traceback is in {tmp_path}/error.json.")
     assert "\n" not in message
     assert failure.is_user_error
 
