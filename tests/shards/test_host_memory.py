@@ -1,4 +1,4 @@
-"""Where shards are between units: files that are there in full, that many map, and that nobody leaves behind."""
+"""Tests of the host memory of shards: files take their space at once, are shared, and are removed in the end."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def test_who_maps_a_file_sees_what_others_write(tmp_path: Path, shared_memory: P
     memory = HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
     path = memory.create_file(1000)
     assert path.is_relative_to(shared_memory)
-    assert path.stat().st_blocks * 512 >= 1000  # no holes
+    assert path.stat().st_blocks * 512 >= 1000  # not a sparse file
     map_file(path)[7] = 42
     assert map_file(path)[7] == 42
     memory.delete_files([path])

@@ -1,4 +1,4 @@
-"""experiments/simulate.py: how long recorded costs would take on other devices."""
+"""Tests of experiments/simulate.py: makespans on other devices, simulated from measured costs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from partrain.shards.simulator import Load, write_loads
 
 @pytest.fixture
 def costs(tmp_path: Path) -> str:
-    """Three models: twice 3 s a step, 10 steps; once 1 s, 90 steps; and one that did none."""
+    """A file with the costs of two models of 3 s a step and 10 steps, one of 1 s and 90 steps, and one that did no step."""
     units = tuple(Cost(seconds=1.0) for _ in range(3))
     path = tmp_path / "costs.json"
     short = Load(units=units, steps=10)

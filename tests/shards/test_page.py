@@ -1,4 +1,4 @@
-"""The page of a sharded training: its time line, and what it says of devices and models."""
+"""Tests of the page of a sharded training: its timeline, its numbers and its table of models."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ Unit = tuple[int, str, int, int, str, float, float]
 
 
 def write_timeline(folder: Path, *sessions: list[Unit]) -> None:
-    """Rows of device, model, step, shard, kind, begin and end."""
+    """Write timeline.csv with the units of each session: device, model, step, shard, passes, begin and end in seconds."""
     rows = [",".join((*UNIT_COLUMNS, *TIME_COLUMNS))]
     for session, units in enumerate(sessions):
         for *unit, begin, end in units:

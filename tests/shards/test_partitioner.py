@@ -1,4 +1,4 @@
-"""Where models are cut into shards: as few as fit, never within what cannot be cut."""
+"""Tests of where models are cut into shards: into as few as fit, and never between shared weights or within a block."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +30,12 @@ def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> PieceCh
     return PieceChain.from_task(SegmentTask.read(task))
 
 
-def find_cut(small: Dataset, folder: Path, network: NetworkSettings, budget: int, how: ShardSettings) -> ShardPlan:
+def plan_shards(
+    small: Dataset, folder: Path, network: NetworkSettings, budget: int, settings: ShardSettings
+) -> ShardPlan:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
     host_model = HostModel(task, "one", TrainingContext(task))
-    settings = replace(how, budget_gib=budget / 2**30)
+    settings = replace(settings, budget_gib=budget / 2**30)
     return ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).plan_shards(
         host_model, host_model.training.task
     )
@@ -82,25 +84,25 @@ def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("double_buffer", [False, True])
 def test_a_cut_fits_by_trial_and_one_shard_fewer_would_not(small: Dataset, tmp_path: Path, double_buffer: bool) -> None:
-    network, budget, how = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
-    plan = find_cut(small, tmp_path / "one", network, budget, how)
+    network, budget, settings = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
+    plan = plan_shards(small, tmp_path / "one", network, budget, settings)
     assert len(plan.cuts) > 1
     assert max(plan.device_bytes(double_buffer=double_buffer)) <= budget
-    assert len(find_cut(small, tmp_path / "other", network, 10**9, how).cuts) == 1
+    assert len(plan_shards(small, tmp_path / "other", network, 10**9, settings).cuts) == 1
 
 
 def test_an_estimate_that_is_too_low_is_made_up_for(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activations are taken to be nothing: the trial shows that they are not, and shards get smaller."""
-    network, how = MLPSettings(depth=8, width=32), ShardSettings()
-    honest = find_cut(small, tmp_path / "one", network, 260_000, how)
+    network, settings = MLPSettings(depth=8, width=32), ShardSettings()
+    honest = plan_shards(small, tmp_path / "one", network, 260_000, settings)
     monkeypatch.setattr(
         PieceChain,
         "estimate_bytes",
         lambda self, first, last, factor, *, double_buffer: int(20_000 * factor * (last - first)),
     )
-    misled = find_cut(small, tmp_path / "other", network, 260_000, how)
+    misled = plan_shards(small, tmp_path / "other", network, 260_000, settings)
     assert len(misled.cuts) >= len(honest.cuts)
     assert max(misled.device_bytes(double_buffer=True)) <= 260_000
 
@@ -108,32 +110,32 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
 def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> None:
     network = CustomSettings(builder="own_networks:one_block")
     with pytest.raises(ValueError) as caught:
-        find_cut(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
+        plan_shards(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/0/segments/0: layer 0.first needs ")
     assert " bytes of a device and cannot be cut; launch.shards.budget_gib=0.0002794 is too small, " in message
     smallest = float(message.rpartition(" ")[2])
-    assert find_cut(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
+    assert plan_shards(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
 
 
 def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, how, attempt = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
+    network, settings, profile_cuts = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
     tried = []
 
-    def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, firsts: list[int]) -> ShardPlan:
-        tried.append(len(firsts))
-        if len(firsts) < 4 or "never" in host_model.folder.parts:
+    def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
+        tried.append(len(first_pieces))
+        if len(first_pieces) < 4 or "never" in host_model.folder.parts:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
-        return attempt(self, host_model, task, firsts)
+        return profile_cuts(self, host_model, task, first_pieces)
 
     monkeypatch.setattr(ModelPreparer, "profile_cuts", run_out)
-    plan = find_cut(small, tmp_path / "at last", network, 800_000, how)
+    plan = plan_shards(small, tmp_path / "at last", network, 800_000, settings)
     assert tried == sorted(tried)
     assert len(plan.cuts) == tried[-1] >= 4
     with pytest.raises(ValueError) as caught:
-        find_cut(small, tmp_path / "never", network, 800_000, how)
+        plan_shards(small, tmp_path / "never", network, 800_000, settings)
     assert str(caught.value) == (
         f"{tmp_path}/never/0/segments/0: a layer of the model does not fit on cpu and cannot be cut: "
         "CUDA out of memory. Tried to allocate 2 GiB."
