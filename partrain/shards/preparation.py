@@ -13,35 +13,37 @@ from partrain.device import is_gpu, release_unused_memory
 from partrain.errors import UserError
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.layout import ShardLayout, align
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
-from partrain.shards.partitioner import CutNames, PieceChain
-from partrain.shards.profiler import StepProfile, profile_step
+from partrain.shards.partitioner import PieceChain
+from partrain.shards.profiler import CrossingSlots, StepProfile, profile_step
+from partrain.shards.scheduler import Cost
 from partrain.shards.settings import ShardSettings
 from partrain.training.task import SegmentTask
 
 _MAX_ATTEMPTS = 8
 """How often a model is cut more finely, where it needs more memory than estimated."""
 _MARGIN = 1.02
-"""The part of a budget that is really needed, in the message that recommends one: with it, planning works for sure."""
+"""The budget that an error recommends, over the exact need: the number is rounded, and must suffice all the same."""
 _GIB = 2**30
+_NO_FILE = Path()
+"""The file of a shard that is only planned."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
     """A model cut into shards, and what a step of it takes."""
 
-    cuts: list[CutNames]
-    layouts: list[ShardLayout]
-    profile: StepProfile
+    shards: list[ShardSpec]
+    """The shards, which have no files yet."""
+    crossings: tuple[CrossingSlots, ...]
+    """The tensors between each shard and the next one."""
+    costs: tuple[Cost, ...]
+    """The seconds that each unit of a step takes."""
 
     def device_bytes(self, *, double_buffer: bool) -> list[int]:
         """Return the bytes that each shard needs on a device, with `double_buffer` beside another one of its size."""
         copies = 1 + double_buffer
-        return [
-            copies * layout.num_bytes + workspace_bytes
-            for layout, workspace_bytes in zip(self.layouts, self.profile.workspace_bytes, strict=True)
-        ]
+        return [copies * shard.layout.num_bytes + shard.workspace_bytes for shard in self.shards]
 
     def allocate(self, host: HostMemory) -> tuple[list[ShardSpec], list[CrossingSpec]]:
         """Create the files of all shards, and those of the tensors that cross between them.
@@ -49,26 +51,15 @@ class ShardPlan:
         Raises:
             OSError: If host memory has no room for all of them.
         """
-        sizes = [layout.num_bytes for layout in self.layouts]
-        crossing_sizes = [gradient.offset + align(gradient.num_bytes) for gradient in self.profile.gradients]
-        files = host.create_files([*sizes, *crossing_sizes])
-        shards = _shard_specs(self.cuts, self.layouts, files[: len(sizes)], self.profile.workspace_bytes)
+        shard_sizes = [shard.layout.num_bytes for shard in self.shards]
+        crossing_sizes = [crossing.num_bytes for crossing in self.crossings]
+        files = iter(host.create_files([*shard_sizes, *crossing_sizes]))
+        shards = [replace(shard, file=next(files)) for shard in self.shards]
         crossings = [
-            CrossingSpec(file=file, output=output, gradient=gradient)
-            for file, output, gradient in zip(
-                files[len(sizes) :], self.profile.outputs, self.profile.gradients, strict=True
-            )
+            CrossingSpec(file=next(files), output=crossing.output, gradient=crossing.gradient)
+            for crossing in self.crossings
         ]
         return shards, crossings
-
-
-def _shard_specs(
-    cuts: list[CutNames], layouts: list[ShardLayout], files: list[Path], workspace_bytes: tuple[int, ...]
-) -> list[ShardSpec]:
-    return [
-        ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=workspace)
-        for (start, stop), layout, file, workspace in zip(cuts, layouts, files, workspace_bytes, strict=True)
-    ]
 
 
 class ModelPreparer:
@@ -105,7 +96,7 @@ class ModelPreparer:
         task = replace(host_model.training.task, device=str(self.device))
         plan = self.plan_shards(host_model, task)
         shards, crossings = plan.allocate(host)
-        host_model.place(self._model_spec(host_model, task, shards, crossings), plan.profile.costs)
+        host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
 
     def _model_spec(
         self, host_model: HostModel, task: SegmentTask, shards: list[ShardSpec], crossings: list[CrossingSpec]
@@ -194,8 +185,10 @@ class ModelPreparer:
         """
         cuts = self._pieces_of(task).cuts(first_pieces)
         layouts = host_model.layouts(cuts)
-        unknown = len(cuts)
-        shards = _shard_specs(cuts, layouts, [Path()] * unknown, (0,) * unknown)
+        shards = [
+            ShardSpec(start=start, stop=stop, layout=layout, file=_NO_FILE, workspace_bytes=0)
+            for (start, stop), layout in zip(cuts, layouts, strict=True)
+        ]
         try:
             profile = self._profile(
                 self._model_spec(host_model, task, shards, []), [host_model.flat_bytes(layout) for layout in layouts]
@@ -204,7 +197,11 @@ class ModelPreparer:
             if is_gpu(self.device):  # The workers' processes need what this one's allocator would keep.
                 gc.collect()
                 release_unused_memory(self.device)
-        return ShardPlan(cuts, layouts, profile)
+        shards = [
+            replace(shard, workspace_bytes=workspace_bytes)
+            for shard, workspace_bytes in zip(shards, profile.workspace_bytes, strict=True)
+        ]
+        return ShardPlan(shards, profile.crossings, profile.costs)
 
     def _profile(self, spec: ModelSpec, shard_bytes: list[Tensor]) -> StepProfile:
         return profile_step(spec, shard_bytes, self.device, uses_separate_buffers=self.worker.uses_separate_buffers)

@@ -22,6 +22,21 @@ _TIMED_STEPS = 3
 """Each unit's time is the shortest of so many steps."""
 
 
+@dataclass(frozen=True)
+class CrossingSlots:
+    """The places of the tensors between two shards, in a file of their own."""
+
+    output: TensorSlot
+    """The output of the left shard, at the file's beginning."""
+    gradient: TensorSlot
+    """The gradient of that output, behind it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the file."""
+        return self.gradient.offset + align(self.gradient.num_bytes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepProfile:
     """The measured needs of one step of a model."""
@@ -30,10 +45,8 @@ class StepProfile:
     """For each shard, the bytes that computing it takes besides its own: activations, gradients and temporaries."""
     costs: tuple[Cost, ...]
     """The seconds that each unit takes, in the order of units."""
-    outputs: tuple[TensorSlot, ...]
-    """For each shard but the last, the place of its output in the file that it shares with its right neighbour."""
-    gradients: tuple[TensorSlot, ...]
-    """For each shard but the last, the place of its output's gradient in the same file, behind the output."""
+    crossings: tuple[CrossingSlots, ...]
+    """The tensors between each shard and the next one."""
 
 
 def profile_step(
@@ -53,13 +66,10 @@ def profile_step(
     )
     recomputing.measure_workspaces()  # The first time, whatever a process loads only once is counted too.
     workspace_bytes = recomputing.measure_workspaces()
-    outputs = recomputing.output_slots()
-    gradients = recomputing.gradient_slots()
+    crossings = recomputing.crossing_slots()
 
     timed = _TrialModel(spec, shard_bytes, device, uses_separate_buffers=uses_separate_buffers)
-    return StepProfile(
-        workspace_bytes=tuple(workspace_bytes), costs=timed.measure_costs(), outputs=outputs, gradients=gradients
-    )
+    return StepProfile(workspace_bytes=tuple(workspace_bytes), costs=timed.measure_costs(), crossings=crossings)
 
 
 class _TrialModel:
@@ -90,16 +100,14 @@ class _TrialModel:
             workspace_bytes[unit.shard] = max(workspace_bytes[unit.shard], live_bytes.peak_bytes)
         return workspace_bytes
 
-    def output_slots(self) -> tuple[TensorSlot, ...]:
-        """Return the places of the outputs in the files between shards. Each is at its file's beginning."""
-        return tuple(_slot(self.outputs[shard], offset=0) for shard in range(len(self.spec.shards) - 1))
-
-    def gradient_slots(self) -> tuple[TensorSlot, ...]:
-        """Return the places of the outputs' gradients in the files between shards, each behind its output."""
-        return tuple(
-            _slot(self.gradients[shard], offset=align(output.num_bytes))
-            for shard, output in enumerate(self.output_slots())
-        )
+    def crossing_slots(self) -> tuple[CrossingSlots, ...]:
+        """Return the places of the tensors between each shard and the next one, of the types of the latest step."""
+        crossings = []
+        for shard in range(len(self.spec.shards) - 1):
+            output = _slot(self.outputs[shard], offset=0)
+            gradient = _slot(self.gradients[shard], offset=align(output.num_bytes))
+            crossings.append(CrossingSlots(output, gradient))
+        return tuple(crossings)
 
     def measure_costs(self) -> tuple[Cost, ...]:
         """Compute a few steps, and return the cost of each unit: its shortest time, and that of copying its shard."""

@@ -86,9 +86,9 @@ def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None
 def test_a_cut_fits_by_trial_and_one_shard_fewer_would_not(small: Dataset, tmp_path: Path, double_buffer: bool) -> None:
     network, budget, settings = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
     plan = plan_shards(small, tmp_path / "one", network, budget, settings)
-    assert len(plan.cuts) > 1
+    assert len(plan.shards) > 1
     assert max(plan.device_bytes(double_buffer=double_buffer)) <= budget
-    assert len(plan_shards(small, tmp_path / "other", network, 10**9, settings).cuts) == 1
+    assert len(plan_shards(small, tmp_path / "other", network, 10**9, settings).shards) == 1
 
 
 def test_an_estimate_that_is_too_low_is_made_up_for(
@@ -103,7 +103,7 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
         lambda self, first, last, factor, *, double_buffer: int(20_000 * factor * (last - first)),
     )
     misled = plan_shards(small, tmp_path / "other", network, 260_000, settings)
-    assert len(misled.cuts) >= len(honest.cuts)
+    assert len(misled.shards) >= len(honest.shards)
     assert max(misled.device_bytes(double_buffer=True)) <= 260_000
 
 
@@ -133,7 +133,7 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     monkeypatch.setattr(ModelPreparer, "profile_cuts", run_out)
     plan = plan_shards(small, tmp_path / "at last", network, 800_000, settings)
     assert tried == sorted(tried)
-    assert len(plan.cuts) == tried[-1] >= 4
+    assert len(plan.shards) == tried[-1] >= 4
     with pytest.raises(ValueError) as caught:
         plan_shards(small, tmp_path / "never", network, 800_000, settings)
     assert str(caught.value) == (

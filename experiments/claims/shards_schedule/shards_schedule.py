@@ -101,7 +101,7 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
     shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
     preparer = ModelPreparer(shard_settings, worker_settings(["cpu"], shard_settings)[0])
-    return preparer.plan_shards(host_model, host_model.training.task).profile.costs
+    return preparer.plan_shards(host_model, host_model.training.task).costs
 
 
 def draw_workload(seed: int, costs: dict[str, Costs], *, has_copies: bool, num_models: int | None = None) -> list[Load]:
