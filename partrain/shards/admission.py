@@ -122,7 +122,7 @@ class Admission:
         """
         candidates = self._candidates.take_all()
         if not candidates:
-            raise UserError("tasks: there is none; give at least one")
+            raise UserError("There is no model to train; give at least one task")
         sizes = [self._preparer.estimate_host_bytes(candidate.task) for candidate in candidates]
         # The model whose cut is tried exists twice meanwhile.
         self._host.check_free(sum(sizes) + max(sizes))

@@ -59,7 +59,7 @@ class HostModel:
         pause_after: The epoch after which training pauses, or None.
 
     Attributes:
-        training: The training, as its checkpoint leaves it.
+        training: The training, resumed from its checkpoint if it has one.
         costs: What each unit of a step takes, once the model is placed.
         versions: How often each shard's bytes in host memory have changed, once the model is placed.
     """
@@ -152,7 +152,7 @@ class HostModel:
         return shards + [crossing.file for crossing in self.spec.crossings]
 
     def close(self) -> None:
-        """Free the training, after which the model is of no use any more."""
+        """Free the training's tensors. The model must not be used afterwards."""
         del self.training, self._steps
 
     # ---- Units.

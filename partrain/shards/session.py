@@ -1,7 +1,7 @@
 """One session of a sharded training: the loop that assigns units to workers and records their results.
 
-Every round of the loop assigns units to the workers that need some, waits for results, and deals with what they bring: a
-model's step ends, its checkpoint is written, it leaves, it fails, or a worker is lost.
+Every round of the loop assigns units to workers, waits for results, and handles what follows from them: a step ends, a
+checkpoint is written, a model leaves or fails, or a worker is lost.
 """
 
 import gc

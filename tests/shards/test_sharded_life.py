@@ -164,7 +164,7 @@ def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: lis
 
 
 def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^tasks: there is none; give at least one$"):
+    with pytest.raises(ValueError, match=r"^There is no model to train; give at least one task$"):
         train_sharded([], ["cpu"], tmp_path / "shards")
     with pytest.raises(ValueError, match=r"tasks/none is no segment's folder: it has no task.json$"):
         train_sharded([tmp_path / "tasks/none"], ["cpu"], tmp_path / "shards")
