@@ -1,4 +1,4 @@
-"""Measures whether stacking trainings of one shape pays, and how many, by a few steps of throwaway copies.
+"""The measurement of whether stacking trainings of one shape pays, and how many, by steps of throwaway copies.
 
 Stacking saves the time between matrix products: calls, allocations, passes over little data. It costs a larger working
 set. Which of the two outweighs the other depends on shapes, threads and caches, so it is measured and not estimated.

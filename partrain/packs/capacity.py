@@ -1,4 +1,4 @@
-"""Measures how many trainings of one shape fit on a device: the bytes of a trial step against the device's free bytes."""
+"""The memory of stacks: the bytes of a trial step, and how many trainings of one shape fit on a device."""
 
 import weakref
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Divides trainings among processes: packs of those that are stacked, and a process for each of the others.
+"""The division of trainings among processes: packs of those that are stacked, and a process for each of the others.
 
 Trainings are stacked by device and shape, as far as stacking pays. Which trainings share a pack decides the last bits of
 their results. The packs are therefore written to disk before the first step, and a run that resumes uses them again.
