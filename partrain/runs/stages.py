@@ -7,8 +7,8 @@ from pathlib import Path
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
 from partrain.packs.planner import PackPlanner, PendingTraining
-from partrain.runs.jobs import train_in_shards
 from partrain.runs.prepare import PreparedRun
+from partrain.runs.sharded_stage import train_in_shards
 
 
 def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder: Path, *, show_progress: bool) -> None:

@@ -1,4 +1,4 @@
-"""The trainings of a stage in shards: workers, one per device or part of the CPU, take turns on all of them."""
+"""A stage of trainings in shards: workers, one per device or part of the CPU, take turns on all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
