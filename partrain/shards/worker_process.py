@@ -17,6 +17,8 @@ from partrain.shards.scheduler import Unit
 _MODULE = "partrain.shards"
 _STOP_SECONDS = 10
 """Seconds that a worker has to end once its connection is closed, before it is killed."""
+_START_SECONDS = 60.0
+"""Seconds that a process may take for its imports and for building its first shard."""
 
 
 class WorkerProcess:
@@ -39,6 +41,7 @@ class WorkerProcess:
         self._num_pending = 0
         """Units that were requested and have not been answered."""
         self._busy_since = time.monotonic()
+        self._has_answered = False
         self.connection.send(settings)
 
     def send(self, message: Message) -> None:
@@ -57,12 +60,17 @@ class WorkerProcess:
         except (EOFError, OSError):
             return None
         self._num_pending -= 1
+        self._has_answered = True
         self._busy_since = time.monotonic()
         return answer
 
     def is_stalled(self, seconds: float) -> bool:
-        """Return whether the worker has computed one unit for longer than `seconds`."""
-        return self._num_pending > 0 and time.monotonic() - self._busy_since > seconds
+        """Return whether the worker has computed one unit for longer than `seconds`.
+
+        Until its first answer it may take as long again as a process takes to start on a busy machine.
+        """
+        limit = seconds if self._has_answered else seconds + _START_SECONDS
+        return self._num_pending > 0 and time.monotonic() - self._busy_since > limit
 
     def stop(self) -> None:
         """Close the connection, which ends the process, and kill it if it does not end in time."""
