@@ -1,5 +1,5 @@
 # make train   set up and run the main job;  make train ARGS="data=emnist partition.segments=3"
-# make test    set up and pass the tests;    make test ARGS="tests/test_run.py -k resume"
+# make test    set up and pass the tests;    make test ARGS="tests/runs/test_run.py -k recovery"
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
