@@ -106,7 +106,7 @@ def test_one_class_is_refused() -> None:
     ],
 )
 def test_codes_that_cannot_be_had(family: str, size: int, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         codes_of(family, size)
     assert str(caught.value) == message
 
@@ -123,6 +123,6 @@ def test_codes_that_cannot_be_had(family: str, size: int, message: str) -> None:
     ],
 )
 def test_impossible_settings(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         LabelSettings(**settings)
     assert str(caught.value) == message

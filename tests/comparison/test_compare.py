@@ -15,7 +15,7 @@ from partrain.comparison.grid import GridSettings, grid_cells
 from partrain.comparison.table import CellRun
 from partrain.comparison.view import ComparisonView
 from partrain.data import Dataset
-from partrain.errors import JobFailed
+from partrain.errors import JobFailed, UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
@@ -96,7 +96,7 @@ def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRun
 def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     changed = RunSettings(network=MLPSettings(depth=4), train=SHARED.train, launch=SHARED.launch)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         runs.compare(changed, GridSettings(**GRID | {"microbatches": [2]}, repeats=1), tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
@@ -181,7 +181,7 @@ def test_the_command_without_host_paths() -> None:
     ],
 )
 def test_a_cell_that_cannot_be_is_said_before_anything_runs(grid: dict[str, Any], message: str, small: Dataset) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         check_cells(grid_cells(GridSettings(**grid)), SHARED, small)
     assert str(caught.value).startswith(message)
 

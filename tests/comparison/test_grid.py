@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from partrain.comparison.grid import Cell, GridSettings, check_shared_settings, grid_cells, skipped_cell_notes
+from partrain.errors import UserError
 from partrain.networks import CNNSettings, MLPSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
@@ -68,7 +69,7 @@ def test_microbatches_that_are_too_few_for_1f1b_are_left_out_if_others_remain() 
     ],
 )
 def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         GridSettings(**grid)
     assert str(caught.value).startswith(message)
 
@@ -101,7 +102,7 @@ def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
 )
 def test_what_the_grid_decides_is_not_set_elsewhere(shared: dict[str, Any], message: str) -> None:
     check_shared_settings(RunSettings(), GridSettings())
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         check_shared_settings(RunSettings(**shared), GridSettings())
     assert str(caught.value).startswith(message)
 

@@ -10,6 +10,7 @@ import torch
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.data.fonts import distance_fields, usable_fonts
 from partrain.data.glyphs import CHARACTERS, CHUNK, CLASSES, NUM_IMAGES, GlyphSource, _class_characters
+from partrain.errors import UserError
 
 FONTS = {
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSans-Oblique"),
@@ -101,7 +102,7 @@ def test_provenance_has_nothing_to_verify(glyphs: Dataset) -> None:
 
 
 def test_a_limit_beyond_the_data_is_an_error() -> None:
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         prepare_data(DataSettings(limit_train=112_801), show_progress=False)
     assert str(raised.value) == (
         "data.limit_train=112801 is larger than the data set of 112800 images. Leave it out to use them all."

@@ -12,6 +12,7 @@ import pytest
 
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.data.idx import IdxFile, read_image_blocks, read_images_shape, read_labels
+from partrain.errors import UserError
 
 IMAGES = "emnist-balanced-train-images-idx3-ubyte.gz"
 LABELS = "emnist-balanced-train-labels-idx1-ubyte.gz"
@@ -26,7 +27,7 @@ def raw(balanced: Path) -> Path:
 def message(raw: Path, **settings: object) -> str:
     """Return the message of `prepare_data` about the files in `raw`."""
     root = str(raw.parent.parent)
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         prepare_data(DataSettings(name="emnist", root=root, download=False, **settings), show_progress=False)  # type: ignore[arg-type]
     return str(raised.value)
 

@@ -19,6 +19,7 @@ import torchvision
 
 from partrain.data import EMNIST_SPLITS, Dataset, DataSettings, prepare_data
 from partrain.data.mnist_family import EMNIST_CLASSES
+from partrain.errors import UserError
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -102,9 +103,9 @@ def test_class_names_come_from_the_mapping_file(balanced: Path) -> None:
     mapping = balanced / "EMNIST" / "raw" / "emnist-balanced-mapping.txt"
     mapping.write_text("".join(f"{label} {0x3B1 + label} 65\n" for label in range(47)))
     assert open_prepared(balanced).classes == tuple(chr(0x3B1 + label) for label in range(47))
-    for content in ("0 48\n1 49\n", "not a mapping", "0\n"):
-        mapping.write_text(content)
-        with pytest.raises(ValueError) as raised:
+    for content in (b"0 48\n1 49\n", b"not a mapping", b"0\n", b"\xff"):
+        mapping.write_bytes(content)
+        with pytest.raises(UserError) as raised:
             open_prepared(balanced)
         assert str(raised.value) == (
             f"{mapping} is damaged: expected 47 lines of a label and its code points, labels from 0. "
@@ -115,13 +116,13 @@ def test_class_names_come_from_the_mapping_file(balanced: Path) -> None:
 def test_missing_files_name_the_folder_the_files_and_the_remedies(balanced: Path, tmp_path: Path) -> None:
     raw = balanced / "EMNIST" / "raw"
     (raw / "emnist-balanced-test-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         open_prepared(balanced)
     assert str(raised.value) == (
         f"data.name=emnist: {raw} lacks emnist-balanced-test-images-idx3-ubyte (each unpacked, or with .gz). "
         "Set data.download=true, or data.root to a folder that holds EMNIST/raw with them."
     )
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         open_prepared(tmp_path / "nowhere", "kmnist")
     assert str(raised.value) == (
         f"data.name=kmnist: {tmp_path / 'nowhere' / 'KMNIST' / 'raw'} lacks "
@@ -210,7 +211,7 @@ def test_emnist_is_read_from_nists_own_archive(
 
 def test_a_failed_download_names_the_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.EMNIST, "url", (tmp_path / "absent.zip").as_uri())
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         prepare_data(DataSettings(name="emnist", root=str(tmp_path / "root")), show_progress=False)
     raw = tmp_path / "root" / "EMNIST" / "raw"
     text = str(raised.value)

@@ -15,6 +15,7 @@ import torch
 
 import partrain.data
 from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.errors import UserError
 
 RACE = """
 import sys, time
@@ -35,7 +36,7 @@ print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 
 def message(*arrays: object, **options: object) -> str:
     """Return the message by which `Dataset.from_arrays` refuses its arguments."""
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         Dataset.from_arrays(*arrays, **options)  # type: ignore[arg-type]
     return str(raised.value)
 
@@ -81,26 +82,26 @@ def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Data
 
 
 def test_what_is_no_prepared_folder_is_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         Dataset.open(tmp_path)
     assert str(raised.value) == (
         f"{tmp_path} is not a prepared data set: it has no data.json. Prepare the data again, or name another folder."
     )
     (tmp_path / "data.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         Dataset.open(tmp_path)
     assert str(raised.value) == (
         f"{tmp_path} was prepared in format 99, expected 1. Delete {tmp_path} and prepare it again."
     )
     (tmp_path / "data.json").write_text("{")
-    with pytest.raises(ValueError, match=r"data\.json is damaged \(.*\)\. Delete .* and prepare it again\."):
+    with pytest.raises(UserError, match=r"data\.json is damaged \(.*\)\. Delete .* and prepare it again\."):
         Dataset.open(tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         prepare_data(
             DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), show_progress=False
         )
@@ -116,7 +117,7 @@ def test_a_truncated_array_is_noticed_and_made_again(
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])
     damaged = f"{file} is damaged: it has 1000 bytes, expected 2947968."
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         Dataset.open(folder)
     assert str(raised.value) == f"{damaged} Delete {folder} and prepare it again."
     with caplog.at_level(logging.WARNING):

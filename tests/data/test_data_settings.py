@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from partrain.data import EMNIST_SPLITS, DataSettings
+from partrain.errors import UserError
 
 
 def message(**settings: object) -> str:
     """Return the message by which the settings are refused."""
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         DataSettings(**settings)  # type: ignore[arg-type]
     return str(raised.value)
 

@@ -14,6 +14,7 @@ from cost_model.workload import ComparisonSetup, Stage, System, Workload, join_s
 import partrain
 from partrain.comparison.grid import Cell
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -236,26 +237,26 @@ def test_bytes_move_while_gpus_compute() -> None:
 
 def test_too_few_cells() -> None:
     rows = [row for row in table() if row["strategy"] == "end_to_end"]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         fit(rows[:3], comparison())
     assert str(error.value) == (
         "Cost model: 3 cells are too few to fit 7 constants (flop, weight, activation, optimizer, layer, fork, step); "
         "measure at least 7: more widths, batch sizes or numbers of segments"
     )
-    with pytest.raises(ValueError, match="0 cells are too few"):
+    with pytest.raises(UserError, match="0 cells are too few"):
         fit([], comparison())
-    with pytest.raises(ValueError, match="no measured cell to check"):
+    with pytest.raises(UserError, match="no measured cell to check"):
         prediction_errors([])
 
 
 def test_unknown_strategy() -> None:
-    with pytest.raises(ValueError, match=r"strategy=magic is unknown; known: .*synthetic"):
+    with pytest.raises(UserError, match=r"strategy=magic is unknown; known: .*synthetic"):
         model().predict(cell("magic"))
 
 
 def test_strategy_that_was_not_fitted() -> None:
     rows = [row for row in table() if row["strategy"] in ("synthetic", "end_to_end")]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         fit(rows, comparison()).predict(cell("data_parallel"))
     assert str(error.value) == (
         "Cost model: strategy=data_parallel depends on collective_byte, round, on which no fitted cell depends; "

@@ -44,9 +44,9 @@ def test_an_error_in_partrain_or_a_library_keeps_its_traceback(tmp_path: Path) -
     trace = raised(lambda: checkpoint.read_json(tmp_path / "none.json"), FileNotFoundError).__traceback__
     while trace is not None and "checkpoint.py" not in trace.tb_frame.f_code.co_filename:
         trace = trace.tb_next  # The frames of this test would count as a user's.
-    failure = failure_of(KeyError("epoch").with_traceback(trace), tmp_path)
+    failure = failure_of(ValueError("not an epoch").with_traceback(trace), tmp_path)
     message = str(failure)
-    assert message.startswith("Segment 3 failed: KeyError: 'epoch'\nTraceback (most recent call last):\n")
+    assert message.startswith("Segment 3 failed: ValueError: not an epoch\nTraceback (most recent call last):\n")
     assert "checkpoint.py" in message
     assert not failure.is_user_error
 
@@ -74,6 +74,16 @@ def test_a_report_that_is_missing_or_damaged_is_none(text: str | None, tmp_path:
     if text is not None:
         (tmp_path / "error.json").write_text(text)
     assert read_error_report(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"), [("no coffee", "no coffee"), ("", "RuntimeError"), ("\n", "RuntimeError")]
+)
+def test_an_error_without_a_message_has_a_reason(message: str, reason: str, tmp_path: Path) -> None:
+    write_error_report(tmp_path, RuntimeError(message))
+    report = read_error_report(tmp_path)
+    assert report is not None
+    assert report.reason == reason
 
 
 def test_several_failures_are_raised_as_one() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from partrain.device import available_devices, num_cores
+from partrain.errors import UserError
 from partrain.launch import supervisor
 from partrain.launch.display import Display
 from partrain.launch.placement import assign_devices, divide_cores
@@ -39,7 +40,7 @@ def test_threads_go_where_the_work_is(cores: int, costs: list[float], threads: l
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("partrain.launch.placement.available_devices", lambda: ["cpu"])
     assert assign_devices("auto", 3) == assign_devices("cpu", 3) == ["cpu"] * 3
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         assign_devices("cuda", 2)
     assert str(caught.value) == "launch.device=cuda: there is no such device here; available: cpu or auto"
 
@@ -47,7 +48,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert assign_devices("auto", 3) == assign_devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert assign_devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
     assert assign_devices("cpu", 2) == ["cpu", "cpu"]
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         assign_devices("cuda:2", 1)
     assert str(caught.value) == (
         "launch.device=cuda:2: there is no such device here; available: cpu, cuda:0, cuda:1 or auto"

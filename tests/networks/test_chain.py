@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from partrain.errors import UserError
 from partrain.networks import Chain, CNNSettings, CustomSettings, MLPSettings, NetworkSettings, TorchvisionSettings
 from partrain.networks.deferred import materialise, record_network
 from partrain.partition.plan import PartitionSettings, make_plan
@@ -38,8 +39,7 @@ def test_segments_compute_the_network_and_its_gradients(name: str, *, before_act
     plan = make_plan(
         NETWORKS[name], IMAGES, 10, PartitionSettings(segments=3, before_activation=before_activation), batch_size=8
     )
-    cuts = {cut.name: cut for cut in chain.cuts}
-    edges = [None, *(cuts[s.stop] for s in plan.segments if s.stop), None]
+    edges = [None, *(chain.cut_named(segment.stop) for segment in plan.segments)]
     images = torch.randn(2, *IMAGES, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)  # dropout and stochastic depth
     whole = copy.deepcopy(chain.network)(images)
@@ -62,8 +62,7 @@ def test_any_cutting_starts_from_the_same_weights() -> None:
         plan = make_plan(settings, IMAGES, 10, PartitionSettings(segments=count), batch_size=8)
         for planned in plan.segments:
             chain = Chain.build(settings, IMAGES, 10)
-            cuts = {cut.name: cut for cut in chain.cuts}
-            segment = chain.extract_segment(cuts.get(planned.start or ""), cuts.get(planned.stop or ""))
+            segment = chain.extract_segment(chain.cut_named(planned.start), chain.cut_named(planned.stop))
             materialise(segment, chain.tape, 0)
             for name, tensor in segment.state_dict().items():
                 assert torch.equal(tensor, whole[name]), name
@@ -92,7 +91,7 @@ def test_residual_blocks_are_cut_around_not_through() -> None:
         "partition.at: the network cannot be cut before module 'model.layer3.0.conv2', where more than one tensor "
         "crosses (inside a residual block?). Choose 'model.layer3.0.conv1', the nearest layer that it can be cut before."
     )
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         chain.cut_before("model.layer3.0.conv2")
     assert str(caught.value) == message
 
@@ -134,7 +133,7 @@ class Weightless(nn.Module):
     ],
 )
 def test_networks_that_cannot_be_cut_say_why(module: type[nn.Module], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Chain(*record_network(module))
 
 
@@ -172,6 +171,6 @@ def test_a_users_own_module() -> None:
     ],
 )
 def test_builders_that_build_nothing(builder: str, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         Chain.build(CustomSettings(builder=builder), (1, 8, 8), 5)
     assert message in str(caught.value)

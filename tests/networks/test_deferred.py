@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from partrain.errors import UserError
 from partrain.networks.deferred import materialise, record_network
 from partrain.rng import derive_seed
 
@@ -82,5 +83,5 @@ def test_constructor_that_looks_at_values_is_refused() -> None:
     def build() -> nn.Module:
         return nn.Linear(2, 2) if torch.rand(1).item() > 0.5 else nn.Linear(3, 3)
 
-    with pytest.raises(ValueError, match="network: its constructor reads the value of a tensor"):
+    with pytest.raises(UserError, match="network: its constructor reads the value of a tensor"):
         record_network(build)

@@ -11,6 +11,7 @@ from trainings import difference, train, weights, write_tasks
 
 import partrain
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings
 from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack
@@ -192,21 +193,21 @@ def test_models_are_ordinary_modules_and_checkpoints(small: Dataset, tmp_path: P
 
 def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [settings_of()])
-    with pytest.raises(ValueError, match=r"^A pack needs at least one task, and none was given$"):
+    with pytest.raises(UserError, match=r"^A pack needs at least one task, and none was given$"):
         partrain.unify([], tmp_path / "unified")
-    with pytest.raises(ValueError, match=r"is named twice; name each task of a pack once$"):
+    with pytest.raises(UserError, match=r"is named twice; name each task of a pack once$"):
         partrain.unify([folders[0], folders[0]], tmp_path / "unified")
-    with pytest.raises(ValueError, match=r"is no segment's folder: it has no task.json$"):
+    with pytest.raises(UserError, match=r"is no segment's folder: it has no task.json$"):
         partrain.unify([folders[0], tmp_path], tmp_path / "unified")
     task = checkpoint.read_json(folders[0] / "task.json")
     checkpoint.write_json(tmp_path / "gpu/task.json", task | {"device": "cuda:0"})
     with pytest.raises(
-        ValueError, match=r"is on cpu, .*gpu on cuda:0: a pack trains on one device; make a pack for each device$"
+        UserError, match=r"is on cpu, .*gpu on cuda:0: a pack trains on one device; make a pack for each device$"
     ):
         partrain.unify([folders[0], tmp_path / "gpu"], tmp_path / "unified")
     assert not (tmp_path / "unified").exists()
     partrain.unify(folders, tmp_path / "unified")
     other = write_tasks(tmp_path / "other", small, [settings_of()])
     refused = r"/unified/pack\.json belongs to a pack of other tasks; give the same tasks, or choose a new folder$"
-    with pytest.raises(ValueError, match=refused):
+    with pytest.raises(UserError, match=refused):
         partrain.unify(other, tmp_path / "unified")

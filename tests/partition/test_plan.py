@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from partrain.errors import UserError
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings, TorchvisionSettings
 from partrain.partition.plan import PartitionSettings, Plan, _split_evenly, make_plan
 
@@ -121,7 +122,7 @@ def test_a_plan_survives_json() -> None:
     ],
 )
 def test_what_cannot_be_cut(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         plan_of(**settings)
     assert str(caught.value) == message
 
@@ -141,18 +142,16 @@ def test_what_cannot_be_cut(settings: dict[str, Any], message: str) -> None:
     ],
 )
 def test_networks_with_impossible_settings(make: Any, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         make()
     assert str(caught.value) == message
 
 
 def test_unknown_torchvision_model_lists_the_known_ones() -> None:
-    with pytest.raises(
-        ValueError, match=r"network.name=resnet19 is unknown; known: alexnet, convnext_base, .*vit_b_16"
-    ):
+    with pytest.raises(UserError, match=r"network.name=resnet19 is unknown; known: alexnet, convnext_base, .*vit_b_16"):
         TorchvisionSettings(name="resnet19")
 
 
 def test_images_the_network_does_not_take() -> None:
-    with pytest.raises(ValueError, match=r"network: it does not accept images of shape \(1, 28, 28\)"):
+    with pytest.raises(UserError, match=r"network: it does not accept images of shape \(1, 28, 28\)"):
         plan_of(TorchvisionSettings(name="vgg11_bn", image_size=8))

@@ -14,6 +14,7 @@ from torch import Tensor
 import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
@@ -92,7 +93,7 @@ def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(sm
         (too_large, "train.batch_size=641 is larger than the training set of 640 images. Set it to 640 or less."),
         (too_narrow, "labels=hadamard gives at most 3 classes at a boundary of width 4, the data have 5; "),
     ):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(UserError) as caught:
             partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
         assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
@@ -131,7 +132,7 @@ def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
 
 def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "search.json", {})
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         partrain.run(small_settings(train=TRAIN), tmp_path, dataset=small, show_progress=False)
     assert str(caught.value) == (f"{tmp_path} holds a search; take a new folder, or resume it by experiments/search.py")
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
@@ -140,7 +141,7 @@ def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None
 def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
     folder, results = in_sequence
     settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         partrain.run(settings, folder, dataset=small, show_progress=False)
     assert str(caught.value) == (
         f"{folder} holds a run of another strategy (segments/0); start a new run in a new folder"

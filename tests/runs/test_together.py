@@ -11,7 +11,7 @@ from packing import TRAIN, settings_of
 import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
-from partrain.errors import JobFailed
+from partrain.errors import JobFailed, UserError
 from partrain.launch import supervisor
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CustomSettings, MLPSettings
@@ -125,7 +125,7 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
 
 def test_what_cannot_be_packed_with_other_runs(small: Dataset, tmp_path: Path) -> None:
     group = replace(cut(), strategy=partrain.settings.StrategySettings(name="gpipe"))
-    with pytest.raises(ValueError, match=r"a: strategy=gpipe cannot be packed with other runs$"):
+    with pytest.raises(UserError, match=r"a: strategy=gpipe cannot be packed with other runs$"):
         partrain.run_together({tmp_path / "a": group}, tmp_path / "packs", small, show_progress=False)
     assert not (tmp_path / "a").exists()
 
@@ -137,6 +137,6 @@ def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> Non
         tmp_path / str(n): settings_of(seed=n, network=network, launch=launch) for n in range(2)
     }
     with pytest.raises(
-        ValueError, match=r"^One training of the pack needs [\d,]+ bytes, but packs may take 1,073; raise launch"
+        UserError, match=r"^One training of the pack needs [\d,]+ bytes, but packs may take 1,073; raise launch"
     ):
         partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)

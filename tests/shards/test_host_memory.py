@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from partrain.errors import UserError
 from partrain.shards import host
 from partrain.shards.host import HostMemory, allocate_file, map_file
 from partrain.shards.messages import WorkerSettings
@@ -56,13 +57,13 @@ def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Pat
 def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_bytes", lambda device: 3 * 2**30)
     HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(3 * 2**30)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(2**32)
     assert str(caught.value) == (
         "These models need 4.00 GiB of host memory, but 3.00 GiB are free; train fewer models at once, "
         "or set launch.shards.spill_to=disk"
     )
-    with pytest.raises(ValueError, match=r"^These models need 1073741824.00 GiB of disk, but .* are free; free some$"):
+    with pytest.raises(UserError, match=r"^These models need 1073741824.00 GiB of disk, but .* are free; free some$"):
         HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check_free(2**60)
 
 

@@ -9,6 +9,7 @@ from sharding import settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.shards.host_model import HostModel
@@ -109,7 +110,7 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
 
 def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> None:
     network = CustomSettings(builder="own_networks:one_block")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         plan_shards(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/0/segments/0: layer 0.first needs ")
@@ -134,7 +135,7 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     plan = plan_shards(small, tmp_path / "at last", network, 800_000, settings)
     assert tried == sorted(tried)
     assert len(plan.shards) == tried[-1] >= 4
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         plan_shards(small, tmp_path / "never", network, 800_000, settings)
     assert str(caught.value) == (
         f"{tmp_path}/never/0/segments/0: a layer of the model does not fit on cpu and cannot be cut: "

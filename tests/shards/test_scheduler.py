@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from partrain.errors import UserError
 from partrain.shards.policies import FirstReady, LongestRemaining, Random, ReadyModels
 from partrain.shards.scheduler import Cost, Scheduler, Unit, num_units, unit_at
 from partrain.shards.simulator import Load, Simulation, lower_bound, read_loads, simulate, write_loads
@@ -194,11 +195,9 @@ def test_costs_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_simulated() -> None:
-    with pytest.raises(ValueError, match=r"^There is no model to simulate; give at least one load$"):
+    with pytest.raises(UserError, match=r"^There is no model to simulate; give at least one load$"):
         simulate([], 2, FirstReady())
-    with pytest.raises(ValueError, match=r"^devices must be at least 1, got 0$"):
+    with pytest.raises(UserError, match=r"^devices must be at least 1, got 0$"):
         simulate([load(1.0)], 0, FirstReady())
-    with pytest.raises(
-        ValueError, match=r"^A step of n shards has 2 n - 1 units, which is an odd number; got 2 units$"
-    ):
+    with pytest.raises(UserError, match=r"^A step of n shards has 2 n - 1 units, which is an odd number; got 2 units$"):
         load(1.0, 2.0)

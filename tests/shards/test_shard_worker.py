@@ -1,6 +1,7 @@
 """Tests of a worker by itself, in this process: what it holds, what it copies, and what it answers when a unit fails."""
 
 import contextlib
+import pickle
 import time
 import weakref
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from sharding import settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.networks import MLPSettings
 from partrain.packs.capacity import LiveBytesMode
 from partrain.shards.device_model import DeviceModel
-from partrain.shards.device_worker import Worker
+from partrain.shards.device_worker import Worker, picklable_error
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.layout import ShardLayout
@@ -211,6 +213,53 @@ def test_a_unit_that_fails_is_said_and_other_models_go_on(
     unit_numbers = do_step(worker, wire, [_Absent(), models[1]])  # type: ignore[list-item]
     assert len(unit_numbers) == num_units(len(models[1].versions))
     assert {key[0] for key in worker.memory.residents} == {1}
+
+
+class _OwnError(UserError):
+    """An error of a user's module, which cannot be unpickled from its message alone."""
+
+    def __init__(self, setting: str, value: int) -> None:
+        super().__init__(f"{setting} must be at least 1, got {value}")
+
+
+class _OwnBug(ValueError):
+    """A bug of a user's module, whose error cannot be unpickled from its message alone either."""
+
+    def __init__(self, name: str, *, number: int) -> None:
+        super().__init__(f"{name} {number}")
+
+
+def sent(error: Exception) -> Exception:
+    """Return `error` as the scheduler's process receives it, once a worker has raised it."""
+    try:
+        raise error
+    except Exception as raised:
+        received: Exception = pickle.loads(pickle.dumps(picklable_error(raised)))
+    return received
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (UserError("network: give a width"), UserError, "network: give a width"),
+        (_OwnError("width", 0), UserError, "width must be at least 1, got 0"),
+        (FileNotFoundError(2, "No such file", "a.bin"), OSError, "[Errno 2] No such file: 'a.bin'"),
+    ],
+)
+def test_the_error_of_a_user_or_of_the_system_keeps_its_message(
+    error: Exception, kind: type[Exception], message: str
+) -> None:
+    received = sent(error)
+    assert (type(received), str(received)) == (kind, message)
+
+
+@pytest.mark.parametrize("error", [ValueError("shape [3]"), _OwnBug("shape", number=3)])
+def test_any_other_error_arrives_with_its_traceback(error: Exception) -> None:
+    received = sent(error)
+    assert type(received) is RuntimeError
+    message = str(received)
+    assert message.startswith(f"{type(error).__name__}: {error}\nTraceback (most recent call last):\n")
+    assert "in sent\n    raise error\n" in message
 
 
 class _Absent:

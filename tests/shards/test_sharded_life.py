@@ -13,7 +13,7 @@ from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
 from partrain.device import available_devices
-from partrain.errors import JobFailed
+from partrain.errors import JobFailed, UserError
 from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
 from partrain.shards import worker_pool
@@ -120,7 +120,7 @@ def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
 def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     with pytest.raises(
-        ValueError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
+        UserError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
     ) as caught:
         train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show_progress=False)
     smallest_budget = float(str(caught.value).rpartition(" ")[2])
@@ -134,7 +134,7 @@ def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 2**30)
     monkeypatch.setattr("partrain.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    with pytest.raises(ValueError, match=r"^These models need 0.00 GiB of host memory, but 0.00 GiB are free; "):
+    with pytest.raises(UserError, match=r"^These models need 0.00 GiB of host memory, but 0.00 GiB are free; "):
         train_sharded(folders, ["cpu"], tmp_path / "shards", show_progress=False)
     assert not list((tmp_path / "shards").glob("workers/*"))
 
@@ -158,28 +158,28 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
 )
 def test_devices_that_are_not_there(small: Dataset, tmp_path: Path, devices: list[str], message: str) -> None:
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         train_sharded(folders, devices, tmp_path / "shards")
     assert str(caught.value) == message
 
 
 def test_tasks_that_cannot_be_trained(small: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^There is no model to train; give at least one task$"):
+    with pytest.raises(UserError, match=r"^There is no model to train; give at least one task$"):
         train_sharded([], ["cpu"], tmp_path / "shards")
-    with pytest.raises(ValueError, match=r"tasks/none is no segment's folder: it has no task.json$"):
+    with pytest.raises(UserError, match=r"tasks/none is no segment's folder: it has no task.json$"):
         train_sharded([tmp_path / "tasks/none"], ["cpu"], tmp_path / "shards")
     (one,) = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         train_sharded([one, one], ["cpu"], tmp_path / "shards")
     assert str(caught.value) == f"{one} is being trained already; give every task once"
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={tmp_path / "other": 1})
     assert str(caught.value) == f"pause_after: {tmp_path}/other is not among the tasks; add it to them or leave it out"
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         train_sharded([one], ["cpu"], tmp_path / "shards", pause_after={one: 0})
     assert str(caught.value) == f"{one}: pause_after must be at least 1, got 0"
     (compiled,) = write_tasks(tmp_path / "compiled", small, [settings_of(train=replace(TRAIN, compile=True))])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         train_sharded([compiled], ["cpu"], tmp_path / "shards")
     assert str(caught.value) == f"{compiled}: train.compile=true does not work in shards; leave it out"
 

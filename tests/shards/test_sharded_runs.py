@@ -11,7 +11,7 @@ from trainings import train
 import partrain
 from partrain.data import Dataset
 from partrain.device import num_cores
-from partrain.errors import JobFailed
+from partrain.errors import JobFailed, UserError
 from partrain.launch import placement
 from partrain.launch.placement import choose_evaluation_device, worker_devices
 from partrain.launch.settings import LaunchSettings
@@ -79,7 +79,7 @@ def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_devices("cpu", "auto", 100) == ["cpu"] * cores
     assert worker_devices("cpu", "auto", 1) == ["cpu"]
     assert worker_devices("cpu", cores, 100) == ["cpu"]
-    with pytest.raises(ValueError, match=r"^launch.device=tpu: there is no such device here; available: "):
+    with pytest.raises(UserError, match=r"^launch.device=tpu: there is no such device here; available: "):
         worker_devices("tpu", "auto", 1)
     monkeypatch.setattr(placement, "available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
     assert worker_devices("auto", "auto", 1) == ["cuda:0", "cuda:1"]

@@ -10,6 +10,7 @@ from scripting import DATA, run_script, small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 
@@ -68,7 +69,7 @@ def test_classes_without_images_have_no_accuracy(run: Path, small: Dataset, tmp_
 def test_other_classes_are_refused(run: Path, small: Dataset, tmp_path: Path) -> None:
     images, labels = small.test.images.numpy(), small.test.labels.numpy()
     renamed = Dataset.from_arrays(images, labels, images, labels, classes=list("abcde"), folder=tmp_path / "renamed")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         partrain.evaluate(run, renamed)
     assert str(caught.value) == (f"data=arrays has 5 classes (abcde), the network of {run} was trained on 5 (01234)")
 

@@ -15,6 +15,7 @@ from partrain.boundaries.boundary import ClassBoundary
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
 from partrain.data.batches import Batch, BatchOrder, normalise
+from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
@@ -197,7 +198,7 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
         network=MLPSettings(depth=4, width=32), schedule=ScheduleSettings(name="sequential", last_input="stored")
     )
     left, right = prepare_tasks(small, tmp_path, settings)
-    with pytest.raises(ValueError, match=r"boundaries/1.bin is missing: the segment to the left has not stored"):
+    with pytest.raises(UserError, match=r"boundaries/1.bin is missing: the segment to the left has not stored"):
         train(right)
     train(left)
     training = SegmentTraining(right, TrainingContext(right), PeakMemory())
@@ -282,7 +283,7 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
     folder = prepare_tasks(small, tmp_path, settings_of())[0]
     task = SegmentTask.read(folder)
     task.check_folder(folder)
-    with pytest.raises(ValueError, match=r"task.json is of another plan or other settings; start a new run"):
+    with pytest.raises(UserError, match=r"task.json is of another plan or other settings; start a new run"):
         replace(task, seed=1).check_folder(folder)
 
 

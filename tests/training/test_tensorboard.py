@@ -8,6 +8,7 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.training import tensorboard
 from partrain.training.optimization import TrainSettings
 
@@ -27,7 +28,7 @@ def test_an_epochs_metrics_are_logged_for_tensorboard_too(small: Dataset, tmp_pa
 
 def test_without_the_package_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         TrainSettings(tensorboard=True)
     message = "train.tensorboard=true needs the tensorboard package: pip install 'partrain[tensorboard]'"
     assert str(caught.value) == message

@@ -2,6 +2,7 @@
 
 import pytest
 
+from partrain.errors import UserError
 from partrain.tuning.brackets import (
     Bracket,
     Round,
@@ -70,7 +71,7 @@ def test_rounds_end_where_rungs_of_any_bracket_do() -> None:
 
 @pytest.mark.parametrize(("epochs", "eta", "least"), [(2, 3, 1), (5, 3, 2), (1, 2, 1), (11, 4, 3)])
 def test_the_smallest_budget_of_hyperband_is_said_and_works(epochs: int, eta: int, least: int) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         hyperband(epochs, eta, least)
     assert str(caught.value) == (
         f"train.epochs={epochs} is too small for a bracket of hyperband with search.eta={eta} and "
@@ -80,13 +81,13 @@ def test_the_smallest_budget_of_hyperband_is_said_and_works(epochs: int, eta: in
 
 
 def test_the_smallest_budget_of_successive_halving_is_said_and_works() -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         successive_halving(9, 2, 3, 1)
     assert str(caught.value) == (
         "train.epochs=2 is too small for a bracket of successive_halving with search.eta=3 and search.min_epochs=1; "
         "set it to at least 3"
     )
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         successive_halving(2, 9, 3, 1)
     assert str(caught.value) == (
         "search.configurations=2 is too small for a bracket of successive_halving with search.eta=3; "

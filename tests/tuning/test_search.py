@@ -17,6 +17,7 @@ from scripting import contents, wait_until
 
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -252,7 +253,7 @@ def test_where_those_that_went_on_all_fail_the_winner_is_the_best_of_the_others(
 def test_where_all_fail_the_first_reason_is_said(searches: Searches) -> None:
     failing = FakeTrainer(failing=dict.fromkeys(range(5), 0))
     for _ in range(2):  # The second time it reads the files of the first.
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(UserError) as caught:
             searches.do(failing, shared=SHORT)
         assert re.fullmatch(
             r"All 5 configurations failed; the first was configuration 0 \(train\.lr=[\d.e-]+, network\.width=\d+\): "
@@ -331,7 +332,7 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
     searches.do(FakeTrainer())
     before = contents(searches.folder)
     changed = replace(SHARED, seed=1, network=MLPSettings(depth=3, width=16, dropout=0.5))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         searches.do(FakeTrainer(), replace(HYPERBAND, eta=2), changed)
     assert str(caught.value) == (
         f"{searches.folder} holds another search: search.eta is 3 there, 2 here; seed is 0 there, 1 here; "
@@ -403,7 +404,7 @@ def test_what_cannot_be_is_said_before_anything_begins(
     space: list[str], shared: dict[str, Any], message: str, searches: Searches
 ) -> None:
     trainer = FakeTrainer()
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         searches.do(trainer, SearchSettings(space=space), replace(SHARED, **shared))
     assert str(caught.value).startswith(message)
     assert trainer.calls == []
@@ -412,12 +413,26 @@ def test_what_cannot_be_is_said_before_anything_begins(
 
 def test_every_configuration_is_checked(searches: Searches) -> None:
     settings = SearchSettings(method="grid", space=["labels=choice(simplex,hadamard)", "network.width=choice(8,4)"])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         searches.do(FakeTrainer(), settings)
     assert str(caught.value).startswith(
         "Cannot train configuration 3 (labels=hadamard, network.width=4): "
         "labels=hadamard gives at most 3 classes at a boundary of "
     )
+
+
+def test_a_bug_is_not_reported_as_a_mistake_in_a_configuration(
+    searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug = ValueError("too many values to unpack")
+
+    def fail(*_: object) -> None:
+        raise bug
+
+    monkeypatch.setattr("partrain.tuning.trials.prepare_run", fail)
+    with pytest.raises(ValueError) as caught:
+        searches.do(FakeTrainer())
+    assert caught.value is bug
 
 
 def test_partitions_and_seeds_are_searched(searches: Searches) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from partrain.errors import UserError
 from partrain.tuning.settings import SearchSettings, format_score
 
 
@@ -33,7 +34,7 @@ from partrain.tuning.settings import SearchSettings, format_score
     ],
 )
 def test_a_mistake_is_one_line(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         SearchSettings(**settings)
     assert str(caught.value) == message
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partrain.errors import UserError
 from partrain.tuning.space import Dimension, Space
 
 KNOWN = "choice(a,b,...), integer(low,high), loginteger(low,high), loguniform(low,high), uniform(low,high)"
@@ -93,7 +94,7 @@ def test_the_grid() -> None:
 
 @pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
 def test_a_continuous_setting_has_no_grid(distribution: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         Space.parse(["labels=choice(a,b)", f"train.lr={distribution}(0.1,1)"]).grid()
     assert str(caught.value) == (
         f"train.lr={distribution}(0.1,1) is continuous, which search.method=grid cannot search; "
@@ -153,6 +154,6 @@ def test_a_continuous_setting_has_no_grid(distribution: str) -> None:
     ],
 )
 def test_a_mistake_in_the_space_is_one_line(entries: list[str], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         Space.parse(entries)
     assert str(caught.value) == message

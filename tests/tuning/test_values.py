@@ -6,6 +6,7 @@ import pytest
 
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import DataSettings
+from partrain.errors import UserError
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, TorchvisionSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings, ScheduleSettings
@@ -114,7 +115,7 @@ def test_a_networks_options_one_by_one() -> None:
     ],
 )
 def test_a_value_that_cannot_be_is_one_line(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         apply_values(SHARED, values)
     assert str(caught.value) == message
 
@@ -122,9 +123,9 @@ def test_a_value_that_cannot_be_is_one_line(values: dict[str, Any], message: str
 def test_names_are_checked_without_values() -> None:
     check_names(SHARED, ["train.lr", "seed", "labels", "network.width"])
     check_names(SHARED, ["network", "network.width", "network.hidden"])  # Each is of one of the kinds.
-    with pytest.raises(ValueError, match=r"^network\.hidden is not a setting; --help lists them$"):
+    with pytest.raises(UserError, match=r"^network\.hidden is not a setting; --help lists them$"):
         check_names(SHARED, ["network.hidden"])
-    with pytest.raises(ValueError, match=r"^train\.lrr is not a setting; did you mean train\.lr\?$"):
+    with pytest.raises(UserError, match=r"^train\.lrr is not a setting; did you mean train\.lr\?$"):
         check_names(SHARED, ["seed", "train.lrr"])
 
 
