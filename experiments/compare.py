@@ -14,7 +14,7 @@ from partrain.comparison.compare import compare
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(config: DictConfig) -> None:
-    """Do the runs of the comparison that Hydra compose_config, and exit with code 1 if any of them failed."""
+    """Do the runs of the comparison that the configuration describes, and exit with code 1 if any of them failed."""
     hydra_config = HydraConfig.get()
     with job_errors_in_one_line():
         folder = Path(hydra_config.runtime.output_dir)

@@ -13,6 +13,7 @@ from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.compare import compare
 from partrain.comparison.table import CellRun
 from partrain.data import DataSettings
+from partrain.errors import UserError
 
 
 def make_parser(description: str | None, here: Path) -> argparse.ArgumentParser:
@@ -71,7 +72,7 @@ def run_grid(
         overrides: Settings that differ from grid.yaml, e.g. "train.epochs=4".
 
     Raises:
-        ValueError: If a run failed.
+        UserError: If a run failed.
     """
     grid = yaml.safe_load((here / "grid.yaml").read_text())
     listed = [f"{name}={_format_override(value)}" for name, value in grid.items()]
@@ -81,7 +82,7 @@ def run_grid(
     runs = compare(run_settings(config), grid_settings(config), options.runs / subfolder)
     failed = [run for run in runs if not run.results]
     if failed:
-        raise ValueError(f"Run {failed[0].folder} failed: {failed[0].outcome}")
+        raise UserError(f"Run {failed[0].folder} failed: {failed[0].outcome}")
     return runs
 
 

@@ -12,6 +12,7 @@ from scipy.optimize import least_squares
 from cost_model.step_counts import NAMES, Constants, step_counts
 from cost_model.workload import ComparisonSetup, System, Workload, traffic_bytes
 from partrain.comparison.grid import SEQUENTIAL, Cell
+from partrain.errors import UserError
 
 Row = Mapping[str, Any]
 """A row of a comparison's table.csv."""
@@ -75,12 +76,12 @@ class CostModel:
         """Return the predicted time of a step of any `workload` on any `system` of such cores and links.
 
         Raises:
-            ValueError: If the time depends on a constant that could not be fitted.
+            UserError: If the time depends on a constant that could not be fitted.
         """
         counts = step_counts(workload, system)
         missing = sorted(self.unfitted.intersection(_names(np.any(counts, axis=(0, 1)))))
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"Cost model: strategy={workload.strategy} depends on {', '.join(missing)}, on which no fitted cell "
                 "depends; add cells of that strategy to the fitted ones"
             )
@@ -154,7 +155,7 @@ def fit(rows: Iterable[Row], setup: ComparisonSetup, pull: float = 0.02) -> Cost
             away from its start weighs as much as a cell whose time is predicted wrong by this fraction.
 
     Raises:
-        ValueError: If there are fewer cells than constants that they depend on.
+        UserError: If there are fewer cells than constants that they depend on.
     """
     measurements = median_measurements(rows)
     counts = _path_counts(measurements, setup)
@@ -194,10 +195,10 @@ def _path_counts(cells: Iterable[Cell], setup: ComparisonSetup) -> NDArray[np.fl
 
 
 def _require_enough_cells(num_cells: int, constants: Sequence[str]) -> None:
-    """Raise `ValueError` unless there are as many cells as constants to fit, and at least one."""
+    """Raise `UserError` unless there are as many cells as constants to fit, and at least one."""
     if num_cells and num_cells >= len(constants):
         return
-    raise ValueError(
+    raise UserError(
         f"Cost model: {num_cells} cells are too few to fit {len(constants)} constants ({', '.join(constants)}); measure "
         f"at least {max(1, len(constants))}: more widths, batch sizes or numbers of segments"
     )
@@ -230,10 +231,10 @@ def prediction_errors(compared: Sequence[Row]) -> dict[str, float]:
     The error of a cell is the larger of the two over the smaller, minus 1.
 
     Raises:
-        ValueError: If there is no row.
+        UserError: If there is no row.
     """
     if not compared:
-        raise ValueError("Cost model: there is no measured cell to check; hold out one that was measured")
+        raise UserError("Cost model: there is no measured cell to check; hold out one that was measured")
     ratios = [row["predicted_over_measured"] for row in compared]
     errors = [max(ratio, 1 / ratio) - 1 for ratio in ratios]
     return {"cells": len(errors), "median_error": statistics.median(errors), "worst_error": max(errors)}

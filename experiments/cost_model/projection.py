@@ -52,7 +52,7 @@ LINKS = (
 
 # Assumed, not measured: 300 TFLOP/s in bf16 and 2.5 TB/s of memory. Through memory pass weights of 2 bytes, activations,
 # which are written once and read twice, and 28 bytes per parameter for the optimiser. Kernels are started one by one.
-# The constants of the links are filled in by `project`.
+# The constants of the links are filled in by `_gpu_system`.
 GPU = Constants(
     flop=1 / 300e12,
     weight=2 / 2.5e12,
@@ -121,8 +121,6 @@ def project(
     model: CostModel,
     network: DeepNetwork | None = None,
     devices: Sequence[int] = DEVICES,
-    links: Sequence[Link] = LINKS,
-    gpu: Constants = GPU,
 ) -> list[Row]:
     """Return a row for each system, strategy and number of devices, and one for end to end on one device.
 
@@ -133,13 +131,11 @@ def project(
         model: The cost model fitted on this machine.
         network: The network, by default 1,000 layers of 2,048 units.
         devices: The numbers of devices.
-        links: The links between GPUs, each of which makes a system.
-        gpu: The constants of a GPU. Those of its links are taken from `links`.
     """
     network = network or DeepNetwork()
     layers = network.layers(model.setup)
     systems = [_ProjectedSystem(name=HERE, model=model, system=System(cores=None))]
-    systems += [_gpu_system(model, link, gpu) for link in links]
+    systems += [_gpu_system(model, link) for link in LINKS]
 
     rows = []
     for system in systems:
@@ -150,9 +146,9 @@ def project(
     return rows
 
 
-def _gpu_system(model: CostModel, link: Link, gpu: Constants) -> _ProjectedSystem:
+def _gpu_system(model: CostModel, link: Link) -> _ProjectedSystem:
     constants = replace(
-        gpu,
+        GPU,
         message=link.latency,
         round=link.latency,
         byte=1 / link.bandwidth,

@@ -236,7 +236,7 @@ def full_precision(output: Tensor) -> Tensor:
 
 
 def _centred(codes: Tensor) -> Tensor:
-    """Return codes [classes, size] with mean 0 over the classes and a mean norm of 1.
+    """Return codes [classes, size] with mean 0 over the classes and norms whose root mean square is 1.
 
     A component that all classes share changes no comparison between them.
     """

@@ -25,8 +25,8 @@ class LabelSettings:
     family: str = "simplex"
     """The label family: simplex, gaussian, hadamard, binary, sparse, uniform, or your own as module:Class."""
     scale: float | None = None
-    """Size of the codes, above 0: their norm for labels.loss=similarity, a factor for mse. By default 4 on vectors and
-    1 on feature maps for similarity, and 1 for mse."""
+    """Size of the codes, above 0: the root mean square of their norms for labels.loss=similarity, a factor for mse. By
+    default 4 on vectors and 1 on tokens and feature maps for similarity, and 1 for mse."""
     density: float = 0.1
     """Fraction of ones in the codes of labels=sparse, above 0 and at most 1."""
     loss: str = "similarity"
@@ -50,7 +50,7 @@ class LabelSettings:
             checks.at_least("labels.noise", self.noise, 0)
 
     def scale_at(self, shape: Sequence[int]) -> float:
-        """Return the scale of codes at a boundary of the given shape per image."""
+        """Return the scale of codes at a boundary of `shape` per image, which is a vector if it has one dimension."""
         if self.scale is not None:
             return self.scale
         return 4.0 if self.loss == "similarity" and len(shape) == 1 else 1.0

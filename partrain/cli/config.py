@@ -193,7 +193,7 @@ def _read_config(path: Path) -> DictConfig:
     """
     try:
         stored = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from None
     parts = {part.name for part in fields(RunSettings)}
     if not isinstance(stored, DictConfig) or set(stored) != parts:

@@ -63,7 +63,7 @@ def compare(
             has run then.
     """
     folder = Path(folder).absolute()
-    shared = check_and_complete(shared, grid)
+    shared = resolve_shared_settings(shared, grid)
     cells = grid_cells(grid)
     dataset = dataset or prepare_data(shared.data)
     check_cells(cells, shared, dataset, runner)
@@ -93,7 +93,7 @@ def compare(
 # ---- What is checked, printed and written before the first run.
 
 
-def check_and_complete(shared: RunSettings, grid: GridSettings) -> RunSettings:
+def resolve_shared_settings(shared: RunSettings, grid: GridSettings) -> RunSettings:
     """Check the settings that all runs have in common, and add the accuracy curve if the grid asks for accuracies.
 
     Raises:
@@ -117,7 +117,7 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, ru
                 settings = cell.settings(shared, repeat=0)
                 dry_run = replace(settings, partition=replace(settings.partition, dry_run=True))
                 runner(dry_run, Path(folder) / cell.name, dataset, show_progress=False)
-            except ValueError as error:
+            except UserError as error:
                 raise UserError(f"{cell.name}: {error}") from None
 
 

@@ -15,7 +15,7 @@ from partrain.data.dataset import Dataset, Split
 from partrain.errors import UserError
 from partrain.rng import generator
 
-_MAX_DATA_SETS = 8  # training sets that stay on the device; a process that uses more of them drops the oldest
+_MAX_DATA_SETS = 8  # Training sets that stay on the device. A process with more of them drops the least recently used.
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:

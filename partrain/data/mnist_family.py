@@ -55,7 +55,8 @@ class MnistFamilySource:
         download: Whether files that are missing are downloaded into `root`.
 
     Raises:
-        UserError: If files are missing and cannot or may not be downloaded. Every method raises this.
+        UserError: If files are missing and cannot or may not be downloaded. `identity`, `open_part` and `verify` raise
+            this.
     """
 
     name: str
@@ -212,8 +213,8 @@ def _read_classes(file: Path, first_label: int, count: int) -> tuple[str, ...]:
     Each line has a label and the code points of its characters. The first of them, the upper case, is the class's name.
     """
     names = {}
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
     try:
+        lines = [line for line in file.read_text().splitlines() if line.strip()]
         for line in lines:
             label, code, *_ = map(int, line.split())
             names[label] = chr(code)

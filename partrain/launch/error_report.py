@@ -49,6 +49,11 @@ class ErrorReport:
             line=line,
         )
 
+    @property
+    def reason(self) -> str:
+        """Return the message, or the name of the exception's class if the message is empty."""
+        return self.message.strip() or self.type
+
     def failure(self, name: str, traceback_file: Path) -> JobFailed:
         """Return the error for the user.
 
@@ -74,7 +79,10 @@ def write_error_report(folder: Path, error: Exception) -> None:
 
 
 def read_error_report(folder: Path) -> ErrorReport | None:
-    """Return what error.json in `folder` reports, or None if there is no such file or it is damaged."""
+    """Return what error.json in `folder` reports, or None if there is no such file or it is damaged.
+
+    A training whose report is damaged is therefore tried again.
+    """
     try:
         return ErrorReport(**checkpoint.read_json(folder / ERROR_FILE))
     except (FileNotFoundError, UserError, TypeError):

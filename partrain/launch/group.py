@@ -35,6 +35,7 @@ def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, *, sh
         show_progress: Whether to show how far they are.
 
     Raises:
+        UserError: If the port cannot be opened for another reason than that it is in use.
         JobFailed: If a process failed or was killed. The others have been stopped by then.
         KeyboardInterrupt: After Ctrl-C or SIGTERM. The checkpoints are of the last epoch's end.
     """

@@ -30,7 +30,8 @@ def supervise(jobs: Sequence[Job], settings: LaunchSettings, *, show_progress: b
 
     Raises:
         JobFailed: If a training failed for good. It is raised once the others have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
+            killed because they took more than 30 s.
     """
     trainings: list[tuple[Path, str]] = []
     for job in jobs:

@@ -92,6 +92,7 @@ class Chain:
         self.nodes: list[fx.Node] = [n for n in graph.nodes if n.op not in ("placeholder", "output", "get_attr")]
         self.output: fx.Node = next(n for n in graph.nodes if n.op == "output").args[0]
         self.cuts = self._find_cuts()
+        self._cuts_by_name = {cut.name: cut for cut in self.cuts}
         self.layers = self._find_layers()
 
     @classmethod
@@ -114,7 +115,7 @@ class Chain:
         try:
             with TORCH_PATCH_LOCK:
                 return _Tracer().trace(self.network)
-        except (fx.proxy.TraceError, TypeError) as error:
+        except (fx.proxy.TraceError, TypeError, ValueError) as error:
             raise UserError(
                 f"network: {type(self.network).__name__} cannot be traced by torch.fx, so it cannot be cut ({error}). "
                 "Write its forward method without branches on values of tensors."
@@ -224,8 +225,20 @@ class Chain:
             f"(inside a residual block?). Choose {nearest.name!r}, the nearest layer that it can be cut before."
         )
 
+    def cut_named(self, name: str | None) -> Cut | None:
+        """Return the cut called `name`. None is the network's input or output, as in all methods that take two cuts.
+
+        Raises:
+            KeyError: If the network has no such cut.
+        """
+        return None if name is None else self._cuts_by_name[name]
+
     def _first_position(self, module: str) -> int:
-        """Return the position of the first node that belongs to the module called `module`."""
+        """Return the position of the first node that belongs to the module called `module`.
+
+        Raises:
+            UserError: If no node belongs to it.
+        """
         for position, node in enumerate(self.nodes):
             if node.op == "call_module" and f"{node.target}.".startswith(f"{module}."):
                 return position

@@ -34,9 +34,10 @@ class CustomSettings:
         Raises:
             UserError: If the builder cannot be imported or called, or returns something else.
         """
+        build_network = checks.import_object("network.builder", self.builder)
         try:
-            network = checks.import_object("network.builder", self.builder)(**self.options)
-        except TypeError as error:
+            network = build_network(**self.options)
+        except (TypeError, ValueError) as error:
             raise UserError(
                 f"network.builder={self.builder} failed with network.options={self.options} ({error}). "
                 "Correct the builder or the options."

@@ -44,7 +44,7 @@ class TorchvisionSettings:
             options.setdefault("init_weights", False)
         try:
             model = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **options)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(
                 f"network.options={self.options} do not fit {self.name} ({error}). Correct the options."
             ) from None

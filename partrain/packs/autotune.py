@@ -93,18 +93,17 @@ class StackTimings:
         return f"in stacks of {size}: in a trial, stacks of {best} were {speedup}"
 
 
-def autotune(tasks: Sequence[SegmentTask], budget: int, measure: MeasureStep | None = None) -> StackTimings:
+def autotune(tasks: Sequence[SegmentTask], budget: int, measure: MeasureStep) -> StackTimings:
     """Return the timings of stacks of `tasks`, measured with more and more members until they get slower.
 
     Args:
         tasks: Tasks of one shape.
         budget: The memory that a stack may take, in bytes.
-        measure: The function that times a step, by default `measure_step`.
+        measure: The function that times a step, such as `measure_step`.
 
     Raises:
         UserError: If not even one training fits into the budget.
     """
-    measure = measure or measure_step
     timings = StackTimings(step_seconds={}, max_size=max_stack_size(tasks, budget))
     sizes = [size for size in STACK_SIZES if size <= min(len(tasks), timings.max_size)]
     trainings: list[SegmentTraining] = []

@@ -1,8 +1,9 @@
 """A pack trains many trainings in one process: those of one shape in stacks, and all of them a step at a time.
 
-Trainings that end leave the pack, and waiting ones take their place. One that fails leaves too, with its reason in
-error.json, and the others continue. One checkpoint holds all active trainings after the same number of steps. A pack that
-is killed at any moment and started again therefore ends with the same weights, bit for bit.
+Trainings that end leave the pack, and waiting ones take their place. One that cannot start or whose loss is not finite
+leaves too, with its reason in error.json, and the others continue. Any other error ends the pack. One checkpoint holds
+all active trainings as they are between two rounds of steps. A pack that is killed at any moment and started again
+therefore ends with the same weights, bit for bit.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from partrain.errors import UserError
 from partrain.launch.error_report import read_error_report, write_error_report
 from partrain.packs.members import ActiveMember, SharedPeakMemory, StackedMembers, split_into_stacks
 from partrain.packs.task import PackMember, PackTask, check_members
@@ -41,7 +43,8 @@ class Pack:
     Attributes:
         members: The members that train now.
         waiting: The members that have not started, or that were evicted, in the order in which they start.
-        capacity: How many members train at once. It falls when the device's memory is too small for as many.
+        capacity: How many members train at once at most. It rises by one with each `join`, and falls when the device's
+            memory is too small for as many.
         failures: The messages of failed trainings, by their folder relative to the pack's. error.json in it has more.
     """
 
@@ -122,7 +125,10 @@ class Pack:
         return self.capacity - len(self.members) >= min(entry.required_room, self.capacity)
 
     def start(self, entry: PackMember) -> None:
-        """Start a member from its own checkpoint, unless it has finished, paused or failed before."""
+        """Start a member from its own checkpoint, unless it has finished, paused or failed before.
+
+        One whose error report cannot be read is tried again.
+        """
         folder = self.folder_of(entry)
         report = read_error_report(folder)
         if report is not None:
@@ -130,7 +136,7 @@ class Pack:
             return
         try:
             training = SegmentTraining(folder, self.context, self.memory)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError) as error:  # A user's label family runs here, and may raise any ValueError.
             self.record_failure(entry, error)
             return
         member = ActiveMember(entry, training)
@@ -155,7 +161,7 @@ class Pack:
         if step.is_logged:
             try:
                 member.training.log_step(step)
-            except ValueError as error:
+            except UserError as error:
                 self.remove(member)
                 self.record_failure(member.entry, error)
                 return

@@ -250,8 +250,7 @@ def _structure(
 ) -> Hashable | None:
     """Return the structure of the segment between two cuts of a network, which is given by its settings as JSON."""
     chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, num_classes)
-    cuts = {cut.name: cut for cut in chain.cuts}
-    return structure(chain.extract_segment(cuts.get(start or ""), cuts.get(stop or "")))
+    return structure(chain.extract_segment(chain.cut_named(start), chain.cut_named(stop)))
 
 
 def pack_budget(device: str, settings: LaunchSettings) -> int:

@@ -89,7 +89,8 @@ class Stack:
             steps: The step of each training, in the order of the trainings.
 
         Raises:
-            torch.OutOfMemoryError: If the device's memory is full. All trainings then are as before the step.
+            torch.OutOfMemoryError: If the device's memory is full during the forward or the backward pass. The weights,
+                buffers and optimiser states of all trainings then are as before the step.
         """
         features, targets = sample_batches(self.trainings, [step.batch for step in steps])
         self.set_learning_rates(steps)

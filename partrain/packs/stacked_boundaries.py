@@ -1,4 +1,4 @@
-"""The boundaries of M trainings at once: the samples of a stack, and the losses and class scores of its outputs.
+"""The boundaries of M trainings at once: the samples of a stack, and the losses of its outputs.
 
 `partrain.boundaries` defines the boundaries. Here their formulas are computed for M trainings in one call, where all of
 them end at the same kind of boundary. Otherwise they are computed for one training after another.
@@ -62,10 +62,6 @@ class StackedOutput(Protocol):
         """Return the losses [M, n] of outputs [M, batch, *shape], whose means over n are the trainings' losses."""
         ...
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """Return the class scores [M, batch, classes] of outputs [M, batch, *shape]."""
-        ...
-
 
 def make_stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:
     """Return the boundaries at which `trainings` end, computed at once if they are of one kind."""
@@ -80,10 +76,6 @@ def make_stacked_output(trainings: Sequence[SegmentTraining]) -> StackedOutput:
 
 class _StackedClassBoundaries:
     """The end of M trainings that all end at the class labels."""
-
-    def scores(self, outputs: Tensor) -> Tensor:
-        """Return the outputs, which are class scores [M, batch, classes]."""
-        return outputs
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropies [M, batch]."""
@@ -100,14 +92,11 @@ class _StackedSimilarities:
     def __init__(self, boundaries: Sequence[SyntheticBoundary]) -> None:
         self.codes = torch.stack([boundary.codes for boundary in boundaries])  # [M, classes, size]
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """Return the products [M, batch, classes] of outputs and codes."""
-        outputs = full_precision(outputs).flatten(2)
-        return torch.bmm(outputs, self.codes.to(outputs.dtype).transpose(1, 2))
-
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropies [M, batch] of the products."""
-        return cross_entropies(self.scores(outputs), targets)
+        """Return the cross-entropies [M, batch] of the products of outputs and codes."""
+        outputs = full_precision(outputs).flatten(2)
+        scores = torch.bmm(outputs, self.codes.to(outputs.dtype).transpose(1, 2))
+        return cross_entropies(scores, targets)
 
 
 class _SeparateBoundaries:
@@ -119,11 +108,6 @@ class _SeparateBoundaries:
 
     def __init__(self, boundaries: Sequence[OutputBoundary]) -> None:
         self._boundaries = boundaries
-
-    def scores(self, outputs: Tensor) -> Tensor:
-        """Return the class scores [M, batch, classes]."""
-        pairs = zip(self._boundaries, outputs, strict=True)
-        return torch.stack([boundary.scores(output) for boundary, output in pairs])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean losses [M, 1]."""

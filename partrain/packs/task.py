@@ -30,15 +30,11 @@ class PackMember:
 
 @dataclass(frozen=True, kw_only=True)
 class PackTask:
-    """The task of a pack: its members, in the order in which they start, and how many train at once."""
+    """The task of a pack: its members, in the order in which they start, and how many train at once at most."""
 
     members: list[PackMember]
     capacity: int
-    """How many members train at once."""
-
-    def member(self, folder: str) -> PackMember:
-        """Return the member whose folder, relative to the pack's, is `folder`."""
-        return next(member for member in self.members if member.folder == folder)
+    """How many members train at once at most, 1 or more."""
 
     def member_folders(self, pack_folder: Path) -> list[Path]:
         """Return the absolute folders of the members of the pack in `pack_folder`, in their order."""

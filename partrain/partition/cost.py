@@ -41,7 +41,7 @@ def measure_costs(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCos
         images = torch.empty(_BATCH, *input_shape)
         try:
             interpreter.run(images)
-        except (RuntimeError, TypeError, AssertionError) as error:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"network: it does not accept images of shape {tuple(input_shape)} ({reason}). "

@@ -4,7 +4,7 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 from partrain.partition.plan import SegmentPlan
-from partrain.report.formatting import format_count, format_shape
+from partrain.report.formatting import format_count, format_quantity, format_shape
 from partrain.report.record import RunRecord
 
 # A segment with more layers than this shows its modules instead.
@@ -53,7 +53,7 @@ def network_drawing(record: RunRecord) -> NetworkDrawing:
     data = BoundaryArrow("data", "the data", format_shape(record.segments[0].input_shape))
     *inner_boundaries, classes = record.boundary_labels()
     incoming = [data, *(_boundary_arrow(record, label) for label in inner_boundaries)]
-    segments = f"{len(incoming)} segment{'s' * (len(incoming) != 1)}"
+    segments = format_quantity(len(incoming), "segment")
     return NetworkDrawing(
         label=f"{record.network} in {segments}, from the data to the classes",
         cards=[_segment_card(record, *pair) for pair in zip(record.segments, incoming, strict=True)],

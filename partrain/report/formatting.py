@@ -12,6 +12,11 @@ def format_count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def format_quantity(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1: "1 shard", "2 shards", "1,024 shards"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def byte_unit(largest: float) -> tuple[str, int]:
     """Return the unit in which to show values up to `largest` bytes, and the unit's size in bytes."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

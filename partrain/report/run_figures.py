@@ -42,8 +42,9 @@ _FRACTION_BAR = {
 def run_plots(record: RunRecord) -> dict[str, list[Plot]]:
     """Return the figures that the run's files so far suffice for, by the section of the page that shows them."""
     processes = record.processes
+    lines = _lines(processes)
     return {
-        "training": [*loss_plots(processes), *decode_accuracy_plots(processes), *accuracy_over_time_plots(record)],
+        "training": [*loss_plots(lines), *decode_accuracy_plots(lines), *accuracy_over_time_plots(record)],
         "boundaries": boundary_plots(record),
         "confusions": confusion_plots(record.evaluation),
         "processes": [
@@ -64,11 +65,20 @@ class _Line(NamedTuple):
     number: int
     name: str
     points: list[CurvePoint]
+    test_accuracy: float | None
+    """How often the process's output decodes rightly on the test images, from 0 to 1, if that is known."""
 
 
-def loss_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+def _lines(processes: Sequence[ProcessRecord]) -> list[_Line]:
+    return [
+        _Line(number, process.name, process.curve(), process.test_decode_accuracy)
+        for number, process in enumerate(processes)
+    ]
+
+
+def loss_plots(lines: Sequence[_Line]) -> list[Plot]:
     """Return the figure of training loss by epoch, a line per process that computes a loss."""
-    figure, lines = make_figure("epoch", "training loss", showlegend=True), _lines(processes)
+    figure = make_figure("epoch", "training loss", showlegend=True)
     for line in lines:
         _add_line(figure, line, [point.loss for point in line.points], "%{y:.4f}")
 
@@ -80,23 +90,19 @@ def loss_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
     return [Plot("Training loss", caption, figure)] if figure.data else []
 
 
-def decode_accuracy_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
+def decode_accuracy_plots(lines: Sequence[_Line]) -> list[Plot]:
     """Return the figure of decode accuracy by epoch, a line per process that measures it."""
-    figure, lines = make_figure("epoch", "decode accuracy, %", showlegend=True), _lines(processes)
+    figure = make_figure("epoch", "decode accuracy, %", showlegend=True)
     for line in lines:
         values = [None if point.accuracy is None else 100 * point.accuracy for point in line.points]
         _add_line(figure, line, values, "%{y:.2f} %")
 
-    tested = _add_test_accuracies(figure, processes)
+    tested = _add_test_accuracies(figure, lines)
     set_epoch_axis(figure, _last_epoch(lines))
     caption = "How often a process's output decodes to the right class, on the inputs that it trained on."
     if tested:
         caption += " Diamonds: on the test images, with the trained segments put together."
     return [Plot("Decode accuracy", caption, figure)] if figure.data else []
-
-
-def _lines(processes: Sequence[ProcessRecord]) -> list[_Line]:
-    return [_Line(number, process.name, process.curve()) for number, process in enumerate(processes)]
 
 
 def _add_line(figure: go.Figure, line: _Line, values: Sequence[float | None], value_template: str) -> None:
@@ -123,21 +129,21 @@ def _last_epoch(lines: Sequence[_Line]) -> float:
     return max([1.0, *(line.points[-1].epoch for line in drawn)])
 
 
-def _add_test_accuracies(figure: go.Figure, processes: Sequence[ProcessRecord]) -> bool:
+def _add_test_accuracies(figure: go.Figure, lines: Sequence[_Line]) -> bool:
     """Mark how often each boundary decodes rightly on the test images. Return whether there was anything to mark."""
-    tested = [(index, process) for index, process in enumerate(processes) if process.test_decode_accuracy is not None]
+    tested = [(line, line.test_accuracy) for line in lines if line.test_accuracy is not None]
     if tested:
         figure.add_scatter(
-            x=[process.curve()[-1].epoch for _, process in tested],
-            y=[100 * process.result["decode_accuracy"] for _, process in tested],
+            x=[line.points[-1].epoch for line, _ in tested],
+            y=[100 * accuracy for _, accuracy in tested],
             mode="markers",
             marker={
                 "symbol": "diamond",
                 "size": 12,
-                "color": [COLOURS[index % len(COLOURS)] for index, _ in tested],
+                "color": [COLOURS[line.number % len(COLOURS)] for line, _ in tested],
                 "line": {"color": "#000000", "width": 1.5},
             },
-            text=[process.name for _, process in tested],
+            text=[line.name for line, _ in tested],
             hovertemplate="%{text}, on test images: %{y:.2f} %<extra></extra>",
             showlegend=False,
         )
@@ -186,7 +192,7 @@ def boundary_plots(record: RunRecord) -> list[Plot]:
     figure.update_xaxes(range=[0, 105])
     set_row_axis(figure)
     caption = (
-        "How often a boundary's activations decode to the right class, which is that of the nearest code. "
+        "How often a boundary's activations decode to the right class, that whose code fits them best. "
         "The last boundary's is the accuracy of the network."
     )
     if record.results.get("test_accuracy_before_recovery") is not None:
@@ -197,18 +203,18 @@ def boundary_plots(record: RunRecord) -> list[Plot]:
 def _boundary_accuracies(record: RunRecord) -> list[_BoundaryAccuracy]:
     """Return the accuracies of the boundaries that were evaluated, with labels such as "1: codes, 512 (relu2)"."""
     evaluated = [
-        (label, process)
+        (label, process, process.test_decode_accuracy)
         for label, process in zip(record.boundary_labels(), record.processes, strict=False)
         if process.test_decode_accuracy is not None
     ]
     accuracies = []
-    for number, (label, process) in enumerate(evaluated, start=1):
+    for number, (label, process, accuracy) in enumerate(evaluated, start=1):
         in_training = process.curve()[-1].accuracy
         accuracies.append(
             _BoundaryAccuracy(
                 label=f"{number}: {escape(label)}",
                 in_training=None if in_training is None else 100 * in_training,
-                on_test_images=100 * process.result["decode_accuracy"],
+                on_test_images=100 * accuracy,
             )
         )
     return accuracies

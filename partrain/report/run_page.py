@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.report import run_sections
 from partrain.report.drawing import network_drawing
 from partrain.report.page import sharded_training_pages, template_environment
@@ -55,5 +56,5 @@ def _open_dataset(record: RunRecord) -> Dataset | None:
     folders = [process.task["data"] for process in record.processes if "data" in process.task]
     try:
         return Dataset.open(folders[0]) if folders else None
-    except (ValueError, OSError):
+    except (UserError, OSError):
         return None

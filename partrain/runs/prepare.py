@@ -145,7 +145,10 @@ class PreparedRun:
         return stored_output is not None and not (self.folder / name / stored_output).exists()
 
     def _pending(self, index: int) -> PendingTraining:
-        """Return the training of segment `index`, with its FLOPs per image and epoch as its cost."""
+        """Return the training of segment `index`, with an estimate of its computation as its cost.
+
+        The cost is the FLOPs of a forward pass per image, divided by `_SYNTHETIC_SPEEDUP` for all but the first segment.
+        """
         name, flops = segment_name(index), self.plan.segments[index].flops
         cost = flops if index == 0 else flops / _SYNTHETIC_SPEEDUP
         return PendingTraining(folder=self.folder / name, task=self.tasks[name], name=f"segment {index}", cost=cost)

@@ -38,9 +38,10 @@ class Outcome:
 def gather_results(run: PreparedRun, outcome: Outcome) -> dict[str, Any]:
     """Return the contents of results.json. Accuracies are fractions; memory and traffic are in bytes.
 
-    `train_seconds` counts from the start of the first process to the end of training, `step_seconds` the steps alone.
-    `samples_per_second` counts every image once an epoch, however many processes trained on it. Both are of the
-    segments, without the recovery, which has an entry of its own. The accuracy curve counts seconds from the first step.
+    `train_seconds` counts from the start of the first process to the end of training, with the recovery. `step_seconds`
+    counts the steps alone. `samples_per_second` counts every image once an epoch, however many processes trained on it.
+    These two are of the segments alone. The recovery has an entry of its own. The accuracy curve counts seconds from the
+    first step.
     """
     trainings = _FinishedTrainings.read(run)
     return {

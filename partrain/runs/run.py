@@ -1,7 +1,7 @@
 """The main job on one screen: prepare a run, train its segments, stitch the network, evaluate it and report.
 
-Every step leaves files in the run's folder and is skipped if they are there. So calling `run` again on the same folder
-resumes the run.
+Every step leaves files in the run's folder, and calling `run` again on the same folder resumes the run. Trainings that
+have finished and the accuracy curve are not repeated. Stitching, evaluation and the report are.
 """
 
 import shutil
@@ -55,7 +55,8 @@ def run(
     Raises:
         UserError: If a setting or a file is not as it must be.
         JobFailed: If the training of a segment failed for good. The progress of all is saved.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
+        KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. Processes of segments have written a checkpoint by
+            then, except any that were killed after 30 s. The checkpoints of a group are of the last epoch's end.
     """
     prepared = prepare_run(settings, folder, dataset)
     if show_progress:

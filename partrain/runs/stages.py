@@ -12,10 +12,10 @@ from partrain.runs.sharded_stage import train_in_shards
 
 
 def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder: Path, *, show_progress: bool) -> None:
-    """Train the unfinished segments of `runs`, stage after stage.
+    """Train the segments of `runs` that `PreparedRun.unfinished_segments` lists, stage after stage.
 
     Args:
-        runs: The runs, whose tasks are written.
+        runs: The runs. Their tasks must be in their folders already.
         settings: How all of them are launched.
         folder: The folder for the files of processes that train several segments, with a subfolder per stage.
         show_progress: Whether to show how far the trainings are, and what packs were measured to gain.
@@ -23,7 +23,8 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder
     Raises:
         UserError: If a training does not fit into the memory that it may take.
         JobFailed: If a segment failed for good. It is raised once the others of its stage have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
+            killed after 30 s.
     """
     for number, trainings in enumerate(stages(runs)):
         planner = PackPlanner(settings=settings, folder=folder / str(number), show_timings=show_progress)
@@ -60,7 +61,8 @@ def train_stage(trainings: Sequence[PendingTraining], planner: PackPlanner, *, s
     Raises:
         UserError: If a training does not fit into the memory that it may take.
         JobFailed: If a training failed for good. It is raised once the others have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every training has written its checkpoint by then.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
+            killed after 30 s.
     """
     if not trainings:
         return

@@ -124,12 +124,11 @@ def find_projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, 
     if len(plan.segments) == 1:
         return {}
     chain = Chain.build(network_settings_from_dict(plan.network), plan.input_shape, plan.num_classes)
-    cuts = {cut.name: cut for cut in chain.cuts}
     projections = {}
     for segment in plan.segments:
         if segment.start is None or _is_stored(settings, plan, segment.index):
             continue
-        module = chain.extract_segment(cuts[segment.start], cuts.get(segment.stop or ""))
+        module = chain.extract_segment(chain.cut_named(segment.start), chain.cut_named(segment.stop))
         if needs_projection(module, settings.labels):
             projections[segment.start] = (segment.index, segment.input_shape)
     return projections

@@ -34,9 +34,12 @@ def run_together(
         The contents of each finished run's results.json, by the run's absolute folder.
 
     Raises:
-        UserError: If a setting or a file of a run is not as it must be. No training has begun by then.
-        JobFailed: If a segment failed for good. It is raised once the other runs are finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written its checkpoint by then.
+        UserError: If a setting or a file of a run is not as it must be, before any training begins. If a training does
+            not fit into the memory that it may take, when its stage begins.
+        JobFailed: If a segment failed for good. Before it is raised, the others of its stage are trained, and runs
+            whose segments are all trained are finished. Later stages are not trained.
+        KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. Every process has written a checkpoint by then,
+            except any that were killed after 30 s.
     """
     prepared_runs = [prepare_run(settings, folder, dataset) for folder, settings in runs.items()]
     for prepared in prepared_runs:

@@ -61,7 +61,8 @@ class CandidateQueue:
             name: The name that is shown of the model; by default the folder's path.
 
         Raises:
-            UserError: If the folder holds no task, is in training already, or asks for what shards cannot do.
+            UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
+                do. If `pause_after` is below 1.
         """
         folder = Path(task).absolute()
         segment_task = SegmentTask.read(folder)

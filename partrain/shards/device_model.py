@@ -183,9 +183,7 @@ class DeviceShard:
 
     def __init__(self, model: DeviceModel, spec: ShardSpec) -> None:
         self.model, self.spec = model, spec
-        cuts = {cut.name: cut for cut in model.chain.cuts}
-        start = None if spec.start is None else cuts[spec.start]
-        stop = None if spec.stop is None else cuts[spec.stop]
+        start, stop = model.chain.cut_named(spec.start), model.chain.cut_named(spec.stop)
         self.is_first = spec.start == model.spec.task.start
         self.module: fx.GraphModule = model.chain.extract_segment(start, stop, model.between)
         self._tensors: _ShardTensors | None = None

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from partrain.device import synchronize
+from partrain.errors import UserError
 from partrain.shards.device_model import DeviceModel, UnitInputs
 from partrain.shards.host import map_file
 from partrain.shards.memory import DeviceMemory, ResidentShard, copy_bytes
@@ -214,7 +215,7 @@ class Worker:
         """Return a unit's answer, and the version of its shard on the device."""
         if execution.error is None:
             return execution.result, execution.request.version + 1
-        failure = UnitFailure(unit=execution.request.unit, error=_picklable_error(execution.error))
+        failure = UnitFailure(unit=execution.request.unit, error=picklable_error(execution.error))
         execution.error = None  # Its traceback refers to tensors on the device.
         return failure, _FAILED_VERSION
 
@@ -319,11 +320,14 @@ def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.clone() if device.type == "cpu" else tensor.to(device)
 
 
-def _picklable_error(error: Exception) -> Exception:
-    """Return an error of a built-in type with the same message, since errors of users' modules may not unpickle."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return torch.OutOfMemoryError(str(error))
-    if isinstance(error, ValueError | OSError):
-        return ValueError(str(error))
+def picklable_error(error: Exception) -> Exception:
+    """Return an error that can be sent to the scheduler's process, since those of users' modules may not unpickle.
+
+    A mistake of the user, of the system or of memory keeps its message. Any other error becomes a `RuntimeError` with
+    its type and traceback in the message.
+    """
+    for kind in (torch.OutOfMemoryError, UserError, OSError):
+        if isinstance(error, kind):
+            return kind(str(error))
     trace = "".join(traceback.format_exception(error))
     return RuntimeError(f"{type(error).__name__}: {error}\n{trace}")

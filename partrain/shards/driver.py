@@ -84,7 +84,8 @@ class ShardedTraining:
             name: The name that is shown of the model; by default the folder's path.
 
         Raises:
-            UserError: If the folder holds no task, or is in training already.
+            UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
+                do. If `pause_after` is below 1.
         """
         self._candidates.add(task, pause_after, name)
         self.failures.pop(Path(task).absolute(), None)

@@ -5,6 +5,7 @@ back has updated the training, and checkpoints are written by the code that writ
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,90 +28,103 @@ def shard_layouts(training: SegmentTraining, cuts: Iterable[CutNames]) -> list[S
     """
     task = training.task
     chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
-    positions = {cut.name: cut for cut in chain.cuts}
+    tensors = _TrainingTensors(training)
     layouts = []
     for start, stop in cuts:
-        shard = chain.extract_segment(positions.get(start or ""), positions.get(stop or ""))
-        layouts.append(_layout(training, list(shard.state_dict())))
+        shard = chain.extract_segment(chain.cut_named(start), chain.cut_named(stop))
+        layouts.append(tensors.layout(list(shard.state_dict())))
     return layouts
-
-
-def _layout(training: SegmentTraining, names: Sequence[str]) -> ShardLayout:
-    """Return the layout of a shard whose parameters and buffers have these names.
-
-    A parameter that several modules share has several names, and bytes under the first of them only.
-    """
-    model = training.model
-    parameters = dict(model.named_parameters())
-    state = model.state_dict()
-    first_names = {id(parameter): name for name, parameter in parameters.items()}
-    all_parameters = dict(model.named_parameters(remove_duplicate=False))
-    shared = {name: first_names[id(tensor)] for name, tensor in all_parameters.items() if name not in parameters}
-
-    own_parameters = {name: parameters[name].detach() for name in names if name in parameters}
-    aliases = {name: shared[name] for name in names if name in shared}
-    buffers = {name: state[name] for name in names if name not in own_parameters | aliases}
-    return ShardLayout.from_tensors(own_parameters, buffers, _optimizer_state(training, own_parameters), aliases)
 
 
 def flat_bytes(training: SegmentTraining, layout: ShardLayout) -> Tensor:
     """Return a copy of a shard's tensors as bytes [layout.num_bytes]."""
+    tensors = _TrainingTensors(training)
     data = torch.zeros(layout.num_bytes, dtype=torch.uint8)
-    state = training.model.state_dict()
     for name, slot in layout.weights.items():
-        slot.view(data).copy_(state[name])
+        slot.view(data).copy_(tensors.state[name])
     names = dict.fromkeys(path.rpartition("/")[0] for path in layout.optimizer_state)
-    for path, tensor in _optimizer_state(training, names).items():
+    for path, tensor in tensors.optimizer_state(names).items():
         layout.optimizer_state[path].view(data).copy_(tensor)
     return data
 
 
 def move_to_files(training: SegmentTraining, shards: Iterable[ShardSpec]) -> None:
     """Copy the training's tensors into the shards' files, and make the training use those from now on."""
+    tensors = _TrainingTensors(training)
     for shard in shards:
         data = map_file(shard.file)
         weights = {name: slot.view(data) for name, slot in shard.layout.weights.items()}
         state = {path: slot.view(data) for path, slot in shard.layout.optimizer_state.items()}
-        _move_optimizer_state(training, weights, state)
-        _move_weights(training, weights)
+        tensors.move_optimizer_state(weights, state)
+        tensors.move_weights(weights)
 
 
-def _move_optimizer_state(
-    training: SegmentTraining, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> None:
-    """Copy the optimiser's state of a shard's weights into `state`, and make the optimiser use that."""
-    parameters = dict(training.model.named_parameters())
-    names = [name for name in weights if name in parameters]
-    for path, tensor in _optimizer_state(training, names).items():
-        name, _, key = path.rpartition("/")
-        training.optimizer.state[parameters[name]][key] = state[path].copy_(tensor)
+class _TrainingTensors:
+    """The tensors of a training by their names in its model, collected once for all of its shards.
 
+    Args:
+        training: The training of the whole model.
+    """
 
-def _move_weights(training: SegmentTraining, weights: Mapping[str, Tensor]) -> None:
-    """Copy a shard's parameters and buffers into `weights`, and make the model use those."""
-    model = training.model
-    parameters = dict(model.named_parameters())
-    buffers = dict(model.named_buffers())
-    for name, view in weights.items():
-        if name in parameters:
-            parameters[name].data = view.copy_(parameters[name].detach())
-        elif name in buffers:
-            module, _, attribute = name.rpartition(".")
-            model.get_submodule(module)._buffers[attribute] = view.copy_(buffers[name])
+    def __init__(self, training: SegmentTraining) -> None:
+        model = training.model
+        self.training = training
+        self._parameters = dict(model.named_parameters())
+        self._buffers = dict(model.named_buffers())
+        first_names = {id(parameter): name for name, parameter in self._parameters.items()}
+        all_parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._first_names = {
+            name: first_names[id(parameter)]
+            for name, parameter in all_parameters.items()
+            if name not in self._parameters
+        }
+        """The first name of a parameter that several modules share, by each of its other names."""
 
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """Return the model's parameters and buffers.
 
-def _optimizer_state(training: SegmentTraining, names: Iterable[str]) -> dict[str, Tensor]:
-    """Return the optimiser's state of the parameters of these names, by `<name>/<key>`. State not yet made is zero."""
-    parameters = dict(training.model.named_parameters())
-    has_step_count = training.task.train.optimizer != "sgd"
-    state = {}
-    for name in names:
-        parameter = parameters[name]
-        if not parameter.requires_grad:
-            continue
-        present = training.optimizer.state[parameter]
-        for key in moment_names(training.task.train):
-            state[f"{name}/{key}"] = present.get(key, torch.zeros_like(parameter.detach()))
-        if has_step_count:
-            state[f"{name}/step"] = torch.as_tensor(present.get("step", 0.0), dtype=torch.float32)
-    return state
+        This is not collected before it is used, since it would hold the memory of tensors that have been moved.
+        """
+        return self.training.model.state_dict()
+
+    def layout(self, names: Sequence[str]) -> ShardLayout:
+        """Return the layout of a shard whose parameters and buffers have these names.
+
+        A parameter that several modules share has several names, and bytes under the first of them only.
+        """
+        parameters = {name: self._parameters[name].detach() for name in names if name in self._parameters}
+        aliases = {name: self._first_names[name] for name in names if name in self._first_names}
+        buffers = {name: self.state[name] for name in names if name not in parameters | aliases}
+        return ShardLayout.from_tensors(parameters, buffers, self.optimizer_state(parameters), aliases)
+
+    def optimizer_state(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the optimiser's state of these parameters, by `<name>/<key>`. State not yet made is zero."""
+        train, optimizer = self.training.task.train, self.training.optimizer
+        state = {}
+        for name in names:
+            parameter = self._parameters[name]
+            if not parameter.requires_grad:
+                continue
+            present = optimizer.state[parameter]
+            for key in moment_names(train):
+                state[f"{name}/{key}"] = present.get(key, torch.zeros_like(parameter.detach()))
+            if train.optimizer != "sgd":
+                state[f"{name}/step"] = torch.as_tensor(present.get("step", 0.0), dtype=torch.float32)
+        return state
+
+    def move_optimizer_state(self, weights: Iterable[str], state: Mapping[str, Tensor]) -> None:
+        """Copy the optimiser's state of the parameters among `weights` into `state`, and make the optimiser use that."""
+        names = [name for name in weights if name in self._parameters]
+        for path, tensor in self.optimizer_state(names).items():
+            name, _, key = path.rpartition("/")
+            self.training.optimizer.state[self._parameters[name]][key] = state[path].copy_(tensor)
+
+    def move_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy a shard's parameters and buffers into `weights`, and make the model use those."""
+        for name, view in weights.items():
+            if name in self._parameters:
+                self._parameters[name].data = view.copy_(self._parameters[name].detach())
+            elif name in self._buffers:
+                module, _, attribute = name.rpartition(".")
+                self.training.model.get_submodule(module)._buffers[attribute] = view.copy_(self._buffers[name])

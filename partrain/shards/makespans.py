@@ -11,7 +11,7 @@ from rich.table import Table
 from partrain import checks
 from partrain.console import console
 from partrain.errors import UserError
-from partrain.report.formatting import format_duration
+from partrain.report.formatting import format_duration, format_quantity
 from partrain.report.tables import write_csv
 from partrain.shards.policies import POLICIES
 from partrain.shards.simulator import Load, critical_path, equal_share, read_loads, simulate
@@ -128,7 +128,7 @@ def print_makespans(settings: SimulateSettings) -> None:
 
     longest = critical_path(loads)
     most_devices = math.ceil(sum(load.seconds for load in loads) / longest)
-    devices = f"{most_devices} device{'s' * (most_devices != 1)}"
+    devices = format_quantity(most_devices, "device")
     console.print(
         f"Nothing is gained by more than {devices}: the longest model alone takes {format_duration(longest)}."
     )
@@ -139,7 +139,7 @@ def print_makespans(settings: SimulateSettings) -> None:
 
 def _title(loads: Sequence[Load], source: str) -> str:
     steps = sum(load.steps for load in loads)
-    return f"{len(loads)} model{'s' * (len(loads) != 1)}, {steps:,} steps, from {source}"
+    return f"{format_quantity(len(loads), 'model')}, {steps:,} steps, from {source}"
 
 
 def _table(rows: Sequence[Makespan], title: str) -> Table:

@@ -38,8 +38,8 @@ class ResidentShard:
 class DeviceMemory:
     """A cache of shards on a device: the least recently used ones are evicted when others need room.
 
-    The shards and the largest workspace of those in use take at most `budget_bytes` bytes together. Threads of a worker
-    use the cache at once.
+    The shards and the largest workspace of those in use take at most `budget_bytes` bytes together. A shard that is
+    alone is admitted even if it takes more. Threads of a worker use the cache at once.
 
     Args:
         device: The device.

@@ -7,7 +7,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from partrain.report.formatting import format_duration
+from partrain.report.formatting import format_duration, format_quantity
 from partrain.report.page import Stat, make_table, template_environment
 from partrain.report.plotly_figures import Plot, height_for_rows, line_style, make_figure, set_row_axis
 from partrain.report.style import COLOURS
@@ -32,7 +32,7 @@ def write_shards_page(folder: Path, units_per_device: int = 60) -> Path:
         template_environment()
         .get_template("shards/templates/shards.html.j2")
         .render(
-            title=f"{len(page.models)} model{'s' * (len(page.models) != 1)} in shards",
+            title=f"{format_quantity(len(page.models), 'model')} in shards",
             refresh=None,
             stats=page.stats(),
             plots=page.plots(units_per_device),

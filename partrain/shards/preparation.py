@@ -21,7 +21,7 @@ from partrain.shards.settings import ShardSettings
 from partrain.training.task import SegmentTask
 
 _MAX_ATTEMPTS = 8
-"""How often a model is cut more finely, where it needs more memory than estimated."""
+"""How many ways to cut a model are tried at most, the first one included."""
 _MARGIN = 1.02
 """The budget that an error recommends, over the exact need: the number is rounded, and must suffice all the same."""
 _GIB = 2**30

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +57,7 @@ def profile_step(
     Args:
         spec: The model. Its shards' files and the crossings between them are not used.
         shard_bytes: The bytes of each shard in host memory, [bytes]. The steps change them.
-        device: The device to compute on. As in a worker, it holds one shard at a time.
+        device: The device to compute on. It holds one shard at a time, while a worker's may hold several.
         uses_separate_buffers: Whether shards are copied to the device, even if that is a CPU.
     """
     # Memory is measured while activations are recomputed. Offloaded ones would be counted, though they are in host memory.
@@ -133,11 +133,11 @@ class _TrialModel:
 
     # ---- The computation of one unit.
 
-    def _compute_unit(self, unit: Unit, measurement: AbstractContextManager[object] | None = None) -> None:
+    def _compute_unit(self, unit: Unit, measurement: AbstractContextManager[object]) -> None:
         """Compute a unit as a worker does, within the context of `measurement`."""
         host = self.shard_bytes[unit.shard]
         buffer = host.to(self.device, copy=True) if self.uses_separate_buffers else host
-        with measurement or nullcontext():
+        with measurement:
             self._compute(unit, buffer)
             synchronize(self.device)
         if self.uses_separate_buffers and unit.is_backward:

@@ -5,7 +5,8 @@ forward pass, then the last shard's forward and backward pass at once, then the 
 not depend on one another, so a device that would wait for one model computes a unit of another.
 
 Two steps of three models A, B and C, of two shards each, on two devices. F0 is shard 0 forward, L1 the last shard
-forward and backward, B0 shard 0 backward. Every unit takes equally long, and no device ever waits:
+forward and backward, B0 shard 0 backward. Every unit takes equally long, activations are
+recomputed (so that a backward pass may run on another device than its forward pass), and no device ever waits:
 
     device 0    A.F0  C.F0  B.L1  A.B0  A.F0  C.B0  C.F0  C.L1  B.B0
     device 1    B.F0  A.L1  C.L1  B.B0  B.F0  A.L1  B.L1  A.B0  C.B0
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from partrain.shards.policies import Policy, ReadyModels
 
 _ANY_DEVICE = _NO_MODEL = -1
+_NEW_TIME_WEIGHT = 0.1
+"""The weight of a measured time in the moving average of a unit's seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +115,9 @@ class _Model:
         ends_step = unit.position + 1 == num_units(self.num_shards)
         return (unit.step + 1, 0) if ends_step else (unit.step, unit.position + 1)
 
-    def record_seconds(self, position: int, seconds: float, weight: float) -> None:
+    def record_seconds(self, position: int, seconds: float) -> None:
         """Add a measured time to the moving average of the unit at `position`."""
-        self.unit_seconds[position] += weight * (seconds - self.unit_seconds[position])
+        self.unit_seconds[position] += _NEW_TIME_WEIGHT * (seconds - self.unit_seconds[position])
         self.step_seconds = self.unit_seconds.sum()
 
     def remaining_seconds(self) -> float:
@@ -179,7 +182,6 @@ class Scheduler:
             activations are there.
         double_buffer: Whether a device may have a second unit assigned, whose shard it copies in while it computes the
             first.
-        average: The weight of a measured time in the moving average of a unit's seconds, 0 < average <= 1.
     """
 
     def __init__(
@@ -189,7 +191,6 @@ class Scheduler:
         *,
         pins_backward: bool,
         double_buffer: bool = True,
-        average: float = 0.1,
     ) -> None:
         self.policy = policy
         self.pins_backward = pins_backward
@@ -198,7 +199,6 @@ class Scheduler:
         self.is_draining = False
         """Whether no new steps begin, so that training stops once those under way have ended."""
         self._max_queued = 2 if double_buffer else 1
-        self._average = average
         self._models: list[_Model] = []
         self._table = _ModelTable()
         self._suspended: set[int] = set()
@@ -286,7 +286,7 @@ class Scheduler:
         self.queued[device].remove(unit)
         model = self._models[unit.model_id]
         if seconds is not None:
-            model.record_seconds(unit.position, seconds, self._average)
+            model.record_seconds(unit.position, seconds)
         model.move_past(unit)
         self._table.update(model, self._required_device(model.next_unit))
         self._table.ready_since[unit.model_id] = self._tick()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from partrain.errors import UserError
 from partrain.launch.error_report import write_error_report
 from partrain.shards.admission import Admission
 from partrain.shards.host import HostMemory
@@ -160,7 +161,7 @@ class Session:
         self.scheduler.complete(device, result.unit, None if result.is_cold else end - begin)
         try:
             is_checkpoint_due = model.record(result)
-        except ValueError as error:
+        except UserError as error:
             self.fail_model(model_id, error)
             return
         self.scheduler.set_num_steps(model_id, model.remaining_steps.stop)

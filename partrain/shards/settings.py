@@ -24,7 +24,7 @@ class ShardSettings:
     spill_to: str = "memory"
     """Where shards are that no device holds: memory or disk."""
     stall_seconds: float = 600.0
-    """Seconds at one unit after which a worker is replaced, above 0."""
+    """Seconds at one unit after which a worker is replaced, above 0. Until its first answer a worker has 60 more."""
 
     def __post_init__(self) -> None:
         if self.budget_gib is not None:

@@ -71,7 +71,7 @@ class Simulation:
     """The result of a simulation: how long the training takes, and which device computes which unit when."""
 
     makespan: float
-    """Seconds from the first unit's start until the last shard is copied back."""
+    """Seconds from the start of the first copy to a device until the last shard is copied back."""
     busy: float
     """The part of the makespan for which a device computes, averaged over devices, from 0 to 1."""
     lower_bound: float

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from partrain.launch.display import Display
-from partrain.report.formatting import format_duration
+from partrain.report.formatting import format_duration, format_quantity
 from partrain.shards.host_model import HostModel
 
 _UPDATE_SECONDS = 0.5
@@ -33,7 +33,7 @@ class TrainingView(Display):
         if self.show_progress and model.is_prepared:
             milliseconds = 1000 * sum(cost.seconds for cost in model.costs)
             self.print(
-                f"{model.name}: {_count(len(model.spec.shards), 'shard')}, {milliseconds:.1f} ms a step in a trial"
+                f"{model.name}: {format_quantity(len(model.spec.shards), 'shard')}, {milliseconds:.1f} ms a step in a trial"
             )
 
     def update_models(self, models: Collection[HostModel], remaining_seconds: float) -> None:
@@ -46,7 +46,9 @@ class TrainingView(Display):
             self.update(model.folder)
         if self.show_progress and now - self._summarized_at > _SUMMARY_SECONDS:
             self._summarized_at = now
-            self.print(f"{_count(len(models), 'model')} left, about {format_duration(remaining_seconds)} to go")
+            self.print(
+                f"{format_quantity(len(models), 'model')} left, about {format_duration(remaining_seconds)} to go"
+            )
 
     def report_failure(self, name: str, error: Exception) -> None:
         """Print that a model failed, with the first line of its error."""
@@ -58,7 +60,7 @@ class TrainingView(Display):
         """Print that a worker was replaced, and how many models go back to their checkpoints."""
         self.print(
             f"Worker {number} {reason}; a new process replaces it, "
-            f"and {_count(num_models, 'model')} will resume from the last checkpoint"
+            f"and {format_quantity(num_models, 'model')} will resume from the last checkpoint"
         )
 
     def write_page(self) -> None:
@@ -69,8 +71,3 @@ class TrainingView(Display):
         page = write_shards_page(self._folder)
         if self.show_progress:
             self.print(f"Page: {page}")
-
-
-def _count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 shard" or "3 shards"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

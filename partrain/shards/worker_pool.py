@@ -9,6 +9,7 @@ import torch
 
 from partrain.device import free_bytes, num_cores
 from partrain.errors import JobFailed
+from partrain.report.formatting import format_quantity
 from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_process import WorkerProcess
@@ -57,7 +58,8 @@ class WorkerPool:
     Args:
         settings: The settings of each worker.
         log_folder: The folder for a log file of each worker.
-        stall_seconds: Seconds after which a worker that computes one unit counts as stuck.
+        stall_seconds: Seconds after which a worker that computes one unit counts as stuck. Until its first answer a
+            worker has 60 more.
         max_restarts: How often each worker is replaced before training fails.
     """
 
@@ -92,7 +94,8 @@ class WorkerPool:
     def add_model(self, model_id: int, spec: ModelSpec) -> None:
         """Send a model to all workers, in place of what they hold of it from before."""
         if not self._workers:
-            self._workers = [self._start(number) for number in range(len(self._settings))]
+            for number in range(len(self._settings)):  # One by one, so that those started are stopped if one cannot be.
+                self._workers.append(self._start(number))
         self.remove_model(model_id)
         self._send_all(AddModel(model_id, spec))
 
@@ -126,7 +129,7 @@ class WorkerPool:
         worker.kill()
         number = worker.number
         if self._num_restarts[number] >= self._max_restarts:
-            restarts = f"after {self._max_restarts} restart{'s' * (self._max_restarts != 1)}"
+            restarts = f"after {format_quantity(self._max_restarts, 'restart')}"
             raise JobFailed(f"Worker {number} {reason} {restarts}; see {worker.log}", is_user_error=True)
         self._num_restarts[number] += 1
         self._workers[number] = self._start(number)

@@ -45,7 +45,7 @@ def accuracy_curve(
 
     network, images = load(run, device), DeviceImages(dataset, dataset.test, torch.device(device))
     points = [
-        {"time": time, "test_accuracy": _accuracy(network, images, len(dataset.test))}
+        {"time": time, "test_accuracy": measure_accuracy(network, images, len(dataset.test))}
         for time in _moments(network, paths, device, same_epochs=same_epochs)
     ]
     checkpoint.write_json(stored, points)
@@ -69,10 +69,11 @@ def _moments(
             yield time
 
 
-def _accuracy(network: nn.Module, images: DeviceImages, count: int) -> float:
-    correct = 0
+def measure_accuracy(network: nn.Module, images: DeviceImages, num_images: int) -> float:
+    """Return the accuracy of `network` on the first `num_images` images, from 0 to 1."""
+    num_correct = 0
     with torch.inference_mode():
-        for indices in torch.arange(count).split(_BATCH):
+        for indices in torch.arange(num_images).split(_BATCH):
             values, targets = images.gather(indices.to(images.device))
-            correct += int((network(values).argmax(dim=1) == targets).sum())
-    return correct / count
+            num_correct += int((network(values).argmax(dim=1) == targets).sum())
+    return num_correct / num_images

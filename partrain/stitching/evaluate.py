@@ -153,8 +153,7 @@ def _check_classes(dataset: Dataset, card: ModelCard, run: Path) -> None:
 def _load_segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.Module]:
     """Load the trained segments of `run`, each with the projection that stands before it, if any."""
     chain = Chain(*load_recorded(run, device))
-    cuts = {cut.name: cut for cut in chain.cuts}
-    edges = [None, *(cuts[name] for name in card.cuts), None]
+    edges = [chain.cut_named(name) for name in (None, *card.cuts, None)]
     projections = card.make_projections(device)
     return [
         nn.Sequential(projections.get(start.name if start else "", nn.Identity()), chain.extract_segment(start, stop))

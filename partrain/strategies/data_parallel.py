@@ -59,7 +59,6 @@ class DataParallel(ReplicaTraining):
         """Return the network in DistributedDataParallel."""
         return self._wrapped_model
 
-    @property
-    def owns_weights(self) -> bool:
-        """Return whether this is the first process."""
-        return self.rank == 0
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights in process 0 and none elsewhere: replicas hold equal weights, so one writes them."""
+        return super().weights() if self.rank == 0 else {}

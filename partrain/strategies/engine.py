@@ -31,13 +31,8 @@ ON_TERMINATE = signal.SIG_DFL
 """The action of SIGTERM: it ends the process, since Python runs no handler while a process waits for a peer."""
 
 
-def make_training(folder: Path, context: TrainingContext, memory: PeakMemory) -> "GroupTraining":
-    """Return the training of the rank whose task is in `folder`."""
-    return GroupTraining(folder, context, memory)
-
-
 class GroupTraining:
-    """The training of one rank, which joins its group before it is made, and leaves it at the end."""
+    """The training of one rank. It is made once its process has joined the group."""
 
     def __init__(self, folder: Path, context: TrainingContext, memory: PeakMemory) -> None:
         self.folder, self.context, self.memory = folder, context, memory
@@ -56,3 +51,7 @@ class GroupTraining:
         with group_member(task):
             training = TRAININGS[task.strategy](self.folder, self.context, self.memory)
             return training.run()
+
+
+make_training = GroupTraining
+"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""

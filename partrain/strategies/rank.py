@@ -48,11 +48,6 @@ class RankTraining(Loop):
         self.restore_checkpoint()
 
     @property
-    def owns_weights(self) -> bool:
-        """Return whether the trained network is put together from this process's weights."""
-        return True
-
-    @property
     def can_fuse_optimizer(self) -> bool:
         """Return whether PyTorch has a fused optimiser for the weights of this strategy."""
         return True
@@ -63,7 +58,7 @@ class RankTraining(Loop):
 
     def weights(self) -> dict[str, Tensor]:
         """Return this process's weights by name, or none if the network is put together from others'."""
-        return dict(self.model.state_dict()) if self.owns_weights else {}
+        return dict(self.model.state_dict())
 
     def finish(self) -> None:
         """Write the trained weights. The last epoch's checkpoint stays until all processes have written theirs."""

@@ -136,7 +136,7 @@ class Loop(ABC):
             return
         self.usage.add_to(self.progress, ends_epoch=step.ends_epoch, share=self.process_share)
         epoch = step.batch.step // self.order.steps_per_epoch
-        self.check_losses(epoch)
+        check_losses(self.meter.losses[: self.steps_done_in(epoch)], self.task.index, epoch)
         if step.ends_epoch:
             self.end_epoch(epoch)
         elif self.heartbeat.is_due():
@@ -211,10 +211,6 @@ class Loop(ABC):
     def steps_done_in(self, epoch: int) -> int:
         """Return how many steps of `epoch`, the present one, are done."""
         return self.progress.step - epoch * self.order.steps_per_epoch
-
-    def check_losses(self, epoch: int) -> None:
-        """Raise `TrainingError` if a loss of `epoch` is not finite."""
-        check_losses(self.meter.losses[: self.steps_done_in(epoch)], self.task.index, epoch)
 
     def report(self, epoch: int, *, warning: str = "", epoch_ended: bool = False) -> None:
         """Write to progress.json how far the training is."""

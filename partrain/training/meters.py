@@ -48,14 +48,17 @@ def _peak_resident_bytes() -> int:
 
 
 class Usage:
-    """A meter of the wall time, CPU time and traffic that training on `device` uses, and nothing else does."""
+    """A meter of the wall time, CPU time and traffic that training on `device` uses, and nothing else does.
+
+    It counts from the first `skip_traffic` and `begin_epoch` on.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.epoch_began = time.time()
+        self.epoch_began = 0.0
         """The time at which the epoch began, in seconds since 1970."""
-        self._seconds, self._cpu_seconds = time.perf_counter(), time.process_time()
-        self._sent, self._received = network_bytes() or (0, 0)
+        self._seconds = self._cpu_seconds = 0.0
+        self._sent = self._received = 0
 
     def begin_epoch(self) -> None:
         """Start an epoch's clock. Bytes that a process ahead has sent for it already still count."""

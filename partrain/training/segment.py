@@ -163,10 +163,8 @@ make_training = SegmentTraining
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
     """Return the task's segment on `device`, with its initial weights; no other layer takes memory."""
     chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
-    cuts = {cut.name: cut for cut in chain.cuts}
-    start, stop = (None if name is None else cuts[name] for name in (task.start, task.stop))
     projections = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
-    segment = chain.extract_segment(start, stop, projections)
+    segment = chain.extract_segment(chain.cut_named(task.start), chain.cut_named(task.stop), projections)
     if task.initial is not None:
         weights, _ = checkpoint.load(folder / task.initial, device)
         assign_weights({name: weights[name] for name in segment.state_dict()}, segment)

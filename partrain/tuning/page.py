@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from partrain.launch.machine import describe_machine
-from partrain.report.formatting import format_duration, format_percent, format_setting
+from partrain.report.formatting import format_duration, format_percent, format_quantity, format_setting
 from partrain.report.page import Link, Stat, make_table, sharded_training_pages, template_environment
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
@@ -62,7 +62,7 @@ def _score_stat(record: SearchRecord) -> Stat:
     if record.winner is None:
         return Stat(record.metric_label, "none yet", "")
     owner = "of the winner" if record.results else "of the best so far"
-    note = f"{owner}, after {_count(record.winner.epochs, 'epoch')}"
+    note = f"{owner}, after {format_quantity(record.winner.epochs, 'epoch')}"
     return Stat(record.metric_label, record.format_score(record.winner.score), note)
 
 
@@ -70,7 +70,7 @@ def _trials_stat(record: SearchRecord) -> Stat:
     """Return how many trials and brackets there are, and how many trials failed."""
     num_trials = len(record.trials)
     num_failed = sum(bool(trial.failure) for trial in record.trials.values())
-    note = _count(len(record.brackets), "bracket") + (f", {num_failed} failed" if num_failed else "")
+    note = format_quantity(len(record.brackets), "bracket") + (f", {num_failed} failed" if num_failed else "")
     return Stat("configurations" if num_trials != 1 else "configuration", f"{num_trials:,}", note)
 
 
@@ -91,7 +91,7 @@ def winner_facts(record: SearchRecord) -> list[tuple[str, str]]:
     if winner is None:
         return []
     facts = [(name, format_setting(value)) for name, value in winner.values.items()]
-    score = f"{record.format_score(winner.score)} after {_count(winner.epochs, 'epoch')}"
+    score = f"{record.format_score(winner.score)} after {format_quantity(winner.epochs, 'epoch')}"
     facts.append((record.metric_label, score))
     accuracy, num_images = record.best_result.get("test_accuracy"), record.provenance.get("test_images")
     if accuracy is not None:
@@ -116,7 +116,7 @@ def bracket_progress(bracket: int, rungs: Sequence[RungRecord]) -> BracketProgre
     current = next((rung for rung in rungs if not rung.is_finished), None)
     state = "finished"
     if current is not None:
-        size = _count(current.plan.num_trials, "configuration")
+        size = format_quantity(current.plan.num_trials, "configuration")
         state = f"rung {current.number}: {size} up to epoch {current.epochs}"
     return BracketProgress(f"bracket {bracket}", fraction, state)
 
@@ -145,8 +145,3 @@ def _rounded_score(record: SearchRecord, score: float | None) -> float | None:
 def _rounded_setting(value: Any) -> Any:
     """Return a float with four digits, which a table can sort by, or the text of any other value."""
     return float(f"{value:.4g}") if isinstance(value, float) else format_setting(value)
-
-
-def _count(number: int, noun: str) -> str:
-    """Return a number with its noun in the singular or plural: "3 epochs"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -67,7 +67,7 @@ class RungTrainer:
         except JobFailed:
             if not all(_has_ended(training) for training in trainings):
                 raise  # A process failed, not a trial.
-        return {run.index: reason for run in runs if (reason := self.failure(run))}
+        return {run.index: reason for run in runs if (reason := self.failure(run)) is not None}
 
     def pending_trainings(self, runs: Sequence[TrialRun]) -> list[PendingTraining]:
         """Return the trainings of all segments that have not reached the epochs of their run."""
@@ -92,7 +92,7 @@ class RungTrainer:
         for name in self.prepare(run).segment_names():
             report = read_error_report(run.folder / name)
             if report is not None:
-                return report.message
+                return report.reason
         return None
 
     # ---- Scoring.

@@ -18,6 +18,7 @@ from partrain.errors import UserError
 from partrain.launch.machine import machine_facts
 from partrain.launch.placement import assign_devices
 from partrain.launch.settings import LaunchSettings
+from partrain.report.formatting import format_quantity
 from partrain.runs.command import print_resume_command_on_interrupt, train_command
 from partrain.runs.results import package_versions
 from partrain.settings import RunSettings
@@ -60,6 +61,8 @@ def search(
     Raises:
         UserError: If a setting is wrong, a trial cannot be trained, or the folder holds another search. These are found
             before training begins. Also if all trials have failed.
+        JobFailed: If a process failed, rather than a trial, or the winner's recovery failed.
+        KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. The same call continues the search.
     """
     folder = Path(folder).absolute()
     plan = _plan_search(shared, settings, dataset)
@@ -93,7 +96,7 @@ class _SearchPlan:
         """Return the size of the search in one line."""
         rounds = plan_rounds(self.brackets)
         epochs = sum(planned.count_epochs(self.brackets) for planned in rounds)
-        brackets = f"{len(self.brackets)} bracket{'s' * (len(self.brackets) != 1)}"
+        brackets = format_quantity(len(self.brackets), "bracket")
         title = METHOD_TITLES[self.settings.method]
         return f"{title}: {len(self.trials)} configurations in {brackets}, {epochs} epochs in total"
 

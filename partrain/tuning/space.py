@@ -146,7 +146,7 @@ def _parse_arguments(entry: str, distribution: str, text: str) -> list[Any]:
     """Return the values that the YAML between an entry's parentheses lists."""
     try:
         arguments: list[Any] = _convert_powers(yaml.safe_load(f"[{text}]"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # PyYAML raises ValueError for an impossible date.
         raise UserError(
             f"{entry}: the values in the parentheses are not valid YAML; write {DISTRIBUTIONS[distribution]}"
         ) from None

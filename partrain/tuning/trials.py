@@ -96,7 +96,7 @@ def check_trials(trials: Sequence[Trial], shared: RunSettings, dataset: Dataset,
             if key not in checked:
                 _check_settings(settings, dataset, num_images)
                 checked.add(key)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"Cannot train {trial}: {error}") from None
 
 

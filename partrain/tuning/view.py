@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from partrain.console import ProgressDisplay, ProgressView
-from partrain.report.formatting import format_duration
+from partrain.report.formatting import format_duration, format_quantity
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PROGRESS, SEGMENTS
 from partrain.tuning.brackets import Bracket, plan_rounds, select_best
@@ -110,7 +110,7 @@ class SearchView(ProgressView):
 
     def _describe_result(self, result: RungResult) -> str:
         """Return the result of a rung in words: its size, its best trial, and how many were promoted."""
-        size = f"{len(result.scores)} configuration{'s' * (len(result.scores) != 1)}"
+        size = format_quantity(len(result.scores), "configuration")
         text = f"bracket {result.bracket}, rung {result.rung}: {size} trained up to epoch {result.epochs}"
 
         best = select_best(result.scores, 1, higher_is_better=METRICS[self._metric])

@@ -155,8 +155,7 @@ def run_flops(run: CellRun) -> float:
 
 def _synthetic_flops_per_image(run: CellRun, chain: Chain, width: int) -> int:
     """Return the FLOPs that all segments of a run spend on an image of an epoch, over all of their epochs."""
-    cuts = {cut.name: cut for cut in chain.cuts}
-    edges = [None, *(cuts[name] for name in run.results["cuts"]), None]
+    edges = [chain.cut_named(name) for name in (None, *run.results["cuts"], None)]
     total = 0
     for segment, (start, stop) in zip(run.results["segments"], pairwise(edges), strict=True):
         flops = training_flops(chain, start, stop, IMAGE_SHAPE if start is None else (width,))

@@ -39,6 +39,7 @@ from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
+from partrain.stitching.accuracy_curve import measure_accuracy
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
@@ -196,13 +197,8 @@ def read_pss(file: Path) -> int:
 
 def test_accuracy(folder: Path, dataset: Dataset) -> float:
     """Return the accuracy on the test images, from 0 to 1, of the model that was trained in `folder`."""
-    model = partrain.load(folder)
-    images, num_correct = DeviceImages(dataset, dataset.test, torch.device("cpu")), 0
-    with torch.inference_mode():
-        for indices in torch.arange(len(dataset.test)).split(2000):
-            values, targets = images.gather(indices)
-            num_correct += int((model(values).argmax(dim=1) == targets).sum())
-    return num_correct / len(dataset.test)
+    images = DeviceImages(dataset, dataset.test, torch.device("cpu"))
+    return measure_accuracy(partrain.load(folder), images, len(dataset.test))
 
 
 # ---- The table and the plot.
