@@ -1,116 +1,116 @@
-"""A training process from its launcher's side: how it is started and stopped, and the error that it ended with."""
+"""A job: the trainings that one process runs, as plain data, and the file job.json that the process reads it from."""
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from partrain.errors import JobFailed
-from partrain.launch.error_report import capitalised, read_error_report, reported_failures
-from partrain.launch.worker import UNWRITABLE
+from partrain.errors import UserError
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import ERROR_FILE, LOG, THREADS_FILE
+from partrain.storage.run_folder import JOB_FILE
 
-# Settings of glibc's allocator for training. By default it returns memory to the system and fetches it again at every
-# step, which can double a step's time, and keeps large blocks that are no longer needed. Other allocators ignore them.
-ALLOCATOR = {
-    "MALLOC_TRIM_THRESHOLD_": "32000000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000",
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch: large tensors in huge pages
-}
+_FORMAT = 1
 
 
-@dataclass
-class Job:
-    """A process that trains one task or several: what to start, and the process once it is started."""
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """The resources that a job takes, all of them on one node."""
+
+    kind: str = "cpu"
+    """The kind of its devices: cpu, or that of an accelerator."""
+    devices: int | None = 1
+    """How many devices it takes; None for all of a node."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A training that is part of a job."""
 
     folder: Path
-    """The folder of the task."""
+    """The training's folder, absolute."""
     name: str
     """The name in messages, e.g. "segment 0"."""
-    device: str
-    cost: float
-    """The share of the work, in any unit that all jobs started together have in common."""
-    module: str = "partrain.training.segment"
-    """The engine that the process runs, see `partrain.launch.worker`."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Environment variables besides the launcher's own."""
-    members: dict[Path, str] = field(default_factory=dict)
-    """The names of the trainings in the process, by folder, if it has more than one."""
-    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
-    restarts: int = field(default=0, init=False)
-    threads: int = field(default=0, init=False)
+    pause_after: int | None = None
+    """The epoch after which the training pauses, or None if it trains to its end."""
+    stack_size: int = 1
+    """How many trainings of its shape a pack stacks at most; 1 where stacking does not pay."""
+    required_room: int = 1
+    """How many more trainings a pack must have room for when this one starts.
 
-    def trainings(self) -> dict[Path, str]:
-        """Return the names of the trainings in this process, by folder."""
-        return self.members or {self.folder: self.name}
+    The first training of a shape requires room for a whole stack, so that a shape does not start one by one.
+    """
 
-    def start(self) -> None:
-        """Start the process, with its output appended to log.txt. Reports of earlier errors are deleted."""
-        (self.folder / ERROR_FILE).unlink(missing_ok=True)
-        if self.restarts == 0:
-            for member in self.members:
-                (member / ERROR_FILE).unlink(missing_ok=True)
 
-        with (self.folder / LOG).open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.launch", self.module, str(self.folder), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=process_environment(self.environment),
-                start_new_session=True,
-            )
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job: its folder, the engine that runs it, its trainings, and what it takes.
 
-    def set_threads(self, threads: int) -> None:
-        """Write the number of threads that the process is to use to the file that it polls."""
-        if threads != self.threads:
-            self.threads = threads
-            checkpoint.write_text(self.folder / THREADS_FILE, str(threads))
+    Its owner may rewrite job.json while the job runs. The engine reads the file again at every poll.
+    """
 
-    def exit_code(self) -> int | None:
-        """Return the process's exit code, negative for a signal, or None if it runs or was never started."""
-        return self.process.poll() if self.process is not None else None
+    folder: Path
+    """The folder of the job, absolute. For a training alone it is the training's own."""
+    kind: str
+    """The engine, by its name in `partrain.launch.engines`."""
+    name: str
+    """The name in messages, e.g. "segment 0" or "pack of 4"."""
+    members: tuple[Member, ...] = ()
+    """The trainings, none for a measurement."""
+    resources: Resources = field(default_factory=Resources)
+    cost: float = 1.0
+    """The amount of computation, in any unit that all jobs started together share."""
+    gang: str | None = None
+    """A name that jobs share which start and end together, as each waits for the others."""
+    waits_for: tuple[Path, ...] = ()
+    """Files of other jobs that this one waits for, absolute. They are sent to it when they appear."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """All else that the engine needs, as JSON can hold it."""
 
-    def stop(self) -> None:
-        """Ask the process to write a checkpoint and end."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+    def write(self) -> None:
+        """Write the job to job.json in its folder, with the names of other folders relative to that."""
+        values = {
+            "format": _FORMAT,
+            **asdict(self),
+            "members": [asdict(member) | {"folder": self._relative(member.folder)} for member in self.members],
+            "waits_for": [self._relative(path) for path in self.waits_for],
+            "options": dict(self.options),
+        }
+        del values["folder"]
+        checkpoint.write_json(self.folder / JOB_FILE, values)
 
-    def wait(self, seconds: float = 30) -> None:
-        """Wait until the process has ended, and kill it if it has not after `seconds`."""
-        if self.process is None:
-            return
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path, self.folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the job in `folder`.
+
+        Raises:
+            FileNotFoundError: If there is no job.json.
+            UserError: If job.json is damaged, or of a format that this version does not read.
+        """
+        path = folder / JOB_FILE
+        values = checkpoint.read_json(path)
         try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def failure(self, exit_code: int) -> JobFailed:
-        """Return the error for a process that ended with `exit_code`: its own report, or else how it ended."""
-        report = read_error_report(self.folder)
-        if report is not None:
-            return report.failure(self.name, self.folder / LOG)
-        name = capitalised(self.name)
-        if exit_code == UNWRITABLE:
-            return JobFailed(f"{name}: {self.folder} cannot be written to; is the disk full?", is_user_error=True)
-
-        end = f"ended with exit code {exit_code}"
-        if exit_code < 0:
-            end = f"was killed by {signal.Signals(-exit_code).name}"
-        restarts = f", after {self.restarts} restart{'s' * (self.restarts != 1)}" if self.restarts else ""
-        return JobFailed(f"{name} {end}{restarts}; see {self.folder / LOG}", is_user_error=True)
-
-    def member_failures(self) -> list[JobFailed]:
-        """Return the errors of the trainings that failed in a process which itself went on to its end."""
-        return reported_failures(self.members)
+            if values.pop("format") != _FORMAT:
+                raise UserError(f"{path} was written by another version of partrain; continue with that version")
+            members = [
+                Member(**member | {"folder": _absolute(folder, member["folder"])}) for member in values["members"]
+            ]
+            return cls(
+                **values
+                | {
+                    "folder": folder.absolute(),
+                    "members": tuple(members),
+                    "resources": Resources(**values["resources"]),
+                    "waits_for": tuple(_absolute(folder, name) for name in values["waits_for"]),
+                }
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise checkpoint.DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
 
 
-def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a training process: its launcher's, with the same modules, and then `variables`."""
-    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**ALLOCATOR, **os.environ, "PYTHONPATH": modules, **variables}
+def _absolute(folder: Path, name: str) -> Path:
+    """Return the absolute path of the file or folder called `name` relative to `folder`."""
+    return Path(os.path.normpath(folder.absolute() / name))

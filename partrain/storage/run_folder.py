@@ -41,10 +41,19 @@ LOG = "log.txt"
 LOCK = "lock"
 TENSORBOARD = "tensorboard"
 
+# ---- In a job's folder, which is the training's own where the job is of one training alone.
+
+JOB_FILE = "job.json"
+MESSAGES = "messages.txt"  # Lines for people, which the launcher shows.
+RENDEZVOUS = "rendezvous.json"  # Of a gang's first process: where the others find it.
+
 # ---- In the folder of a pack, or of trainings in shards.
 
 PACK_FILE = "pack.json"
 PACK_LIST = "packs.json"  # In the folder of packs: their names.
+PACK_TRIAL = "trial"  # In the folder of packs: the job that measures stacks.
+TIMINGS = "timings.json"  # Of such a job.
+SCORES = "scores.json"  # Of a job that scores trials of a search.
 TIMELINE = "timeline.csv"
 COSTS = "costs.json"
 WORKER_LOGS = "workers"

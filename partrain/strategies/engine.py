@@ -1,11 +1,11 @@
-"""The engine of a group's process: it joins the group and trains its rank.
+"""The engine of a gang's process: it joins the gang and trains its rank.
 
 The launcher may end the process at any time. The steps since the last epoch's end are then repeated.
 """
 
-import signal
 from pathlib import Path
 
+from partrain.launch.job import Job
 from partrain.strategies.data_parallel import DataParallel
 from partrain.strategies.decoupled import Decoupled
 from partrain.strategies.fully_sharded import FullySharded
@@ -27,9 +27,6 @@ TRAININGS: dict[str, type[RankTraining]] = {
 }
 """The training of each strategy."""
 
-ON_TERMINATE = signal.SIG_DFL
-"""The action of SIGTERM: it ends the process, since Python runs no handler while a process waits for a peer."""
-
 
 class GroupTraining:
     """The training of one rank. It is made once its process has joined the group."""
@@ -48,10 +45,11 @@ class GroupTraining:
             UserError: If the task, its data or a checkpoint is damaged, or training fails.
         """
         task = RankTask.read(self.folder)
-        with group_member(task):
+        with group_member(task, self.folder, self.context.device):
             training = TRAININGS[task.strategy](self.folder, self.context, self.memory)
             return training.run()
 
 
-make_training = GroupTraining
-"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> GroupTraining:
+    """Return the training of the rank that `job` describes."""
+    return GroupTraining(job.folder, context, memory)
