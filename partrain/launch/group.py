@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from partrain.console import console
 from partrain.device import num_cores
-from partrain.errors import JobFailed, UserError
+from partrain.errors import JobFailed
 from partrain.launch.display import Display
 from partrain.launch.error_report import read_error_report, with_sentence
 from partrain.launch.job import Job
@@ -25,21 +24,19 @@ _GRACE_SECONDS = 2.0
 _HOST = "127.0.0.1"
 
 
-def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, *, show_progress: bool = True) -> None:
+def launch_group(jobs: Sequence[Job], settings: LaunchSettings, *, show_progress: bool = True) -> None:
     """Run `jobs` as the ranks of one process group until all are done.
 
     Args:
         jobs: A job per rank, in the order of the ranks.
         settings: The threads of each process. On a CPU every process has at least one.
-        port: The port of the store where they meet. If it is in use, a free one is taken.
         show_progress: Whether to show how far they are.
 
     Raises:
-        UserError: If the port cannot be opened for another reason than that it is in use.
         JobFailed: If a process failed or was killed. The others have been stopped by then.
         KeyboardInterrupt: After Ctrl-C or SIGTERM. The checkpoints are of the last epoch's end.
     """
-    store = open_store(port)
+    store = open_store()
     shares = divide_cores(num_cores(), [job.cost for job in jobs])
     for job, share in zip(jobs, shares, strict=True):
         job.environment = {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port)}
@@ -58,26 +55,9 @@ def launch_group(jobs: Sequence[Job], settings: LaunchSettings, port: int, *, sh
                 job.wait(_GRACE_SECONDS)
 
 
-def open_store(port: int) -> TCPStore:
-    """Return a store where the processes of a group find one another, at `port` or, if that is in use, a free one.
-
-    Raises:
-        UserError: If the port cannot be opened for another reason.
-    """
-    try:
-        return _store(port)
-    except DistNetworkError as error:
-        if "in use" not in str(error):
-            reason = str(error).splitlines()[0]
-            raise UserError(f"strategy.port={port} cannot be opened: {reason}; set another, or 0 for any") from None
-    store = _store(0)
-    console.print(f"strategy.port={port} is in use; port {store.port} is used instead.")
-    return store
-
-
-def _store(port: int) -> TCPStore:
-    """Return a store that listens at `port`, or at any free port for 0."""
-    return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+def open_store() -> TCPStore:
+    """Return a store where the processes of a group find one another. It listens at a free port."""
+    return TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
 
 
 def _wait_for_all(jobs: Sequence[Job], display: Display) -> None:

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
 from partrain.packs.planner import PackPlanner, PendingTraining
 from partrain.runs.prepare import PreparedRun
 from partrain.runs.sharded_stage import train_in_shards
+from partrain.settings import RunSettings
+from partrain.shards.settings import ShardSettings
 
 
-def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder: Path, *, show_progress: bool) -> None:
+def train_together(runs: Sequence[PreparedRun], settings: RunSettings, folder: Path, *, show_progress: bool) -> None:
     """Train the segments of `runs` that `PreparedRun.unfinished_segments` lists, stage after stage.
 
     Args:
         runs: The runs. Their tasks must be in their folders already.
-        settings: How all of them are launched.
+        settings: The settings whose `grouping` and `launch` hold for all of them.
         folder: The folder for the files of processes that train several segments, with a subfolder per stage.
         show_progress: Whether to show how far the trainings are, and what packs were measured to gain.
 
@@ -27,7 +28,12 @@ def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder
             killed after 30 s.
     """
     for number, trainings in enumerate(stages(runs)):
-        planner = PackPlanner(settings=settings, folder=folder / str(number), show_timings=show_progress)
+        planner = PackPlanner(
+            grouping=settings.grouping,
+            launch=settings.launch,
+            folder=folder / str(number),
+            show_timings=show_progress,
+        )
         train_stage(trainings, planner, show_progress=show_progress)
 
 
@@ -51,11 +57,11 @@ def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
 
 
 def train_stage(trainings: Sequence[PendingTraining], planner: PackPlanner, *, show_progress: bool) -> None:
-    """Run `trainings` in the grouping that the launch settings choose: alone, in packs or in shards.
+    """Run `trainings` in the grouping that the settings choose: alone, in packs or in shards.
 
     Args:
         trainings: The trainings, each of which runs to its end or its pause.
-        planner: The planner that divides them among processes, with the launch settings and a folder.
+        planner: The planner that divides them among processes, with the settings of grouping and launching and a folder.
         show_progress: Whether to show how far they are.
 
     Raises:
@@ -66,7 +72,7 @@ def train_stage(trainings: Sequence[PendingTraining], planner: PackPlanner, *, s
     """
     if not trainings:
         return
-    if planner.settings.name == "shards":
-        train_in_shards(trainings, planner.settings, planner.folder, show_progress=show_progress)
+    if isinstance(planner.grouping, ShardSettings):
+        train_in_shards(trainings, planner.grouping, planner.launch, planner.folder, show_progress=show_progress)
         return
-    supervise(planner.plan(trainings), planner.settings, show_progress=show_progress)
+    supervise(planner.plan(trainings), planner.launch, show_progress=show_progress)
