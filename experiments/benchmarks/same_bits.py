@@ -45,9 +45,9 @@ SMALL = (
     *("launch.device=cpu", "launch.threads=1", "report.page=false"),
 )
 MLP = ("network.width=64", "network.dropout=0.1")
-PACKED = ("launch.pack=always", "launch.pack_memory_gib=2")
+PACKED = ("grouping=pack", "grouping.trial=false", "grouping.memory_gib=2")
 # 256 wide, the largest layer alone needs 0.0079 GiB, so that the networks are cut into two and three shards
-SHARDED = ("strategy=end_to_end", "launch=shards", "launch.shards.budget_gib=0.0085", "launch.shards.separate=true")
+SHARDED = ("strategy=end_to_end", "grouping=shards", "grouping.budget_gib=0.0085", "grouping.separate=true")
 CNN = ("network=cnn", "network.channels=[8,16,16,16]", "network.strides=[2,2,2,1]", "network.hidden=[64]")
 
 PACK_FILES = "packs/**/pack.json"

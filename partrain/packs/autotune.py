@@ -127,7 +127,7 @@ def max_stack_size(tasks: Sequence[SegmentTask], budget: int) -> int:
     if size < 1:
         raise UserError(
             f"One training of the pack needs {memory.fixed_bytes + memory.member_bytes:,} bytes, but packs may take "
-            f"{budget:,}; raise launch.pack_memory_gib, or train smaller networks or batches"
+            f"{budget:,}; raise grouping.memory_gib, or train smaller networks or batches"
         )
     return size
 

@@ -18,10 +18,11 @@ import torch
 from partrain.console import console
 from partrain.device import free_bytes, num_cores
 from partrain.launch.job import Job
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.packs.autotune import MeasureStep, StackTimings, autotune, max_stack_size, measure_step
 from partrain.packs.graph import structure
+from partrain.packs.settings import PackSettings
 from partrain.packs.task import PackMember, PackTask
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_LIST
@@ -69,7 +70,8 @@ class ShapeGroup:
 class PackPlanner:
     """A planner that turns trainings into jobs, each a process that trains a pack or a single training."""
 
-    settings: LaunchSettings
+    grouping: GroupingSettings
+    launch: LaunchSettings
     folder: Path
     """The folder for the packs and for packs.json, the list of their names."""
     one_process_per_core: bool = False
@@ -99,10 +101,10 @@ class PackPlanner:
     def read_or_write_packs(self, trainings: Sequence[PendingTraining]) -> list[Path]:
         """Return the folders of the packs that were written before, or else write packs of `trainings`."""
         path = self.folder / PACK_LIST
+        if not isinstance(self.grouping, PackSettings) and not self.one_process_per_core:
+            return []
         if path.exists():
             return [self.folder / name for name in checkpoint.read_json(path)]
-        if self.settings.pack == "never" and not self.one_process_per_core:
-            return []
         packs = self.divide(trainings)
         for name, groups in packs.items():
             write_pack(self.folder / name, groups)
@@ -124,7 +126,7 @@ class PackPlanner:
         packs = {_folder_name(device): groups for device, groups in stacked.items()}
         if self.one_process_per_core:
             for device, remaining in single.items():
-                for number, share in enumerate(_deal_out(remaining, num_processes(device, self.settings))):
+                for number, share in enumerate(_deal_out(remaining, num_processes(device, self.launch))):
                     packs[f"{_folder_name(device)}-{number}"] = [ShapeGroup(share, 1)]
         return packs
 
@@ -149,12 +151,12 @@ class PackPlanner:
 
     def size_group(self, shape: Hashable, trainings: Sequence[PendingTraining]) -> ShapeGroup:
         """Return the group of all `trainings` of a shape, with the size of their stacks."""
-        if self.settings.pack == "never" or len(trainings) == 1:
+        if not isinstance(self.grouping, PackSettings) or len(trainings) == 1:
             return ShapeGroup(trainings, 1)
         tasks = [training.task for training in trainings]
-        budget = pack_budget(tasks[0].device, self.settings)
-        with _threads_of(self.settings):
-            if self.settings.pack == "always":
+        budget = pack_budget(tasks[0].device, self.grouping)
+        with _threads_of(self.launch):
+            if not self.grouping.trial:
                 return ShapeGroup(trainings, min(len(tasks), max_stack_size(tasks, budget)))
             timings = self.timings[shape].restrict_to(len(tasks)) if shape in self.timings else None
             if timings is None:
@@ -253,11 +255,11 @@ def _structure(
     return structure(chain.extract_segment(chain.cut_named(start), chain.cut_named(stop)))
 
 
-def pack_budget(device: str, settings: LaunchSettings) -> int:
+def pack_budget(device: str, settings: PackSettings) -> int:
     """Return how many bytes of `device` a pack may take: those that the settings allow, or else all that are free."""
-    if settings.pack_memory_gib is None:
+    if settings.memory_gib is None:
         return free_bytes(torch.device(device))
-    return int(settings.pack_memory_gib * 2**30)
+    return int(settings.memory_gib * 2**30)
 
 
 @contextmanager

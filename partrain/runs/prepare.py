@@ -15,7 +15,8 @@ from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.packs.planner import PendingTraining
 from partrain.partition.plan import PartitionSettings, Plan, make_plan
 from partrain.runs.tasks import find_projections, make_rank_tasks, make_tasks
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
+from partrain.shards.settings import ShardSettings
 from partrain.stitching.stitch import ModelCard
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, segment_name
@@ -59,19 +60,24 @@ def prepare_run(
 
 def check_strategy(settings: RunSettings) -> None:
     """Raise `UserError` if something is set that the strategy does not support."""
-    strategy, launch = settings.strategy, settings.launch
+    strategy, grouping = settings.strategy, settings.grouping
     if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
         raise UserError(
             f"schedule: strategy={strategy.name} has no schedule, only strategy=synthetic has; leave it out"
         )
     if strategy.is_group and settings.train.compile:
         raise UserError(f"train.compile=true does not work with strategy={strategy.name}; leave it out")
-    if launch.name == "shards" and strategy.is_group:
+    if strategy.is_group and not isinstance(grouping, AloneSettings):
         raise UserError(
-            f"launch=shards does not work with strategy={strategy.name}, whose processes train as one; leave it out"
+            f"grouping={grouping.name} does not work with strategy={strategy.name}, whose processes train as one; "
+            "leave it out"
         )
-    if launch.name == "shards" and settings.train.compile:
-        raise UserError("train.compile=true does not work with launch=shards; leave it out")
+    if strategy.is_group and settings.launch.name == "inline":
+        raise UserError(
+            f"launch=inline does not work with strategy={strategy.name}, whose processes train as one; leave it out"
+        )
+    if isinstance(grouping, ShardSettings) and settings.train.compile:
+        raise UserError("train.compile=true does not work with grouping=shards; leave it out")
 
 
 def partition_settings(settings: RunSettings) -> PartitionSettings:

@@ -248,6 +248,7 @@ def _settings_fields(run: PreparedRun) -> dict[str, Any]:
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},
+        "grouping": asdict(settings.grouping),
         "launch": {"name": settings.launch.name, "threads": settings.launch.threads, "cores": num_cores()},
         "seed": settings.seed,
     }

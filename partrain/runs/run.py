@@ -5,7 +5,7 @@ have finished and the accuracy curve are not repeated. Stitching, evaluation and
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
 from partrain.runs.results import Outcome, gather_results
 from partrain.runs.stages import train_stage, train_together
 from partrain.runs.timing import record_seconds, recorded_seconds
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
+from partrain.shards.settings import ShardSettings
 from partrain.stitching.accuracy_curve import accuracy_curve
 from partrain.stitching.evaluate import evaluate
 from partrain.stitching.stitch import stitch
@@ -106,7 +107,7 @@ def train(prepared: PreparedRun, *, show_progress: bool) -> float:
         return train_group(prepared, show_progress=show_progress)
 
     with record_seconds(folder / SEGMENTS):
-        train_together([prepared], settings.launch, folder / settings.launch.subfolder, show_progress=show_progress)
+        train_together([prepared], settings, folder / settings.grouping.subfolder, show_progress=show_progress)
     return recorded_seconds(folder / SEGMENTS)
 
 
@@ -123,7 +124,7 @@ def train_group(prepared: PreparedRun, *, show_progress: bool) -> float:
 
     with record_seconds(prepared.folder / RANKS):
         if not all(is_finished(job.folder) for job in jobs):
-            launch_group(jobs, settings.launch, settings.strategy.port, show_progress=show_progress)
+            launch_group(jobs, settings.launch, show_progress=show_progress)
     return recorded_seconds(prepared.folder / RANKS)
 
 
@@ -133,8 +134,10 @@ def recover(prepared: PreparedRun, *, show_progress: bool) -> float:
     It is the training of a segment that has no cuts.
     """
     folder = prepared.folder / RECOVERY
-    launch = replace(prepared.settings.launch, pack="never")
-    planner = PackPlanner(settings=launch, folder=prepared.folder / launch.subfolder / RECOVERY)
+    settings = prepared.settings
+    grouping = settings.grouping if isinstance(settings.grouping, ShardSettings) else AloneSettings()
+    stage_folder = prepared.folder / grouping.subfolder / RECOVERY
+    planner = PackPlanner(grouping=grouping, launch=settings.launch, folder=stage_folder)
     training = PendingTraining(folder=folder, task=prepared.tasks[RECOVERY], name="recovery", cost=1.0)
 
     with record_seconds(folder):

@@ -9,16 +9,23 @@ from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import treat_sigterm_as_ctrl_c
 from partrain.packs.planner import PendingTraining
 from partrain.shards.driver import ShardedTraining
+from partrain.shards.settings import ShardSettings
 
 
 def train_in_shards(
-    trainings: Sequence[PendingTraining], settings: LaunchSettings, folder: Path, *, show_progress: bool
+    trainings: Sequence[PendingTraining],
+    grouping: ShardSettings,
+    launch: LaunchSettings,
+    folder: Path,
+    *,
+    show_progress: bool,
 ) -> None:
-    """Run `trainings` by shard parallelism on the devices that `settings` allow.
+    """Run `trainings` by shard parallelism on the devices that `launch` allows.
 
     Args:
         trainings: The trainings, each of which runs to its end or its pause.
-        settings: The devices, threads, restarts and the settings of shards.
+        grouping: The settings of shards.
+        launch: The devices, threads and restarts.
         folder: The folder for the time line, the costs and the logs of workers.
         show_progress: Whether to show how far the trainings are.
 
@@ -28,11 +35,11 @@ def train_in_shards(
         KeyboardInterrupt: After Ctrl-C or SIGTERM. Every training has written its checkpoint by then.
     """
     sharded = ShardedTraining(
-        worker_devices(settings.device, settings.threads, len(trainings)),
+        worker_devices(launch.device, launch.threads, len(trainings)),
         folder,
-        settings.shards,
-        threads=None if settings.threads == "auto" else int(settings.threads),
-        max_restarts=settings.max_restarts,
+        grouping,
+        threads=None if launch.threads == "auto" else int(launch.threads),
+        max_restarts=launch.max_restarts,
         show_progress=show_progress,
     )
     for training in trainings:

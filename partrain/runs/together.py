@@ -22,7 +22,7 @@ def run_together(
     *,
     show_progress: bool = True,
 ) -> dict[Path, dict[str, Any]]:
-    """Do several runs at once, or resume them. The first run's `launch` settings decide how all are packed or sharded.
+    """Do several runs at once, or resume them. The first run's `grouping` and `launch` settings count for all.
 
     Args:
         runs: The settings of each run, by its folder.
@@ -64,7 +64,7 @@ def _train(runs: Sequence[PreparedRun], packs: Path, *, show_progress: bool) -> 
         for prepared in runs:
             clocks.enter_context(record_seconds(prepared.folder / SEGMENTS))
         try:
-            train_together(runs, runs[0].settings.launch, packs, show_progress=show_progress)
+            train_together(runs, runs[0].settings, packs, show_progress=show_progress)
         except JobFailed as failure:
             return failure
     return None

@@ -53,7 +53,7 @@ class HostMemory:
         if needed <= free:
             return
         where = "disk" if self._on_disk else "host memory"
-        remedy = "free some" if self._on_disk else "train fewer models at once, or set launch.shards.spill_to=disk"
+        remedy = "free some" if self._on_disk else "train fewer models at once, or set grouping.spill_to=disk"
         raise UserError(
             f"These models need {needed / _GIB:.2f} GiB of {where}, but {free / _GIB:.2f} GiB are free; {remedy}"
         )

@@ -161,7 +161,7 @@ class ModelPreparer:
             workspace_factor *= self._correction(pieces, first_pieces, workspace_factor, needed)
         raise UserError(
             f"{host_model.folder}: none of {_MAX_ATTEMPTS} ways to cut the model fits into {self.budget:,} bytes of a "
-            "device; set a larger launch.shards.budget_gib"
+            "device; set a larger grouping.budget_gib"
         )
 
     def _correction(
@@ -219,7 +219,7 @@ class ModelPreparer:
         buffering = "with double buffering " if self.settings.double_buffer else ""
         return UserError(
             f"{host_model.folder}: layer {pieces.pieces[worst].name} needs {needed[worst]:,} bytes of a device "
-            f"{buffering}and cannot be cut; launch.shards.budget_gib={self.budget / _GIB:.4g} is too small, "
+            f"{buffering}and cannot be cut; grouping.budget_gib={self.budget / _GIB:.4g} is too small, "
             f"set it to at least {_MARGIN * max(needed) / _GIB:.4g}"
         )
 

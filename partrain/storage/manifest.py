@@ -15,6 +15,7 @@ def write_manifest(
     kind_of_work: str,
     may_grow: Collection[str] = (),
     derived: Mapping[str, Any] | None = None,
+    ignored: Collection[str] = (),
 ) -> None:
     """Write a manifest, unless its folder holds other work.
 
@@ -24,6 +25,7 @@ def write_manifest(
         kind_of_work: The work in a word, for the error.
         may_grow: The names of numbers that may be larger now than they were.
         derived: Values that follow from the inputs. They are written, but not compared.
+        ignored: The groups of settings that an older version wrote and compared, but that are not compared now.
 
     Raises:
         UserError: If the folder has a manifest with other inputs. The message names those that differ.
@@ -32,6 +34,7 @@ def write_manifest(
     if path.exists():
         stored = {name: value for name, value in checkpoint.read_json(path).items() if name not in derived}
         old, new = _flatten(stored), _flatten(json.loads(json.dumps(inputs)))
+        old = {name: value for name, value in old.items() if name.partition(".")[0] not in ignored}
 
         def has_grown(name: str) -> bool:
             return name in may_grow and old.get(name, 0) < new[name]

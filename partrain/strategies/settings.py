@@ -25,15 +25,11 @@ class StrategySettings:
     """Equal parts that gpipe and 1f1b cut every batch into, 1 or more."""
     timeout: float = 120.0
     """Seconds that a process waits for another before the run ends with an error, above 0."""
-    port: int = 29500
-    """The TCP port at which processes of a strategy find one another, from 0 (any) to 65535; another is taken if it is
-    in use."""
 
     def __post_init__(self) -> None:
         checks.one_of("strategy", self.name, STRATEGIES)
         checks.at_least("strategy.microbatches", self.microbatches, 1)
         checks.above("strategy.timeout", self.timeout, 0)
-        checks.within("strategy.port", self.port, 0, 65535)
 
     @property
     def is_group(self) -> bool:

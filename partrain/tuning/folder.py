@@ -82,7 +82,7 @@ class SearchFolder:
         """
         compared = {"search": manifest.search, "settings": manifest.settings, "machine": manifest.machine}
         derived = {"brackets": [bracket.to_json() for bracket in manifest.brackets]}
-        write_manifest(self.path / SEARCH_MANIFEST, compared, "search", derived=derived)
+        write_manifest(self.path / SEARCH_MANIFEST, compared, "search", derived=derived, ignored=("launch",))
 
     # ---- Trials and rungs.
 

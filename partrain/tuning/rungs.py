@@ -20,6 +20,7 @@ from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
 from partrain.runs.run import finish_run
 from partrain.runs.stages import train_stage
 from partrain.settings import RunSettings
+from partrain.shards.settings import ShardSettings
 from partrain.stitching.stitch import assemble
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, epoch_weights
@@ -44,7 +45,8 @@ class RungTrainer:
     """
 
     def __init__(self, dataset: Dataset, shared: RunSettings, settings: SearchSettings, *, show_advice: bool) -> None:
-        self.dataset, self.launch, self.show_advice = dataset, shared.launch, show_advice
+        self.dataset, self.show_advice = dataset, show_advice
+        self.grouping, self.launch = shared.grouping, shared.launch
         num_images = len(dataset.train)
         self.num_images = num_images - settings.held_out(num_images)
         self._prepared: dict[int, PreparedRun] = {}
@@ -56,8 +58,9 @@ class RungTrainer:
         """Train all `runs` that have not reached their epochs, and return the reason of each failure, by trial."""
         trainings = self.pending_trainings(runs)
         planner = PackPlanner(
-            settings=self.launch,
-            folder=runs[0].folder.parents[1] / self.launch.subfolder / _group_name(runs),
+            grouping=self.grouping,
+            launch=self.launch,
+            folder=runs[0].folder.parents[1] / self.grouping.subfolder / _group_name(runs),
             one_process_per_core=True,
             show_timings=self.show_advice,
             timings=self._timings,
@@ -99,7 +102,7 @@ class RungTrainer:
 
     def score(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
         """Return the `metric` of each trained network on the held-out images, by trial."""
-        at_once = 1 if self.launch.name == "shards" else _NETWORKS_AT_ONCE
+        at_once = 1 if isinstance(self.grouping, ShardSettings) else _NETWORKS_AT_ONCE
         scores: dict[int, float] = {}
         for first in range(0, len(runs), at_once):
             scores |= self.score_together(runs[first : first + at_once], metric)

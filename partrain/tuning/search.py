@@ -17,11 +17,11 @@ from partrain.data import Dataset, prepare_data
 from partrain.errors import UserError
 from partrain.launch.machine import machine_facts
 from partrain.launch.placement import assign_devices
-from partrain.launch.settings import LaunchSettings
+from partrain.packs.settings import PackSettings
 from partrain.report.formatting import format_quantity
 from partrain.runs.command import print_resume_command_on_interrupt, train_command
 from partrain.runs.results import package_versions
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
 from partrain.tuning.brackets import Bracket, Round, plan_rounds, select_best
 from partrain.tuning.folder import RungResult, SearchFolder, SearchManifest
 from partrain.tuning.leaderboard import print_results, write_leaderboard
@@ -315,7 +315,7 @@ class _SearchLoop:
             "configurations": len(self.trials),
             "epochs_trained": sum(trial.epochs for trial in record.trials.values()),
             "seconds": sum(self.folder.round_seconds()),
-            "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
+            "packed": isinstance(self.shared.grouping, PackSettings),
             "data": self.dataset.provenance(),
             "versions": package_versions(),
         }
@@ -327,7 +327,8 @@ class _SearchLoop:
         run = self.trial_run(winner.index, winner.epochs)
         run_results = self.trainer.finish(run)
         is_named = self.dataset.name == self.shared.data.name  # A command cannot name arrays given from Python.
-        unpacked = replace(run.settings, launch=replace(run.settings.launch, pack=LaunchSettings.pack))
+        is_packed = isinstance(run.settings.grouping, PackSettings)
+        unpacked = replace(run.settings, grouping=AloneSettings()) if is_packed else run.settings
         return {
             "index": winner.index,
             "values": winner.values,
