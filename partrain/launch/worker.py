@@ -5,18 +5,16 @@ all that the training needs, and the process runs what it returns. The engine ma
 the handler of SIGTERM. A process that has a launcher writes a checkpoint and ends once the launcher has ended.
 """
 
-import fcntl
 import importlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from partrain.launch.error_report import write_error_report
-from partrain.storage.run_folder import LOCK
+from partrain.storage.lock import wait_for_lock
 from partrain.training.context import TrainingContext
 from partrain.training.meters import PeakMemory
 
@@ -63,7 +61,7 @@ def run_training(
     signal.signal(signal.SIGTERM, context.request_stop if on_terminate is None else on_terminate)
     # A terminal sends Ctrl-C to the launcher's processes too, but the launcher alone decides when they stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _locked(folder):
+    with wait_for_lock(folder):
         context.poll()
         try:
             training = make_training(folder, context, memory)
@@ -71,14 +69,6 @@ def run_training(
         except Exception as error:
             traceback.print_exc()
             return _report(folder, error)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, and first wait for it: the process of a killed launcher may still train there."""
-    with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _report(folder: Path, error: Exception) -> int:

@@ -1,8 +1,8 @@
 """Files that are written as a whole: tensors as safetensors with a digest, everything else as JSON.
 
 A file is written under a temporary name, synced to disk and renamed. A process killed at any moment leaves either the
-old file or the new one, and perhaps the temporary one, which `remove_partial_files` deletes. The digest in a tensor file's header covers tensors and metadata; `load` checks it, which
-`torch.save` has no counterpart for.
+old file or the new one, and perhaps the temporary one, which `remove_partial_files` deletes. The digest in a tensor
+file's header covers tensors and metadata; `load` checks it, which `torch.save` has no counterpart for.
 """
 
 import hashlib
