@@ -69,7 +69,7 @@ def store_outputs(path: Path, module: nn.Module, sample: Sample, num_images: int
             for output in outputs():
                 if num_bytes == 0:
                     file.write(_header([num_images, *output.shape[1:]], output.dtype))
-                num_bytes += file.write(output.view(-1).view(torch.uint8).numpy())
+                num_bytes += file.write(output.view(-1).view(torch.uint8).numpy().data)
 
     module.eval()
     with torch.inference_mode():
