@@ -76,7 +76,7 @@ def rank_name(index: int) -> str:
 
 def stored_outputs(boundary: int) -> str:
     """Return the file of the outputs stored at `boundary`, relative to a segment's folder."""
-    return f"../../{BOUNDARIES}/{boundary}.bin"
+    return f"../../{BOUNDARIES}/{boundary}.safetensors"
 
 
 def epoch_weights(training: Path, epoch: int) -> Path:

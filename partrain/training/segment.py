@@ -124,8 +124,9 @@ class SegmentTraining(Loop):
         if self.progress.finished and target.exists():
             return
         with autocast(self.precision, self.device):
-            store_outputs(target, self.model, self.input.sample, self.task.num_images, self.device)
-        self.progress.stored_bytes = target.stat().st_size
+            self.progress.stored_bytes = store_outputs(
+                target, self.model, self.input.sample, self.task.num_images, self.device
+            )
 
     # ---- Checkpoints.
 

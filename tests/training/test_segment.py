@@ -198,7 +198,7 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
         network=MLPSettings(depth=4, width=32), schedule=ScheduleSettings(name="sequential", last_input="stored")
     )
     left, right = prepare_tasks(small, tmp_path, settings)
-    with pytest.raises(UserError, match=r"boundaries/1.bin is missing: the segment to the left has not stored"):
+    with pytest.raises(UserError, match=r"boundaries/1.safetensors is missing: the segment to the left has not stored"):
         train(right)
     train(left)
     training = SegmentTraining(right, TrainingContext(right), PeakMemory())
