@@ -157,6 +157,9 @@ class Launch:
             for job, end in own_ends
             if isinstance(end, Lost | Stopped)
         ]
+        if not self._lost and all(isinstance(end, Failed | Done) for _, end in own_ends):
+            # Every other one waited in vain for those that had to be killed.
+            self._lost = [(self.jobs[number], Lost("did not answer its peers")) for number in sorted(self._killed)]
         # A process that waits for a lost peer on an accelerator is aborted, so any other signal is nearer to the cause.
         self._lost.sort(key=lambda lost: signal.SIGABRT.name in lost[1].why)
         if self._lost:

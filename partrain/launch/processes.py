@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from partrain.device import computes_bf16, devices_named, kind_of, num_cores
+from partrain.device import computes_bf16, devices_named, is_cpu, kind_of, num_cores
 from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report
@@ -93,7 +93,7 @@ class ProcessExecutor:
     def capacity(self) -> list[Slot]:
         """Return the devices. The whole CPU is one."""
         kind = kind_of(self.devices[0])
-        processes = self._num_processes() if kind == "cpu" else 1
+        processes = self._num_processes() if is_cpu(kind) else 1
         return [
             Slot(kind=kind, processes=processes, computes_bf16=computes_bf16(torch.device(device)))
             for device in self.devices
@@ -120,7 +120,7 @@ class ProcessExecutor:
 
     def _has_room(self, job: Job) -> bool:
         """Return whether `job` may start beside those that run. The processes of a gang need one another."""
-        return job.resources.kind != "cpu" or job.gang is not None or len(self._handles) < self._num_processes()
+        return not is_cpu(job.resources.kind) or job.gang is not None or len(self._handles) < self._num_processes()
 
     def _num_processes(self) -> int:
         """Return how many processes train side by side on the CPU."""

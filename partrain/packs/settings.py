@@ -21,3 +21,8 @@ class PackSettings(GroupingSettings):
         super().__post_init__()
         if self.memory_gib is not None:
             checks.above("grouping.memory_gib", self.memory_gib, 0)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Return the device memory that packs may use, in bytes, or None for what is free."""
+        return None if self.memory_gib is None else int(self.memory_gib * 2**30)

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from partrain.launch.job import Job, Member
+from partrain.launch.job import Job, Member, Resources
 from partrain.launch.launcher import Launcher
 from partrain.launch.settings import GroupingSettings
 from partrain.packs.planner import PackPlanner, TimingCache
 from partrain.packs.settings import PackSettings
+from partrain.runs.prepare import PreparedRun
 from partrain.shards.engine import shards_job
 from partrain.shards.settings import ShardSettings
+from partrain.storage.run_folder import RENDEZVOUS, rank_name
 from partrain.training.task import PendingTraining
 
 
@@ -63,3 +65,27 @@ class JobPlanner:
             threads=launch.threads if isinstance(launch.threads, int) else None,
             max_restarts=launch.max_restarts,
         )
+
+
+def rank_jobs(prepared: PreparedRun, kind: str) -> list[Job]:
+    """Return the jobs of a run's gang, one for each process, on devices of this kind."""
+    # A process of a pipeline computes one segment; replicas all compute the same.
+    segments = prepared.plan.segments
+    is_pipeline = len(segments) == len(prepared.tasks)
+    costs = [segment.flops for segment in segments] if is_pipeline else [1] * len(prepared.tasks)
+    rendezvous = prepared.folder / rank_name(0) / RENDEZVOUS
+    jobs = []
+    for (name, task), cost in zip(prepared.tasks.items(), costs, strict=True):
+        folder, process = prepared.folder / name, f"process {task.index}"
+        job = Job(
+            folder=folder,
+            kind="rank",
+            name=process,
+            members=(Member(folder=folder, name=process),),
+            resources=Resources(kind=kind),
+            cost=cost,
+            gang=str(prepared.folder),
+            waits_for=(rendezvous,) if task.index > 0 else (),
+        )
+        jobs.append(job)
+    return jobs

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 
-from partrain.device import has_own_memory, num_cores
+from partrain.device import is_cpu, num_cores
 from partrain.launch.job import Job, Member, Resources
 from partrain.launch.worker import WorkerContext
 from partrain.shards.driver import ShardedTraining
@@ -82,7 +81,7 @@ def worker_devices(devices: Sequence[str], threads: int | None, num_models: int)
         threads: The CPU threads of each worker, or None for one worker per core.
         num_models: The number of models, which is the highest number of workers on the CPU.
     """
-    if has_own_memory(torch.device(devices[0])):
+    if not is_cpu(devices[0]):
         return list(devices)
     num_workers = max(1, num_cores() // (threads or 1))
     return list(devices) * min(num_models, num_workers)
