@@ -53,7 +53,7 @@ def run_training(
         folder: The folder of the training.
         launcher: The process id of the launcher, if there is one.
         make_training: The engine's function.
-        on_terminate: The handler of SIGTERM. By default it has a checkpoint written at the next logged step.
+        on_terminate: The handler of SIGTERM. By default it has a checkpoint written after the present step.
 
     Returns:
         The exit code of the process.

@@ -28,7 +28,7 @@ class TrainingContext:
         self._should_stop = False
 
     def request_stop(self, *_: object) -> None:
-        """Ask the training to write a checkpoint and end, at its next logged step. It can serve as a signal handler."""
+        """Ask the training to write a checkpoint and end, after its present step. It can serve as a signal handler."""
         self._should_stop = True
 
     def should_stop(self) -> bool:
