@@ -4,7 +4,6 @@ Its tensors are in shared host memory, where workers read and write them. Metric
 written by the code that writes them for any training.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,7 +75,6 @@ class HostModel:
         self.training = self._load_training()
         self._steps = self.training.steps()
         self._current = self._next_step()
-        self._saved_at = time.monotonic()
         self._first_step = self.training.progress.step
 
     def _load_training(self) -> SegmentTraining:
@@ -143,7 +141,6 @@ class HostModel:
         self.training = self._load_training()
         self._steps = self.training.steps()
         self._current = self._next_step()
-        self._saved_at = time.monotonic()
         self._move_to_files()
 
     def files(self) -> list[Path]:
@@ -219,28 +216,26 @@ class HostModel:
             training.warning = result.warning
 
     def _end_step(self, step: Step) -> bool:
-        """Log the step and begin the next one, and return whether a checkpoint is due."""
+        """Log the step and begin the next one. Return whether a checkpoint is due, or no step is left."""
         self.training.progress.step += 1
         self.training.log_step(step)
         self._current = self._next_step()
-        is_checkpoint_due = time.monotonic() - self._saved_at > self.training.task.train.checkpoint_seconds
-        return step.is_logged and (step.ends_epoch or is_checkpoint_due)
+        return self.training.is_checkpoint_due(step) or not self.has_steps_left
 
     # ---- Checkpoints and results.
 
     def save(self) -> None:
-        """Write a checkpoint, and at the training's end or pause all that it leaves."""
-        if not self.training.progress.finished:
+        """Write a checkpoint, or at the training's end or pause all that it leaves."""
+        if self.has_steps_left:
             self.save_checkpoint()
-        if not self.has_steps_left:
-            # Finishing may run the module, to store its outputs, while another thread traces a network.
-            with TORCH_PATCH_LOCK:
-                self.training.finalize()
+            return
+        # Finishing may run the module, to store its outputs, while another thread traces a network.
+        with TORCH_PATCH_LOCK:
+            self.training.finalize()
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint to resume from."""
         self.training.save_checkpoint()
-        self._saved_at = time.monotonic()
 
     def as_load(self, unit_seconds: Iterable[float]) -> Load:
         """Return what the steps computed here have cost, for the simulator.

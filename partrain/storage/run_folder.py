@@ -31,7 +31,8 @@ TIMING = "timing.json"  # In segments/, ranks/ and recovery/: seconds, over all 
 
 TASK_FILE = "task.json"
 CHECKPOINT = "checkpoint.safetensors"
-PREVIOUS_CHECKPOINT = "previous.safetensors"  # Of a group's process, for a peer that is one checkpoint behind.
+# The checkpoint before, of a group's process or of a pack's member: others may be one checkpoint behind.
+PREVIOUS_CHECKPOINT = "previous.safetensors"
 EPOCHS_FOLDER = "epochs"  # Weights after epochs, with train.accuracy_curve or at a pause.
 METRICS = "metrics.csv"
 PROGRESS = "progress.json"
@@ -50,6 +51,7 @@ RENDEZVOUS = "rendezvous.json"  # Of a gang's first process: where the others fi
 # ---- In the folder of a pack, or of trainings in shards.
 
 PACK_FILE = "pack.json"
+ROUND_FILE = "round.json"  # Which checkpoints of a pack's members belong together.
 PACK_LIST = "packs.json"  # In the folder of packs: their names.
 PACK_TRIAL = "trial"  # In the folder of packs: the job that measures stacks.
 TIMINGS = "timings.json"  # Of such a job.

@@ -13,7 +13,7 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
 from partrain.training.context import TrainingContext
-from partrain.training.loop import Loop
+from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, make_optimizer
 from partrain.training.progress import Progress
@@ -66,6 +66,10 @@ class RankTraining(Loop):
         self._write_tensors({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
         (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+
+    def is_checkpoint_due(self, step: Step) -> bool:
+        """Return whether `step` ends an epoch, where all processes are together. None decides by its own clock."""
+        return step.ends_epoch
 
     def write_checkpoint(self) -> None:
         """Write a checkpoint at an epoch's end, and nothing at other steps, at which the processes are not together."""

@@ -26,6 +26,8 @@ from partrain.training.state import num_bytes, optimizer_tensors
 from partrain.training.task import SegmentTask
 from partrain.training.tensorboard import EpochLog
 
+_METRICS_SECONDS = 1.0  # At most once in this time metrics.csv is written for people who watch.
+
 
 @dataclass(frozen=True)
 class Step:
@@ -67,6 +69,9 @@ class Loop(ABC):
         """The warning about the last output of the epoch, or an empty text."""
         self.heartbeat = Heartbeat(folder)
         self.log = EpochLog(folder, to_tensorboard=task.train.tensorboard)
+        self._counted_steps = 0  # Up to this step, the progress has what the steps used.
+        self._saved_at = time.monotonic()
+        self._metrics_written_at = -_METRICS_SECONDS
 
     # ---- The story of a training.
 
@@ -82,18 +87,14 @@ class Loop(ABC):
         if self.context.should_stop():
             return self.progress.finished
         self.model.train()
-        saved_at = time.monotonic()
         for step in self.steps():
             self.train_step(step)
             self.log_step(step)
-            if not step.is_logged:
-                continue
-            self.context.poll()
+            if step.is_logged:
+                self.context.poll()
             should_stop = self.context.should_stop()
-            is_checkpoint_due = time.monotonic() - saved_at > self.task.train.checkpoint_seconds
-            if step.ends_epoch or should_stop or is_checkpoint_due:
+            if should_stop or self.is_checkpoint_due(step):
                 self.save_checkpoint()
-                saved_at = time.monotonic()
             if should_stop:
                 return self.progress.finished
         self.finalize()
@@ -103,6 +104,8 @@ class Loop(ABC):
         """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""
         steps_per_epoch = self.order.steps_per_epoch
         self.usage.skip_traffic()
+        self._counted_steps = self.progress.step
+        self._saved_at = time.monotonic()
         while self.progress.step < self.last_step:
             epoch, first = divmod(self.progress.step, steps_per_epoch)
             self.usage.begin_epoch()
@@ -135,6 +138,7 @@ class Loop(ABC):
         if not step.is_logged:
             return
         self.usage.add_to(self.progress, ends_epoch=step.ends_epoch, share=self.process_share)
+        self._counted_steps = self.progress.step
         epoch = step.batch.step // self.order.steps_per_epoch
         check_losses(self.meter.losses[: self.steps_done_in(epoch)], self.task.index, epoch)
         if step.ends_epoch:
@@ -142,17 +146,32 @@ class Loop(ABC):
         elif self.heartbeat.is_due():
             self.report(epoch)
 
+    def is_checkpoint_due(self, step: Step) -> bool:
+        """Return whether to write a checkpoint after `step`: it is logged, and `train.checkpoint_seconds` have passed."""
+        return step.is_logged and time.monotonic() - self._saved_at > self.task.train.checkpoint_seconds
+
     def save_checkpoint(self) -> None:
         """Write metrics.csv and a checkpoint. The time this takes does not count as training."""
+        self.add_usage()
         self.progress.write_metrics(self.folder)
         self.write_checkpoint()
         self.usage.skip_time()
+        self._saved_at = time.monotonic()
+
+    def add_usage(self) -> None:
+        """Add to the progress what steps since the last logged one have used, since a checkpoint may follow any step."""
+        if self.progress.step > self._counted_steps:
+            self.usage.add_to(self.progress, ends_epoch=False, share=self.process_share)
+            self._counted_steps = self.progress.step
 
     def finalize(self) -> None:
-        """Finish the training after its last step, or write the epoch's weights at a pause."""
+        """Finish the training after its last step, or write a checkpoint and the epoch's weights at a pause."""
         if self.progress.step >= self.progress.end:
+            if not self.progress.finished:
+                self.progress.write_metrics(self.folder)
             self.finish()
         elif self.pause_after is not None:
+            self.save_checkpoint()
             self.save_epoch_weights(self.pause_after)
 
     # ---- What the subclass says.
@@ -235,10 +254,18 @@ class Loop(ABC):
         self.progress.timeline.append([self.usage.epoch_began, time.time()])
         self.report(epoch, warning=self.warning, epoch_ended=True)
         self.log.write(row)
+        self.show_metrics()
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
         if self.task.train.accuracy_curve:
             self.save_epoch_weights(epoch + 1)
         self.check_early_stop()
+
+    def show_metrics(self) -> None:
+        """Write metrics.csv for people who watch, at most once a second."""
+        if time.monotonic() - self._metrics_written_at < _METRICS_SECONDS:
+            return
+        self.progress.write_metrics(self.folder, sync=False)  # Losing it in a crash of the machine does no harm.
+        self._metrics_written_at = time.monotonic()
 
     def epoch_row(self, epoch: int) -> dict[str, object]:
         """Return the row of metrics.csv for `epoch`, which has just ended."""

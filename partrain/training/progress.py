@@ -39,6 +39,8 @@ class Progress:
     optimizer_state_bytes: int = 0
     stored_bytes: int = 0
     """Bytes of outputs stored for the next segment."""
+    round: int | None = None
+    """The number of the pack's round that the checkpoint is part of, or None if it is part of none."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """The rows of metrics.csv, one per epoch."""
     timeline: list[list[float]] = field(default_factory=list)
@@ -48,13 +50,18 @@ class Progress:
         """Return the counts as plain data."""
         return asdict(self)
 
-    def write_metrics(self, folder: Path) -> None:
-        """Write metrics.csv in `folder`, whole, so that it always agrees with the checkpoint."""
+    def write_metrics(self, folder: Path, *, sync: bool = True) -> None:
+        """Write metrics.csv in `folder`, whole. It has all epochs of the checkpoint and may have later ones.
+
+        Args:
+            folder: The training's folder.
+            sync: Whether to wait until the file is on the disk.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        checkpoint.write_text(folder / METRICS, text.getvalue())
+        checkpoint.write_text(folder / METRICS, text.getvalue(), sync=sync)
 
 
 class EpochMeter:

@@ -18,7 +18,7 @@ from partrain.boundaries.boundary import SyntheticBoundary, make_projections
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT
+from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.training.context import TrainingContext
 from partrain.training.endpoints import make_input, make_output
 from partrain.training.loop import Loop, Step
@@ -131,8 +131,22 @@ class SegmentTraining(Loop):
     # ---- Checkpoints.
 
     def write_checkpoint(self) -> None:
-        """Write a checkpoint of the tensors in `state`, with the progress as its metadata."""
+        """Write a checkpoint of the tensors in `state`, with the progress as its metadata. It is part of no round."""
+        (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+        self.progress.round = None
         checkpoint.save(self.folder / CHECKPOINT, self.state(), self.progress.to_json())
+
+    def write_round(self, number: int) -> None:
+        """Write metrics.csv and a checkpoint that is part of a pack's round, and keep the checkpoint before it.
+
+        A pack that is killed before its round is complete takes the training back to the one before.
+        """
+        self.progress.write_metrics(self.folder)
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            path.replace(self.folder / PREVIOUS_CHECKPOINT)
+        self.progress.round = number
+        checkpoint.save(path, self.state(), self.progress.to_json())
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors that training resumes from; once it has finished, the weights alone."""
@@ -143,8 +157,11 @@ class SegmentTraining(Loop):
 
     def restore(self) -> None:
         """Resume from the checkpoint in the folder, if there is one."""
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS_CHECKPOINT
+        if previous.exists() and not path.exists():
+            previous.replace(path)  # A pack was killed within `write_round`.
         try:
-            self.load_state(*checkpoint.load(self.folder / CHECKPOINT, self.device))
+            self.load_state(*checkpoint.load(path, self.device))
         except FileNotFoundError:
             return
 
