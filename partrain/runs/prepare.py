@@ -35,7 +35,8 @@ def prepare_run(
         settings: All that decides the run's outcome, and how it is launched.
         folder: The run's folder.
         dataset: The data instead of those that `settings.data` names.
-        num_images: The number of training images to use, from the first on. By default all.
+        num_images: The number of training images to use, from the first on. By default as many as the tasks in the
+            folder were written with, such as those of a search's configuration, and all in a new folder.
 
     Raises:
         UserError: If a setting or a file is not as it must be.
@@ -44,17 +45,30 @@ def prepare_run(
     assign_devices(settings.launch.device, 1)  # A device that does not exist is reported before data are prepared.
     dataset = dataset or prepare_data(settings.data)
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
+    num_images = num_images or written_num_images(Path(folder), len(dataset.train))
 
     with TORCH_PATCH_LOCK:
         partition = partition_settings(settings)
         plan = make_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
-        check_segments(settings, plan, num_images or len(dataset.train))
+        check_segments(settings, plan, num_images)
         make = make_rank_tasks if settings.strategy.is_group else make_tasks
         tasks = make(settings, plan, dataset)
 
-    if num_images is not None:
-        tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
+    tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
     return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
+
+
+def written_num_images(folder: Path, num_images: int) -> int:
+    """Return how many images the tasks in `folder` train on, or `num_images`, which is all, if there are no tasks.
+
+    Tasks that want more images than there are do not count, and are refused as of another run when the run is written.
+    """
+    for path in sorted(folder.glob(f"*/*/{TASK_FILE}")):
+        task = checkpoint.read_json(path)
+        written = task.get("num_images") if isinstance(task, dict) else None
+        if isinstance(written, int) and 0 < written <= num_images:
+            return written
+    return num_images
 
 
 def check_strategy(settings: RunSettings) -> None:
