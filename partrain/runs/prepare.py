@@ -43,7 +43,8 @@ def prepare_run(
         settings: All that decides the run's outcome, and how it is launched.
         folder: The run's folder. A run that it holds keeps its number of images and its precision.
         dataset: The data instead of those that `settings.data` names.
-        num_images: The number of training images to use, from the first on. By default all.
+        num_images: The number of training images to use, from the first on. By default as many as the tasks in the
+            folder were written with, such as those of a search's configuration, and all in a new folder.
         launcher: The launcher of the run, which knows its devices. By default that of `settings.launch`.
 
     Raises:
@@ -54,8 +55,8 @@ def prepare_run(
     dataset = dataset or prepare_data(settings.data)
     folder = Path(folder).absolute()
     begun = _begun_task(folder, settings)
-    if begun is not None and num_images is None:
-        num_images = begun.num_images
+    if num_images is None and begun is not None and begun.num_images <= len(dataset.train):
+        num_images = begun.num_images  # With fewer images than it wants, the run is refused as another one.
 
     plan = plan_run(settings, dataset)
     check_segments(settings, plan, num_images or len(dataset.train), launcher)

@@ -110,15 +110,29 @@ def network_bytes() -> tuple[int, int] | None:
         try:
             if not os.readlink(entry).startswith("socket:"):
                 continue
-            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+            with _duplicated_socket(int(entry.name)) as connection:
                 if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        except OSError:  # The connection was closed meanwhile.
+        except OSError:  # The connection was closed meanwhile, or is none that Python knows.
             continue
         sent += _number(info[_SENT]) + _number(info[_NOT_SENT]) - _number(info[_SENT_AGAIN])
         received += _number(info[_RECEIVED])
     return sent, received
+
+
+def _duplicated_socket(descriptor: int) -> socket.socket:
+    """Return a socket over a duplicate of a descriptor, so that closing it leaves the connection open.
+
+    Raises:
+        OSError: If the descriptor is closed by now, or of a socket that Python cannot wrap.
+    """
+    duplicate = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=duplicate)
+    except BaseException:
+        os.close(duplicate)
+        raise
 
 
 def _number(field: bytes) -> int:

@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ class Heartbeat:
         return time.monotonic() - self._last >= self._interval
 
     def beat(self, **values: Any) -> None:
-        """Write `values` to the file."""
+        """Write `values` to the file. A full disk is ignored here, since the checkpoint reports it."""
         self._last = time.monotonic()
-        checkpoint.write_json(self._path, values, sync=False)  # Losing it in a crash of the machine does no harm.
+        with suppress(OSError):
+            checkpoint.write_json(self._path, values, sync=False)  # Losing it in a crash of the machine does no harm.

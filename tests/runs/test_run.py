@@ -104,6 +104,17 @@ def test_settings_survive_the_configuration_file(in_sequence: tuple[Path, dict[s
     assert stored == asdict(sequential())
 
 
+def test_a_run_goes_on_with_the_images_that_its_tasks_were_written_with(small: Dataset, tmp_path: Path) -> None:
+    def images(folder: Path) -> set[int]:
+        return {task.num_images for task in partrain.prepare_run(small_settings(), folder, small).tasks.values()}
+
+    for number, name in ((500, "fewer"), (640, "all"), (641, "more")):
+        partrain.prepare_run(small_settings(), tmp_path / name, small, number).write()
+    assert [images(tmp_path / name) for name in ("fewer", "all", "more", "new")] == [{500}, {640}, {640}, {640}]
+    with pytest.raises(UserError, match=r"more/segments/0/task.json is of another plan or other settings"):
+        partrain.run(small_settings(), tmp_path / "more", dataset=small, show_progress=False)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_run_on_a_gpu_that_goes_on_on_the_cpu(small: Dataset, tmp_path: Path) -> None:

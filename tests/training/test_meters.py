@@ -1,5 +1,6 @@
 """What strategies send, hold and take, as measured."""
 
+import os
 import socket
 import threading
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_bytes_are_counted_as_they_leave_and_come() -> None:
         assert after == (before[0] + 1_000_000, before[1] + 1_000_000)
         sender.close()
         receiver.close()
+
+
+def test_a_socket_that_cannot_be_wrapped_is_left_out_and_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fileno: int) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    with socket.create_server(("127.0.0.1", 0)):
+        before = os.listdir("/proc/self/fd")
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            assert network_bytes() == (0, 0)
+        assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize(

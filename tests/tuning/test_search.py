@@ -28,7 +28,7 @@ from partrain.storage import checkpoint
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 from partrain.tuning import page as search_page
-from partrain.tuning.brackets import successive_halving
+from partrain.tuning.brackets import one_rung, successive_halving
 from partrain.tuning.folder import RungResult
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
@@ -545,6 +545,25 @@ def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
         view.end_round([])
     assert "5/5 epochs  all done" in out.getvalue()
     assert "bracket 1, rung 0" not in out.getvalue()  # Lines are printed only without a bar.
+
+
+def test_a_round_may_end_while_the_bar_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last round too, after which there is none whose first epoch could be asked for."""
+    trials = [Trial(index=0, bracket=1, values={"seed": 0})]
+    run = TrialRun(index=0, settings=SHORT, folder=tmp_path, epochs=2)
+    out = io.StringIO()
+    display = ProgressDisplay(show_time_left=False, output=Console(file=out, force_terminal=True, color_system=None))
+    with SearchView(one_rung(1, 2), trials, "validation_accuracy", display, poll_seconds=1e9) as view:
+
+        def end_meanwhile(folder: Path) -> int:
+            view.end_round([])
+            return 1
+
+        view.begin_round([run])
+        monkeypatch.setattr("partrain.tuning.view.count_trained_epochs", end_meanwhile)
+        view.move_bar()
+    assert "2/2 epochs  all done" in out.getvalue()
+    assert "1/2 epochs" not in out.getvalue()
 
 
 def test_trained_epochs_are_those_of_the_segment_that_is_furthest(tmp_path: Path) -> None:
