@@ -10,7 +10,7 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.processes import ProcessExecutor, ProcessHandle
 from partrain.training.optimization import TrainSettings
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.launch.job import Member
+from partrain.training.job import Member
 from partrain.training.completion import has_reached
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from partrain.launch.end import End
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.settings import LaunchSettings
 
 

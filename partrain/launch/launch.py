@@ -9,7 +9,7 @@ from partrain.errors import JobFailed
 from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, with_sentence
 from partrain.launch.executor import Executor, Handle
-from partrain.launch.job import Job, Member
+from partrain.training.job import Job, Member
 from partrain.launch.rendezvous import forget_rendezvous
 from partrain.storage.checkpoint import remove_partial_files
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, LOG

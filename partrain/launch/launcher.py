@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from partrain.launch.executor import Executor, Slot, make_executor
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
 

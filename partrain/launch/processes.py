@@ -14,7 +14,7 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report
 from partrain.launch.executor import Slot
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import DONE, FAILED, STOPPED, UNWRITABLE
 from partrain.storage import checkpoint

@@ -16,7 +16,7 @@ from partrain.launch.end import Done, End, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, raise_failures, with_sentence
 from partrain.launch.executor import Executor
 from partrain.launch.inline import InlineExecutor
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.launch import Launch
 from partrain.training.context import interrupt_on_signals
 

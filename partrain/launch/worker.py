@@ -19,7 +19,7 @@ import torch
 from partrain.launch.end import Done, End, Failed, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, write_error_report
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.storage.lock import wait_for_lock
 from partrain.storage.run_folder import ERROR_FILE, MESSAGES, THREADS_FILE
 from partrain.training.context import LocalContext, TrainingContext

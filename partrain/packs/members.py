@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from partrain.launch.error_report import ErrorReport, read_error_report
+from partrain.training.job import Member
 from partrain.packs.stack import Stack, UnstackedTraining, make_stack, stacking_shape
-from partrain.packs.task import PackMember
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.loop import Step
@@ -22,7 +22,7 @@ class ActiveMember:
     """A training under way in a pack.
 
     Args:
-        entry: The training's entry in the pack's task.
+        entry: The training as an entry of the pack's job.
         training: The training, restored to the step at which it resumes.
 
     Attributes:
@@ -32,7 +32,7 @@ class ActiveMember:
         is_evicted: Whether the training has to wait until there is memory for it.
     """
 
-    def __init__(self, entry: PackMember, training: SegmentTraining) -> None:
+    def __init__(self, entry: Member, training: SegmentTraining) -> None:
         training.pause_after = entry.pause_after
         self.entry, self.training = entry, training
         self.shape: Hashable = stacking_shape(training) if entry.stack_size > 1 else entry.folder

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from partrain.launch.error_report import ErrorReport, read_error_report
+from partrain.training.job import Job, JobFile, Member
 from partrain.packs.members import ActiveMember, SharedPeakMemory, StackedMembers, has_ended, split_into_stacks
 from partrain.packs.rounds import PackRound, take_back
-from partrain.packs.task import PackMember, PackTask, check_members
+from partrain.packs.checks import check_members
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ERROR_FILE
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext, TrainingContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
@@ -35,9 +36,9 @@ class Pack:
     """A pack of trainings, begun anew or resumed from the last round in its folder.
 
     Args:
-        folder: The pack's folder, for the record of its rounds.
-        task: The pack's members and how many of them train at once.
-        context: The requests to stop and to use so many threads. By default there are none.
+        job: The pack's job, written in its folder, where the record of its rounds is too. Its option `capacity` says how
+            many members train at once at most.
+        context: The device, and the requests to stop and to use so many threads. By default there are no requests.
         memory: The meter of the process's peak memory. By default it starts now.
 
     Attributes:
@@ -48,20 +49,20 @@ class Pack:
         failures: The messages of failed trainings, by their folder relative to the pack's. error.json in it has more.
     """
 
-    def __init__(
-        self, folder: Path, task: PackTask, context: TrainingContext | None = None, memory: PeakMemory | None = None
-    ) -> None:
-        self.folder, self.task = folder, task
-        self.context = context or TrainingContext(folder)
+    def __init__(self, job: Job, context: TrainingContext | None = None, memory: PeakMemory | None = None) -> None:
+        self.folder, self.job = job.folder, job
+        self.context = context or LocalContext(job.resources.kind)
         self.memory = SharedPeakMemory(memory or PeakMemory())
-        self.last_round = PackRound.read(folder) or PackRound.before_first(task)
-        self.capacity = self.last_round.capacity + len(task.members) - self.last_round.num_entries
+        self.last_round = PackRound.read(job.folder) or PackRound.before_first(job)
+        self.capacity = self.last_round.capacity + len(job.members) - self.last_round.num_entries
         self.members: list[ActiveMember] = []
         self.stacks: list[StackedMembers] = []
-        self.waiting: deque[PackMember] = deque(task.members)
+        self.waiting: deque[Member] = deque(job.members)
         self.failures: dict[str, str] = {}
+        self._job_file = JobFile(job)
         self._has_changed = True  # Whether members joined or left since the stacks were made.
         self._saved_at = time.monotonic()
+        self._saving_seconds = 0.0  # How long the last round took that was of all members.
         self.restore()
 
     # ---- The story of a pack.
@@ -73,6 +74,7 @@ class Pack:
             Whether every member has finished, paused or failed.
         """
         while not self.context.should_stop():
+            self.admit_new_members()
             if self._has_changed:
                 self.update_members()
                 continue
@@ -85,7 +87,9 @@ class Pack:
             if self.is_round_due():
                 self.settle()
 
-        self.settle()
+        limit = self.context.stop_seconds
+        if limit is None or self._saving_seconds < limit:
+            self.settle()
         return not self.members and not self.waiting
 
     def update_members(self) -> None:
@@ -109,19 +113,28 @@ class Pack:
         Raises:
             UserError: If the folder holds no task, is in the pack already, or the task is on another device.
         """
-        check_members([*self.task.member_folders(self.folder), folder.resolve()])
-        entry = PackMember(
-            folder=os.path.relpath(folder, self.folder),
-            pause_after=pause_after,
-            stack_size=max(member.stack_size for member in self.task.members),
-        )
-        self.settle()  # A pack that is killed from now on resumes at this moment, and the training joins then.
-        (folder / ERROR_FILE).unlink(missing_ok=True)
-        self.task = replace(self.task, members=[*self.task.members, entry], capacity=self.task.capacity + 1)
-        self.task.write(self.folder)
-        self.waiting.append(entry)
-        self.capacity += 1
-        self._has_changed = True
+        folder = Path(os.path.abspath(folder))
+        check_members([*(member.folder for member in self.job.members), folder])
+        size = max(member.stack_size for member in self.job.members)
+        entry = Member(folder=folder, name=str(folder), pause_after=pause_after, stack_size=size)
+        options = {**self.job.options, "capacity": self.job.options["capacity"] + 1}
+        replace(self.job, members=(*self.job.members, entry), options=options).write()
+        self.admit_new_members()
+
+    def admit_new_members(self) -> None:
+        """Let the trainings wait that the job's owner has added to job.json."""
+        job = self._job_file.read_if_changed()
+        if job is None:
+            return
+        known = {member.folder for member in self.job.members}
+        joining = [member for member in job.members if member.folder not in known]
+        self.settle()  # A pack that is killed from now on resumes at this moment, and the trainings join then.
+        self.job = job
+        for member in joining:
+            (member.folder / ERROR_FILE).unlink(missing_ok=True)
+            self.waiting.append(member)
+            self.capacity += 1
+        self._has_changed |= bool(joining)
 
     # ---- Members start and train.
 
@@ -134,16 +147,16 @@ class Pack:
         except torch.OutOfMemoryError:
             self.capacity = len(self.members)
 
-    def has_room_for(self, entry: PackMember) -> bool:
+    def has_room_for(self, entry: Member) -> bool:
         """Return whether a waiting member may start. One that requires more room than the pack has needs all of it.
 
         One that has ended needs none. Otherwise a resumed pack would keep others waiting for it.
         """
         if self.capacity - len(self.members) >= min(entry.required_room, self.capacity):
             return True
-        return has_ended(self.folder_of(entry), entry.pause_after)
+        return has_ended(entry.folder, entry.pause_after)
 
-    def start(self, entry: PackMember) -> None:
+    def start(self, entry: Member) -> None:
         """Start a member from its own checkpoint, unless it has finished, paused or failed before.
 
         One whose error report cannot be read is tried again.
@@ -151,13 +164,12 @@ class Pack:
         Raises:
             torch.OutOfMemoryError: If there is no memory for it beside the other members.
         """
-        folder = self.folder_of(entry)
-        report = read_error_report(folder)
+        report = read_error_report(entry.folder)
         if report is not None:
-            self.failures[entry.folder] = report.message
+            self.failures[self.name_of(entry)] = report.message
             return
         try:
-            member = ActiveMember(entry, SegmentTraining(folder, self.context, self.memory))
+            member = ActiveMember(entry, SegmentTraining(entry.folder, self.context, self.memory))
         except Exception as error:  # A user's network or label family runs here, and may raise anything.
             if isinstance(error, torch.OutOfMemoryError) and self.members:
                 raise
@@ -194,9 +206,9 @@ class Pack:
             member.advance()
         self._has_changed |= member.is_leaving
 
-    def folder_of(self, entry: PackMember) -> Path:
-        """Return the absolute folder of a member's training."""
-        return (self.folder / entry.folder).resolve()
+    def name_of(self, entry: Member) -> str:
+        """Return the folder of a member's training relative to the pack's, which names it in round.json."""
+        return os.path.relpath(entry.folder, self.folder)
 
     # ---- Members leave.
 
@@ -228,10 +240,10 @@ class Pack:
         except Exception as error:  # A user's layers run here, to store their outputs.
             self.record_failure(member.entry, ErrorReport.from_exception(error))
 
-    def record_failure(self, entry: PackMember, report: ErrorReport) -> None:
+    def record_failure(self, entry: Member, report: ErrorReport) -> None:
         """Write the reason of a member's failure to error.json in its folder."""
-        self.failures[entry.folder] = report.message
-        checkpoint.write_json(self.folder_of(entry) / ERROR_FILE, asdict(report))
+        self.failures[self.name_of(entry)] = report.message
+        checkpoint.write_json(entry.folder / ERROR_FILE, asdict(report))
 
     # ---- Stacks.
 
@@ -312,7 +324,7 @@ class Pack:
         for member in members:
             member.is_evicted = True
         waiting = {entry.folder for entry in self.waiting} | {member.entry.folder for member in members}
-        self.waiting = deque(entry for entry in self.task.members if entry.folder in waiting)
+        self.waiting = deque(entry for entry in self.job.members if entry.folder in waiting)
         self.capacity = len(self.staying_members())
 
     # ---- Rounds.
@@ -330,7 +342,7 @@ class Pack:
             member.training.add_usage()  # Before any is written, which does not count as training.
         for member in unsaved:
             member.save(self.last_round.number + 1)
-        failures = {member.entry.folder: member.failure for member in self.members}
+        failures = {self.name_of(member.entry): member.failure for member in self.members}
         self.commit_round({folder: asdict(report) for folder, report in failures.items() if report is not None})
         for member in self.members:
             member.training.usage.skip_time()
@@ -345,10 +357,10 @@ class Pack:
         members = [member for member in self.members if member.failure is None and not member.is_evicted]
         current = PackRound(
             number=self.last_round.number,
-            members={member.entry.folder: member.saved_round for member in members},
+            members={self.name_of(member.entry): member.saved_round for member in members},
             failed=failed,
             capacity=self.capacity,
-            num_entries=len(self.task.members),
+            num_entries=len(self.job.members),
         )
         if current != self.last_round:
             self.last_round = replace(current, number=current.number + 1)
@@ -359,11 +371,11 @@ class Pack:
 
         One that has trained on elsewhere, or has finished, starts from its own checkpoint. All others wait.
         """
-        entries = {entry.folder: entry for entry in self.task.members}
+        entries = {self.name_of(entry): entry for entry in self.job.members}
         for name, report in self.last_round.failed.items():
             self.record_failure(entries[name], ErrorReport(**report))
         for name, written_for in self.last_round.members.items():
-            folder, next_round = self.folder_of(entries[name]), self.last_round.number + 1
+            folder, next_round = entries[name].folder, self.last_round.number + 1
             take_back(folder, written_for=written_for, uncommitted=next_round)
         with suppress(torch.OutOfMemoryError):  # The members that are left wait for memory.
             for name in self.last_round.members:
@@ -371,6 +383,6 @@ class Pack:
                 self.waiting.remove(entries[name])
 
 
-def make_training(folder: Path, context: TrainingContext, memory: PeakMemory) -> Pack:
-    """Return the pack whose task is in `folder`, begun anew or resumed from its last round."""
-    return Pack(folder, PackTask.read(folder), context, memory)
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> Pack:
+    """Return the pack that `job` describes, begun anew or resumed from its last round."""
+    return Pack(job, context, memory)

@@ -16,7 +16,7 @@ from pathlib import Path
 from partrain.console import console
 from partrain.errors import JobFailed, UserError
 from partrain.launch.error_report import read_error_report
-from partrain.launch.job import Job, Member, Resources
+from partrain.training.job import Job, Member, Resources
 from partrain.launch.launcher import Launcher
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.packs.autotune import STACK_SIZES, StackTimings

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from partrain.packs.task import PackTask
+from partrain.training.job import Job
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT, ROUND_FILE
 
@@ -31,15 +31,15 @@ class PackRound:
     capacity: int
     """How many members train at once at most."""
     num_entries: int
-    """How many entries the pack's task had. Each one that joined later adds one to the capacity."""
+    """How many trainings the pack's job had. Each one that joined later adds one to the capacity."""
 
     @classmethod
-    def before_first(cls, task: PackTask) -> Self:
+    def before_first(cls, job: Job) -> Self:
         """Return the state of a pack that has no round yet.
 
         Rounds count from the present time, so that no two packs number the checkpoints of a training alike.
         """
-        return cls(number=time.time_ns(), members={}, capacity=task.capacity, num_entries=len(task.members))
+        return cls(number=time.time_ns(), members={}, capacity=job.options["capacity"], num_entries=len(job.members))
 
     @classmethod
     def read(cls, folder: Path) -> "PackRound | None":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.device import free_bytes, make_current
-from partrain.launch.job import Job, Resources
+from partrain.training.job import Job, Resources
 from partrain.packs.autotune import StackTimings, autotune, max_stack_size, measure_step
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import TASK_FILE, TIMINGS

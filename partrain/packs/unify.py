@@ -4,9 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from partrain.errors import UserError
+from partrain.training.job import Job, Member, Resources
+from partrain.packs.checks import check_members
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackMember, PackTask, check_members
-from partrain.storage.run_folder import ERROR_FILE
+from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, PACK_FILE
+from partrain.training.task import SegmentTask
 
 
 def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
@@ -29,14 +32,29 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         UserError: If there is no task, one is named twice or a folder holds none. If the tasks are on several devices, or
             `folder` holds a pack of other tasks.
     """
-    folder = Path(folder).absolute()
-    task_folders = [Path(task).absolute() for task in tasks]
+    folder = Path(os.path.abspath(folder))
+    task_folders = [Path(os.path.abspath(task)) for task in tasks]
     check_members(task_folders)
+    _check_folder(folder, task_folders)
     count = len(task_folders)
-    members = [PackMember(folder=os.path.relpath(path, folder), stack_size=count) for path in task_folders]
-    task = PackTask(members=members, capacity=count)
-    task.check_folder(folder)
-    task.write(folder)
+    job = Job(
+        folder=folder,
+        kind="pack",
+        name=f"pack of {count}",
+        members=tuple(Member(folder=path, name=str(path), stack_size=count) for path in task_folders),
+        resources=Resources(kind=SegmentTask.read(task_folders[0]).device),
+        options={"capacity": count},
+    )
+    job.write()
     for path in task_folders:
         (path / ERROR_FILE).unlink(missing_ok=True)
-    return Pack(folder, task)
+    return Pack(job)
+
+
+def _check_folder(folder: Path, tasks: Sequence[Path]) -> None:
+    """Raise `UserError` if `folder` holds a pack of other trainings."""
+    path = folder / JOB_FILE
+    if (folder / PACK_FILE).exists() and not path.exists():
+        raise UserError(f"{folder} holds a pack of an earlier version; continue with that version, or choose a new folder")
+    if path.exists() and [member.folder for member in Job.read(folder).members] != list(tasks):
+        raise UserError(f"{path} belongs to a pack of other tasks; give the same tasks, or choose a new folder")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from partrain.launch.job import Job, Member, Resources
+from partrain.training.job import Job, Member, Resources
 from partrain.launch.launcher import Launcher
 from partrain.launch.settings import GroupingSettings
 from partrain.packs.planner import PackPlanner, TimingCache

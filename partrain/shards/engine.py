@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 from partrain.device import is_cpu, num_cores
-from partrain.launch.job import Job, Member, Resources
+from partrain.training.job import Job, Member, Resources
 from partrain.launch.worker import WorkerContext
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.settings import ShardSettings

@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from partrain.launch.job import process_environment
+from partrain.training.job import process_environment
 from partrain.packs.planner import ALLOCATOR
 from partrain.shards.messages import Answer, Message, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit

@@ -50,7 +50,7 @@ RENDEZVOUS = "rendezvous.json"  # Of a gang's first process: where the others fi
 
 # ---- In the folder of a pack, or of trainings in shards.
 
-PACK_FILE = "pack.json"
+PACK_FILE = "pack.json"  # Of packs of earlier versions.
 ROUND_FILE = "round.json"  # Which checkpoints of a pack's members belong together.
 PACK_LIST = "packs.json"  # In the folder of packs: their names.
 PACK_TRIAL = "trial"  # In the folder of packs: the job that measures stacks.

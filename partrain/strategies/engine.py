@@ -5,7 +5,7 @@ The launcher may end the process at any time. The steps since the last epoch's e
 
 from pathlib import Path
 
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.strategies.data_parallel import DataParallel
 from partrain.strategies.decoupled import Decoupled
 from partrain.strategies.fully_sharded import FullySharded

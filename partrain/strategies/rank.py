@@ -102,6 +102,7 @@ class RankTraining(Loop):
             )
         tensors, values = checkpoint.load(paths[step], self.device)
         self.progress = Progress(**values)
+        self.record_place()
         load_weights(tensors, self.model)
         load_optimizer(tensors, self.model, self.optimizer)
 

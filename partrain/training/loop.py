@@ -3,6 +3,7 @@
 A subclass says what one step computes: `SegmentTraining` for the main job, `strategies/` for the conventional ways.
 """
 
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from partrain.boundaries.boundary import OutputBoundary
 from partrain.data.batches import Batch, BatchOrder
+from partrain.device import processor_name
 from partrain.rng import derive_seed, seed_forward
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import epoch_weights
@@ -27,6 +29,7 @@ from partrain.training.task import SegmentTask
 from partrain.training.tensorboard import EpochLog
 
 _METRICS_SECONDS = 1.0  # At most once in this time metrics.csv is written for people who watch.
+_WRITTEN_BYTES_PER_SECOND = 1e8  # As a slow disk does.
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,16 @@ class Loop(ABC):
     log_every: int = 16
     """Steps between readings of decode accuracy, losses, the clock and the requests of the launcher."""
 
-    def __init__(self, folder: Path, task: SegmentTask, context: TrainingContext, memory: PeakMemory) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: SegmentTask,
+        context: TrainingContext,
+        memory: PeakMemory,
+        device: torch.device | None = None,
+    ) -> None:
         self.folder, self.task, self.context, self.memory = folder, task, context, memory
-        self.device = torch.device(task.device)
+        self.device = device or context.device
         self.precision = resolve_precision(task.train.precision, self.device)
         self.order = BatchOrder(task.num_images, task.train.batch_size, task.seed, self.device)
         self.planned_steps = task.train.epochs * self.order.steps_per_epoch
@@ -67,11 +77,13 @@ class Loop(ABC):
         self.usage = Usage(self.device)
         self.warning = ""
         """The warning about the last output of the epoch, or an empty text."""
-        self.heartbeat = Heartbeat(folder)
+        self.heartbeat = Heartbeat()
         self.log = EpochLog(folder, to_tensorboard=task.train.tensorboard)
         self._counted_steps = 0  # Up to this step, the progress has what the steps used.
         self._saved_at = time.monotonic()
+        self._saving_seconds = 0.0  # How long the last checkpoint took.
         self._metrics_written_at = -_METRICS_SECONDS
+        self.record_place()
 
     # ---- The story of a training.
 
@@ -92,11 +104,12 @@ class Loop(ABC):
             self.log_step(step)
             if step.is_logged:
                 self.context.poll()
-            should_stop = self.context.should_stop()
-            if should_stop or self.is_checkpoint_due(step):
-                self.save_checkpoint()
-            if should_stop:
+            if self.context.should_stop():
+                if self.has_time_to_save():
+                    self.save_checkpoint()
                 return self.progress.finished
+            if self.is_checkpoint_due(step):
+                self.save_checkpoint()
         self.finalize()
         return self.progress.finished
 
@@ -150,13 +163,24 @@ class Loop(ABC):
         """Return whether to write a checkpoint after `step`: it is logged, and `train.checkpoint_seconds` have passed."""
         return step.is_logged and time.monotonic() - self._saved_at > self.task.train.checkpoint_seconds
 
+    def has_time_to_save(self) -> bool:
+        """Return whether a checkpoint takes less time than the context leaves before the training must end."""
+        limit = self.context.stop_seconds
+        if limit is None:
+            return True
+        # Weights and two moments of the optimiser, as long as none was written.
+        estimate = 3 * num_bytes(self.model.parameters()) / _WRITTEN_BYTES_PER_SECOND
+        return (self._saving_seconds or estimate) < limit
+
     def save_checkpoint(self) -> None:
         """Write metrics.csv and a checkpoint. The time this takes does not count as training."""
+        began_at = time.monotonic()
         self.add_usage()
         self.progress.write_metrics(self.folder)
         self.write_checkpoint()
         self.usage.skip_time()
         self._saved_at = time.monotonic()
+        self._saving_seconds = self._saved_at - began_at
 
     def add_usage(self) -> None:
         """Add to the progress what steps since the last logged one have used, since a checkpoint may follow any step."""
@@ -232,20 +256,22 @@ class Loop(ABC):
         return self.progress.step - epoch * self.order.steps_per_epoch
 
     def report(self, epoch: int, *, warning: str = "", epoch_ended: bool = False) -> None:
-        """Write to progress.json how far the training is."""
+        """Report how far the training is."""
         steps_done = self.steps_done_in(epoch)
         samples = self.progress.step * self.task.train.batch_size
-        self.heartbeat.beat(
-            step=self.progress.step,
-            end=self.progress.end,
-            epoch=epoch + 1,
-            loss=self.meter.loss(max(0, steps_done - 64), steps_done),
-            decode_accuracy=self.meter.accuracy(),
-            samples_per_second=samples / max(self.progress.seconds, 1e-9),
-            threads=torch.get_num_threads(),
-            warning=warning,
-            epoch_ended=epoch_ended,
-        )
+        self.heartbeat.beat()
+        values = {
+            "step": self.progress.step,
+            "end": self.progress.end,
+            "epoch": epoch + 1,
+            "loss": self.meter.loss(max(0, steps_done - 64), steps_done),
+            "decode_accuracy": self.meter.accuracy(),
+            "samples_per_second": samples / max(self.progress.seconds, 1e-9),
+            "threads": torch.get_num_threads(),
+            "warning": warning,
+            "epoch_ended": epoch_ended,
+        }
+        self.context.report(self.folder, values)
 
     def end_epoch(self, epoch: int) -> None:
         """Add the row of `epoch` to the metrics, and decide whether training ends early."""
@@ -295,6 +321,12 @@ class Loop(ABC):
         if weights:
             moment = {"time": self.progress.timeline[0][0] + self.progress.seconds}
             checkpoint.save(epoch_weights(self.folder, epoch), weights, moment)
+
+    def record_place(self) -> None:
+        """Record in the progress where the training runs."""
+        self.progress.host = platform.node()
+        self.progress.device = str(self.context.device)
+        self.progress.processor = processor_name(self.context.device)
 
     def record_resources(self) -> None:
         """Record in the progress what the finished training took of memory, and mark it as finished."""

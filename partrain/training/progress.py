@@ -35,6 +35,12 @@ class Progress:
     received_bytes: int = 0
     stopped_early: bool = False
     finished: bool = False
+    host: str = ""
+    """The name of the machine that trained last."""
+    device: str = ""
+    """The device that trained last, e.g. "cuda:0"."""
+    processor: str = ""
+    """The product name of that device."""
     peak_memory_bytes: int = 0
     parameter_bytes: int = 0
     optimizer_state_bytes: int = 0
@@ -117,10 +123,9 @@ class EpochMeter:
 
 
 class Heartbeat:
-    """The file progress.json in `folder`, rewritten every `interval` seconds at most, for the launcher and for people."""
+    """The clock of a training's reports, which are `interval` seconds apart or more."""
 
-    def __init__(self, folder: Path, interval: float = 0.5) -> None:
-        self._path = folder / PROGRESS
+    def __init__(self, interval: float = 0.5) -> None:
         self._interval = interval
         self._last = 0.0
 
@@ -128,8 +133,6 @@ class Heartbeat:
         """Return whether `interval` seconds have passed since the last beat."""
         return time.monotonic() - self._last >= self._interval
 
-    def beat(self, **values: Any) -> None:
-        """Write `values` to the file. A full disk is ignored here, since the checkpoint reports it."""
+    def beat(self) -> None:
+        """Start the interval anew."""
         self._last = time.monotonic()
-        with suppress(OSError):
-            checkpoint.write_json(self._path, values, sync=False)  # Losing it in a crash of the machine does no harm.

@@ -20,6 +20,7 @@ from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.training.context import TrainingContext
+from partrain.training.job import Job
 from partrain.training.endpoints import make_input, make_output
 from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
@@ -37,7 +38,7 @@ class SegmentTraining(Loop):
         context: The launcher's requests.
         memory: The meter of peak memory.
         resume: Whether to start from the checkpoint in the folder, if there is one.
-        device: The device to train on instead of the task's.
+        device: The device to train on instead of the context's.
 
     Raises:
         UserError: If the task, its data or its checkpoint are damaged.
@@ -52,11 +53,10 @@ class SegmentTraining(Loop):
         memory: PeakMemory,
         *,
         resume: bool = True,
-        device: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         task = SegmentTask.read(folder)
-        task = task if device is None else replace(task, device=device)
-        super().__init__(folder, task, context, memory)
+        super().__init__(folder, task, context, memory, device)
         self.model = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
@@ -168,14 +168,19 @@ class SegmentTraining(Loop):
     def load_state(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Resume from the tensors that `state` returned and from the progress beside them."""
         self.progress = Progress(**progress)
+        self.record_place()
         load_weights(tensors, self.model)
         if not self.progress.finished:
             self.meter.restore(tensors)
             load_optimizer(tensors, self.model, self.optimizer)
 
 
-make_training = SegmentTraining
-"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> SegmentTraining:
+    """Return the only training of `job`, begun anew or resumed from its checkpoint."""
+    [member] = job.members
+    training = SegmentTraining(member.folder, context, memory)
+    training.pause_after = member.pause_after
+    return training
 
 
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:

@@ -9,7 +9,7 @@ from typing import Any
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.end import End, Failed, Stopped, training_end
-from partrain.launch.job import Member
+from partrain.training.job import Member
 from partrain.launch.launcher import Launcher
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun, prepare_run

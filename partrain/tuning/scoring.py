@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from partrain.data import Dataset
 from partrain.data.batches import DeviceImages, shared_training_images
-from partrain.launch.job import Job, Resources
+from partrain.training.job import Job, Resources
 from partrain.stitching.evaluate import evaluation_device
 from partrain.stitching.stitch import ModelCard, assemble
 from partrain.storage import checkpoint

@@ -17,7 +17,7 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import read_error_report
 from partrain.launch.executor import Slot
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.launch.processes import process_environment
 from partrain.launch.worker import DONE, STOPPED, run_job
 from partrain.storage.run_folder import LOCK

@@ -12,7 +12,7 @@ from partrain.errors import JobFailed, UserError
 from partrain.launch.display import Display
 from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import ErrorReport, read_error_report, write_error_report
-from partrain.launch.job import Job, Member
+from partrain.training.job import Job, Member
 from partrain.launch.supervisor import Supervisor
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, JOB_FILE, epoch_weights

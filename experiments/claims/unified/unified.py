@@ -32,7 +32,7 @@ from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import DeviceImages
 from partrain.device import num_cores
-from partrain.launch.job import Job
+from partrain.training.job import Job
 from partrain.networks import MLPSettings
 from partrain.packs.planner import PendingTraining, ShapeGroup, pack_job, write_pack
 from partrain.partition.plan import PartitionSettings

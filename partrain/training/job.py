@@ -111,6 +111,36 @@ class Job:
             raise checkpoint.DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None
 
 
+class JobFile:
+    """The file job.json of a job that runs, which the job's owner may rewrite.
+
+    Args:
+        job: The job as it was read or written last.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._path = job, job.folder / JOB_FILE
+        self._time = self._read_time()
+
+    def read_if_changed(self) -> Job | None:
+        """Return the job if the file was rewritten since the last call with other contents, otherwise None."""
+        time = self._read_time()
+        if time == self._time:
+            return None
+        self._time = time
+        job = Job.read(self._job.folder)
+        if job == self._job:
+            return None
+        self._job = job
+        return job
+
+    def _read_time(self) -> int:
+        try:
+            return self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+
 def _absolute(folder: Path, name: str) -> Path:
     """Return the absolute path of the file or folder called `name` relative to `folder`."""
     return Path(os.path.normpath(folder.absolute() / name))
