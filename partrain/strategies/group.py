@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from partrain.device import communication_backend, is_gpu, make_current
+from partrain.device import communication_backend, is_cpu, make_current
 from partrain.strategies.task import RankTask
 
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
@@ -18,7 +18,7 @@ ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
 
 _CONNECTION_ERRORS = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting|pair closure|connectFullMesh failed"
-    r"|remote process exited|NCCL communicator was aborted",
+    r"|remote process exited|communicator was aborted",
     re.IGNORECASE,
 )
 
@@ -57,7 +57,7 @@ def _join_group(task: RankTask) -> None:
     """Meet the other processes of the task's group."""
     timeout = timedelta(seconds=task.timeout)
     device = torch.device(task.device)
-    if not is_gpu(device) and os.environ[ADDRESS] == "127.0.0.1":
+    if is_cpu(device) and os.environ[ADDRESS] == "127.0.0.1":
         # gloo would look up the host's own name, which need not lead to an interface of this host.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), is_master=False, timeout=timeout)
@@ -71,5 +71,5 @@ def _join_group(task: RankTask) -> None:
 
 
 def _is_connection_error(error: RuntimeError) -> bool:
-    """Return whether an error means that a peer was lost. gloo and NCCL raise plain errors, which differ in their text."""
+    """Return whether an error means that a peer was lost. Most backends raise plain errors, which differ in their text."""
     return isinstance(error, dist.DistError) or _CONNECTION_ERRORS.search(str(error)) is not None

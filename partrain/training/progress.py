@@ -34,7 +34,8 @@ class Progress:
     received_bytes: int = 0
     stopped_early: bool = False
     finished: bool = False
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: int | None = 0
+    """Memory of the process at its peak, in bytes, or None if devices of its kind do not report it."""
     parameter_bytes: int = 0
     optimizer_state_bytes: int = 0
     stored_bytes: int = 0
