@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from partrain.device import available_devices, num_cores, physical_free_bytes
+from partrain.device import available_devices, has_room, num_cores
 from partrain.errors import UserError
 
 
@@ -37,7 +37,7 @@ def choose_evaluation_device(wanted: str, num_parameters: int) -> str:
     A GPU needs twice the memory of the fp32 parameters free.
     """
     device = assign_devices(wanted, 1)[0]
-    if device == "cpu" or 2 * 4 * num_parameters <= physical_free_bytes(torch.device(device)):
+    if device == "cpu" or has_room(torch.device(device), 2 * 4 * num_parameters):
         return device
     return "cpu"
 
