@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 import partrain
 from partrain.cli.config import evaluation_data, register_schemas
 from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
-from partrain.errors import UserError
 from partrain.device import devices_named
+from partrain.errors import UserError
 from partrain.report.evaluation import print_evaluation, write_evaluation
 
 

@@ -7,7 +7,7 @@ import hashlib
 
 import torch
 
-from partrain.device import default_generator, is_gpu
+from partrain.device import default_generator, is_cpu
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -27,5 +27,5 @@ def seed_forward(seed: int, device: torch.device) -> None:
     Unlike `torch.manual_seed`, it seeds no other device: called for every step, that would take as long as the step.
     """
     torch.default_generator.manual_seed(seed)
-    if is_gpu(device):
+    if not is_cpu(device):
         default_generator(device).manual_seed(seed)

@@ -122,10 +122,3 @@ def test_no_process_says_a_word_where_warnings_are_errors(
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
     assert logs
     assert [log.read_text() for log in logs] == [""] * len(logs)
-
-
-def test_one_file_asks_cuda() -> None:
-    """Any other device is then a matter of that file."""
-    package = Path(partrain.__file__).parent
-    asking = [path for path in package.rglob("*.py") if "torch.cuda" in path.read_text()]
-    assert asking == [package / "device.py"]

@@ -129,6 +129,7 @@ class SharedPeakMemory(PeakMemory):
         """Split the peak into at least `num_trainings` shares from now on."""
         self._num_shares = max(self._num_shares, num_trainings)
 
-    def bytes(self, device: torch.device) -> int:
-        """Return the peak memory of one training on `device`, in bytes."""
-        return self._process_memory.bytes(device) // self._num_shares
+    def bytes(self, device: torch.device) -> int | None:
+        """Return the peak memory of one training on `device`, in bytes, or None if devices of its kind do not report it."""
+        peak_bytes = self._process_memory.bytes(device)
+        return None if peak_bytes is None else peak_bytes // self._num_shares

@@ -336,6 +336,7 @@ class Pack:
 
     def save_round(self) -> None:
         """Write the checkpoints of all members that have done steps since the last round, and then make it count."""
+        began_at = time.monotonic()
         self.flush_losses()
         unsaved = [member for member in self.members if member.has_unsaved_steps]
         for member in unsaved:
@@ -347,6 +348,8 @@ class Pack:
         for member in self.members:
             member.training.usage.skip_time()
         self._saved_at = time.monotonic()
+        if len(unsaved) == len(self.members):
+            self._saving_seconds = self._saved_at - began_at
 
     def commit_round(self, failed: dict[str, dict[str, Any]]) -> None:
         """Write round.json, unless nothing has changed since the last round.

@@ -225,13 +225,14 @@ def _training_entry(
     }
 
 
-def _memory_by_device(trainings: _FinishedTrainings) -> dict[str, dict[str, int]]:
-    """Return the bytes of each kind of memory, by device, summed over the trainings on it."""
-    memory_by_device: dict[str, dict[str, int]] = {}
+def _memory_by_device(trainings: _FinishedTrainings) -> dict[str, dict[str, int | None]]:
+    """Return the bytes of each kind of memory, by device, summed over the trainings on it; None where one is unknown."""
+    memory_by_device: dict[str, dict[str, int | None]] = {}
     for progress in trainings.progress.values():
         memory = memory_by_device.setdefault(progress.device, dict.fromkeys(_MEMORY, 0))
         for key in _MEMORY:
-            memory[key] += getattr(progress, key)
+            total, part = memory[key], getattr(progress, key)
+            memory[key] = None if total is None or part is None else total + part
     return memory_by_device
 
 

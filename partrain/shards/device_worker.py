@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from partrain.device import synchronize
+from partrain.device import is_cpu, synchronize
 from partrain.errors import UserError
 from partrain.shards.device_model import DeviceModel, UnitInputs
 from partrain.shards.host import map_file
@@ -317,7 +317,7 @@ def _map_crossing(crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
 
 def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a copy of a tensor in host memory on `device`, also where the device is the CPU."""
-    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+    return tensor.clone() if is_cpu(device) else tensor.to(device)
 
 
 def picklable_error(error: Exception) -> Exception:

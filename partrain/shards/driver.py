@@ -30,7 +30,7 @@ class ShardedTraining:
     """A training of many models at once, whose shards are interleaved over the devices. Models may join and leave.
 
     Args:
-        devices: The device of each worker process: `cuda:<n>`, or `cpu` once for each worker.
+        devices: The device of each worker process by its name, or `cpu` once for each worker.
         folder: The folder for the time line, the measured costs and the workers' logs.
         settings: The settings of shard parallelism; by default those of `ShardSettings()`.
         policy: The scheduling policy, in place of the one that the settings name.

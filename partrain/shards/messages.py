@@ -18,7 +18,7 @@ class WorkerSettings:
     """The settings of a device's worker process."""
 
     device: str
-    """The device to compute on: cpu or cuda:<n>."""
+    """The name of the device to compute on."""
     budget_bytes: int
     """Device memory that the worker may use, in bytes."""
     threads: int

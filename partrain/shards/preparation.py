@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from partrain.device import is_gpu, release_unused_memory
+from partrain.device import is_cpu, release_unused_memory
 from partrain.errors import UserError
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
@@ -194,7 +194,7 @@ class ModelPreparer:
                 self._model_spec(host_model, task, shards, []), [host_model.flat_bytes(layout) for layout in layouts]
             )
         finally:
-            if is_gpu(self.device):  # The workers' processes need what this one's allocator would keep.
+            if not is_cpu(self.device):  # The workers' processes need what this one's allocator would keep.
                 gc.collect()
                 release_unused_memory(self.device)
         shards = [

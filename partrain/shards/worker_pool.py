@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from partrain.device import free_bytes, num_cores
+from partrain.device import free_bytes, is_cpu, num_cores
 from partrain.errors import JobFailed
 from partrain.report.formatting import format_quantity
 from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
@@ -27,7 +27,7 @@ def worker_settings(
         settings: The settings of shard parallelism.
         threads: The CPU threads of each worker; by default an equal share of the cores.
     """
-    is_on_cpu = torch.device(devices[0]).type == "cpu"
+    is_on_cpu = is_cpu(devices[0])
     num_sharing = max(devices.count(device) for device in devices)
     budget_bytes = _budget_bytes(devices, settings, num_sharing)
     default_threads = max(1, num_cores() // num_sharing) if is_on_cpu else num_cores()
@@ -47,7 +47,7 @@ def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: 
     """Return the bytes that each worker may hold: the settings', or else its share of the fullest device's free ones."""
     if settings.budget_gib is not None:
         return int(settings.budget_gib * 2**30)
-    return min(free_bytes(torch.device(device)) for device in set(devices)) // num_sharing
+    return min(free_bytes(torch.device(device), "launch.shards.budget_gib") for device in set(devices)) // num_sharing
 
 
 class WorkerPool:

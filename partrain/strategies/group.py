@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from partrain.device import communication_backend, make_current
+from partrain.device import communication_backend, is_cpu, make_current
 from partrain.launch.rendezvous import HOST, join_rendezvous, open_rendezvous
 from partrain.strategies.task import RankTask
 
 _CONNECTION_ERRORS = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting|pair closure|connectFullMesh failed"
-    r"|remote process exited|NCCL communicator was aborted",
+    r"|remote process exited|communicator was aborted",
     re.IGNORECASE,
 )
 
@@ -59,15 +59,14 @@ def group_member(task: RankTask, folder: Path, device: torch.device) -> Iterator
 def _join_group(task: RankTask, folder: Path, device: torch.device) -> None:
     """Meet the other processes of the task's group."""
     timeout = timedelta(seconds=task.timeout)
-    backend = communication_backend(device)
-    if backend == "gloo" and HOST == "127.0.0.1":
+    if is_cpu(device) and HOST == "127.0.0.1":
         # gloo would look up the host's own name, which need not lead to an interface of this host.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     first = folder.parent / "0"
     store = open_rendezvous(first, timeout) if task.index == 0 else join_rendezvous(first, timeout)
-    dist.init_process_group(backend, store=store, rank=task.index, world_size=task.num_ranks, timeout=timeout)
+    dist.init_process_group(communication_backend(device), store=store, rank=task.index, world_size=task.num_ranks, timeout=timeout)
 
 
 def _is_connection_error(error: Exception) -> bool:
-    """Return whether an error means that a peer was lost. gloo and NCCL raise plain errors, which differ in their text."""
+    """Return whether an error means that a peer was lost. Most backends raise plain errors, which differ in their text."""
     return isinstance(error, dist.DistError | TimeoutError) or _CONNECTION_ERRORS.search(str(error)) is not None

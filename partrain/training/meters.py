@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from partrain.device import is_gpu, peak_allocated_bytes, synchronize
+from partrain.device import is_cpu, peak_allocated_bytes, synchronize
 from partrain.training.progress import Progress
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -22,7 +22,7 @@ _RECEIVED, _NOT_SENT, _SENT, _SENT_AGAIN = slice(128, 136), slice(144, 148), sli
 class PeakMemory:
     """The peak memory of this process since the meter was made, which is right after its imports.
 
-    It is host memory for a training on the CPU, and the allocator's memory for one on a GPU.
+    It is host memory for a training on the CPU, and the allocator's memory for one on another device.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class PeakMemory:
         importlib.import_module("torch._dynamo")
         self._start = _peak_resident_bytes()
 
-    def bytes(self, device: torch.device) -> int:
-        """Return the peak memory of a training on `device`, in bytes."""
-        if is_gpu(device):
-            return peak_allocated_bytes(device)
-        return max(0, _peak_resident_bytes() - self._start)
+    def bytes(self, device: torch.device) -> int | None:
+        """Return the peak memory of a training on `device`, in bytes, or None if devices of its kind do not report it."""
+        if is_cpu(device):
+            return max(0, _peak_resident_bytes() - self._start)
+        return peak_allocated_bytes(device)
 
 
 def _peak_resident_bytes() -> int:

@@ -41,7 +41,8 @@ class Progress:
     """The device that trained last, e.g. "cuda:0"."""
     processor: str = ""
     """The product name of that device."""
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: int | None = 0
+    """Memory of the process at its peak, in bytes, or None if devices of its kind do not report it."""
     parameter_bytes: int = 0
     optimizer_state_bytes: int = 0
     stored_bytes: int = 0

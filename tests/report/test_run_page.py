@@ -15,8 +15,10 @@ from PIL import Image
 from scripting import small_settings
 
 import partrain
+from partrain.cli.multirun import make_row, write_report
 from partrain.data import Dataset
 from partrain.partition.plan import PartitionSettings
+from partrain.report.console_tables import results_table
 from partrain.runs.page import write_run_page
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
@@ -156,6 +158,26 @@ def test_processes_that_see_no_loss_and_share_their_connections(run: Path, tmp_p
     assert "Decode accuracy at every boundary" not in drawn
     assert "GPipe pipeline, 4 microbatches" in page.read_text()
     assert "activations, 32" in page.read_text()
+
+
+def test_memory_that_a_device_does_not_report(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    results = checkpoint.read_json(run / "results.json")
+    results["segments"][1]["peak_memory_bytes"] = None
+    checkpoint.write_json(tmp_path / "results.json", results)
+    page = write_run_page(tmp_path)
+    [names, *rows] = read_table(page, "Processes")
+    cells = [row[names.index("peak memory")] for row in rows]
+    assert (cells[0][-3:], cells[1]) == ("MiB", "unknown")
+    assert [len(bars["y"]) for bars in read_figures(page)["Memory"]["data"]] == [1, 1, 1]
+    column = results_table(results).columns[4]
+    assert [cell[-3:] for cell in column.cells] == ["MiB", "own"]  # type: ignore[index]
+
+    results["segments"][0]["peak_memory_bytes"] = None
+    checkpoint.write_json(tmp_path / "results.json", results)
+    assert "Memory" not in read_figures(write_run_page(tmp_path))
+    write_report([make_row(tmp_path, "seed=0", "done")], tmp_path / "all")
+    assert "Memory" not in read_figures(tmp_path / "all" / "report.html")
 
 
 def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
 def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr(worker_pool, "free_bytes", lambda device, setting: 2**30)
     monkeypatch.setattr("partrain.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     with pytest.raises(UserError, match=r"^These models need 0.00 GiB of host memory, but 0.00 GiB are free; "):

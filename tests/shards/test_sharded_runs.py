@@ -88,7 +88,7 @@ def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 1000 if str(device) == "cuda:0" else 600)
+    monkeypatch.setattr(worker_pool, "free_bytes", lambda device, setting: 1000 if str(device) == "cuda:0" else 600)
     free = ShardSettings()
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cpu"] * 3, free)] == [200] * 3
     assert [worker.threads for worker in worker_pool.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()

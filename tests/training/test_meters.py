@@ -6,20 +6,34 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from made_up_accelerator import KIND, MadeUpAccelerator, make_up_accelerator
 from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
 from partrain.networks import MLPSettings
+from partrain.packs.members import SharedPeakMemory
 from partrain.partition.plan import PartitionSettings
 from partrain.strategies.settings import StrategySettings
-from partrain.training.meters import network_bytes
+from partrain.training.meters import PeakMemory, network_bytes
 from partrain.training.optimization import TrainSettings
 
 WIDTH, BATCH, STEPS = 256, 64, 20
 NETWORK = MLPSettings(depth=4, width=WIDTH)
 WEIGHTS = 64 * WIDTH + 2 * WIDTH**2 + 5 * WIDTH + 3 * WIDTH + 5
 ACTIVATIONS = BATCH * WIDTH * 4  # bytes that cross the cut in a step, one way, in fp32
+
+
+def test_peak_memory_is_the_devices_own_count_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_up_accelerator(monkeypatch)
+    process = PeakMemory()
+    shared = SharedPeakMemory(process)
+    shared.share_among(3)
+    third = torch.device(KIND, 3)
+    assert (process.bytes(third), shared.bytes(third)) == (80, 26)
+    monkeypatch.delattr(MadeUpAccelerator, "max_memory_allocated")
+    assert process.bytes(third) is shared.bytes(third) is None
 
 
 def test_bytes_are_counted_as_they_leave_and_come() -> None:
