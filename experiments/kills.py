@@ -162,7 +162,9 @@ def processes_of(folder: Path) -> tuple[list[int], list[int]]:
         for process, words in commands.items()
         if "partrain.launch" in words and any(word.startswith(str(folder)) for word in words)
     ]
-    workers = [process for process, words in commands.items() if "partrain.shards" in words and _parent(process) in jobs]
+    workers = [
+        process for process, words in commands.items() if "partrain.shards" in words and _parent(process) in jobs
+    ]
     return jobs, workers
 
 

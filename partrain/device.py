@@ -257,9 +257,3 @@ def copy_on_own_stream(source: Tensor, target: Tensor) -> None:
     with stream:
         target.copy_(source, non_blocking=True)
     stream.synchronize()
-
-
-# ---- Former names, for files that still use them.
-
-available_devices = device_names
-gpu_names = product_names

@@ -10,8 +10,8 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.training.job import Job
 from partrain.launch.processes import ProcessExecutor, ProcessHandle
+from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
 
 

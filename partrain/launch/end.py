@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.training.job import Member
 from partrain.training.completion import has_reached
+from partrain.training.job import Member
 
 
 @dataclass(frozen=True)

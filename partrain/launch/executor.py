@@ -7,7 +7,6 @@ from typing import Protocol
 
 from partrain.launch.end import End
 from partrain.training.job import Job
-from partrain.launch.settings import LaunchSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +61,3 @@ class Executor(Protocol):
     def share_cores(self, running: Sequence[Handle]) -> None:
         """Divide the cores among the running jobs."""
         ...
-
-
-def make_executor(settings: LaunchSettings) -> Executor:
-    """Return the executor that `settings` name.
-
-    Raises:
-        UserError: If there is no such device.
-    """
-    # Imported here, since not every place to run is installed.
-    if settings.name == "inline":
-        from partrain.launch.inline import InlineExecutor
-
-        return InlineExecutor(settings)
-    from partrain.launch.processes import ProcessExecutor
-
-    return ProcessExecutor(settings)

@@ -10,10 +10,10 @@ from partrain.device import computes_bf16, default_generator, devices_named, kin
 from partrain.errors import UserError
 from partrain.launch.end import End
 from partrain.launch.executor import Slot
-from partrain.training.job import Job
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import run_job
 from partrain.training.context import LocalContext, stop_on_signals
+from partrain.training.job import Job
 
 
 class InlineHandle:

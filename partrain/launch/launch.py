@@ -9,10 +9,10 @@ from partrain.errors import JobFailed
 from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, with_sentence
 from partrain.launch.executor import Executor, Handle
-from partrain.training.job import Job, Member
 from partrain.launch.rendezvous import forget_rendezvous
 from partrain.storage.checkpoint import remove_partial_files
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, LOG
+from partrain.training.job import Job, Member
 
 PEER_LOST = "PeerLost"
 """The type of the error that a process of a gang reports when another one has ended or does not answer."""
@@ -148,7 +148,11 @@ class Launch:
 
         A job that says that it lost a peer is never the cause.
         """
-        own_ends = [(job, end) for number, (job, end) in enumerate(zip(self.jobs, ends, strict=True)) if number not in self._killed]
+        own_ends = [
+            (job, end)
+            for number, (job, end) in enumerate(zip(self.jobs, ends, strict=True))
+            if number not in self._killed
+        ]
         for _, end in own_ends:
             if isinstance(end, Failed) and end.report.type != PEER_LOST:
                 return end

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-from partrain.launch.executor import Executor, Slot, make_executor
-from partrain.training.job import Job
+from partrain.launch.executor import Executor, Slot
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
+from partrain.training.job import Job
 
 
 class Launcher:
@@ -37,3 +37,19 @@ class Launcher:
     def run(self, jobs: Sequence[Job], *, show_progress: bool) -> None:
         """Run `jobs` until all are done; see `supervise`."""
         supervise(jobs, self.executor, max_restarts=self.settings.max_restarts, show_progress=show_progress)
+
+
+def make_executor(settings: LaunchSettings) -> Executor:
+    """Return the executor that `settings` name.
+
+    Raises:
+        UserError: If there is no such device.
+    """
+    # Imported here, since not every place to run is installed.
+    if settings.name == "inline":
+        from partrain.launch.inline import InlineExecutor
+
+        return InlineExecutor(settings)
+    from partrain.launch.processes import ProcessExecutor
+
+    return ProcessExecutor(settings)

@@ -13,12 +13,12 @@ from partrain.device import computes_bf16, devices_named, is_cpu, kind_of, num_c
 from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.launch.executor import Slot
-from partrain.training.job import Job
+from partrain.launch.executor import Handle, Slot
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import DONE, FAILED, STOPPED, UNWRITABLE
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import LOG, THREADS_FILE
+from partrain.training.job import Job
 
 
 class ProcessHandle:
@@ -83,12 +83,15 @@ class ProcessExecutor:
     Args:
         settings: The devices, and the threads of each process.
         devices: The devices instead of those that the settings name.
+
+    Attributes:
+        handles: The processes that ran when a job was started last, and that job's.
     """
 
     def __init__(self, settings: LaunchSettings, devices: Sequence[str] | None = None) -> None:
         self.settings = settings
         self.devices = list(devices or devices_named(settings.device))
-        self._handles: list[ProcessHandle] = []
+        self.handles: list[ProcessHandle] = []
 
     def capacity(self) -> list[Slot]:
         """Return the devices. The whole CPU is one."""
@@ -101,26 +104,27 @@ class ProcessExecutor:
 
     def start(self, job: Job) -> ProcessHandle | None:
         """Start a process for the job, or return None if all cores of the CPU are taken."""
-        self._handles = [handle for handle in self._handles if handle.is_running]
+        self.handles = [handle for handle in self.handles if handle.is_running]
         if not self._has_room(job):
             return None
         handle = ProcessHandle(job, self._choose_devices(job))
-        self._handles.append(handle)
+        self.handles.append(handle)
         return handle
 
-    def share_cores(self, running: Sequence[ProcessHandle]) -> None:  # type: ignore[override]
+    def share_cores(self, running: Sequence[Handle]) -> None:
         """Set the threads of processes: a fixed number each, or shares of the cores by the cost of their jobs."""
         threads = self.settings.threads
+        handles = [handle for handle in self.handles if handle in running]
         if isinstance(threads, int):
-            shares = [threads] * len(running)
+            shares = [threads] * len(handles)
         else:
-            shares = divide_cores(num_cores(), [handle.job.cost for handle in running])
-        for handle, share in zip(running, shares, strict=True):
+            shares = divide_cores(num_cores(), [handle.job.cost for handle in handles])
+        for handle, share in zip(handles, shares, strict=True):
             handle.set_threads(share)
 
     def _has_room(self, job: Job) -> bool:
         """Return whether `job` may start beside those that run. The processes of a gang need one another."""
-        return not is_cpu(job.resources.kind) or job.gang is not None or len(self._handles) < self._num_processes()
+        return not is_cpu(job.resources.kind) or job.gang is not None or len(self.handles) < self._num_processes()
 
     def _num_processes(self) -> int:
         """Return how many processes train side by side on the CPU."""
@@ -131,7 +135,7 @@ class ProcessExecutor:
         """Return the devices for `job`: those with the least work on them, the first ones of equals."""
         count = len(self.devices) if job.resources.devices is None else job.resources.devices
         load = dict.fromkeys(self.devices, 0.0)
-        for handle in self._handles:
+        for handle in self.handles:
             for device in handle.devices:
                 load[device] += handle.job.cost / len(handle.devices)
         chosen = sorted(self.devices, key=load.__getitem__)[:count]

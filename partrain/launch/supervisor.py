@@ -16,18 +16,16 @@ from partrain.launch.end import Done, End, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, raise_failures, with_sentence
 from partrain.launch.executor import Executor
 from partrain.launch.inline import InlineExecutor
-from partrain.training.job import Job
 from partrain.launch.launch import Launch
 from partrain.training.context import interrupt_on_signals
+from partrain.training.job import Job
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 30.0
 """Seconds that jobs have to write their checkpoints and end, before they are killed."""
 
 
-def supervise(
-    jobs: Sequence[Job], executor: Executor, *, max_restarts: int = 3, show_progress: bool = True
-) -> None:
+def supervise(jobs: Sequence[Job], executor: Executor, *, max_restarts: int = 3, show_progress: bool = True) -> None:
     """Run every job until all are done.
 
     Args:
@@ -125,7 +123,8 @@ class Supervisor:
         """Start a launch that was lost again, as often as it may be, and record every other end."""
         if isinstance(end, Stopped):  # Nothing here asked it to.
             end = Lost("was stopped from outside")
-        if isinstance(end, Lost) and launch.leaves_work(end) and launch.restarts < self.max_restarts:
+        may_restart = isinstance(end, Lost) and (not end.counts or launch.restarts < self.max_restarts)
+        if isinstance(end, Lost) and may_restart and launch.leaves_work(end):
             self.display.print(f"{capitalised(launch.name)} {end.why}; it restarts from its checkpoint.")
             launch.prepare_restart(counts=end.counts)
             self.waiting.insert(0, launch)

@@ -19,10 +19,10 @@ import torch
 from partrain.launch.end import Done, End, Failed, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, write_error_report
-from partrain.training.job import Job
 from partrain.storage.lock import wait_for_lock
 from partrain.storage.run_folder import ERROR_FILE, MESSAGES, THREADS_FILE
 from partrain.training.context import LocalContext, TrainingContext
+from partrain.training.job import Job
 from partrain.training.meters import PeakMemory
 
 # Exit codes. A process that failed and could not even write error.json, as the disk is full, ends with UNWRITABLE.

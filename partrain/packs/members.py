@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.training.job import Member
 from partrain.packs.stack import Stack, UnstackedTraining, make_stack, stacking_shape
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.job import Member
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.training.job import Job, JobFile, Member
+from partrain.packs.checks import check_members
 from partrain.packs.members import ActiveMember, SharedPeakMemory, StackedMembers, has_ended, split_into_stacks
 from partrain.packs.rounds import PackRound, take_back
-from partrain.packs.checks import check_members
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import LocalContext, TrainingContext
+from partrain.training.job import Job, JobFile, Member
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining

@@ -16,7 +16,6 @@ from pathlib import Path
 from partrain.console import console
 from partrain.errors import JobFailed, UserError
 from partrain.launch.error_report import read_error_report
-from partrain.training.job import Job, Member, Resources
 from partrain.launch.launcher import Launcher
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.packs.autotune import STACK_SIZES, StackTimings
@@ -25,6 +24,7 @@ from partrain.packs.settings import PackSettings
 from partrain.packs.trial import read_timings, trial_job
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_LIST, PACK_TRIAL
+from partrain.training.job import Job, Member, Resources
 from partrain.training.task import PendingTraining
 
 TimingCache = dict[Hashable, StackTimings]

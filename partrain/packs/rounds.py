@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from partrain.training.job import Job
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT, ROUND_FILE
+from partrain.training.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from partrain.device import free_bytes, make_current
-from partrain.training.job import Job, Resources
 from partrain.packs.autotune import StackTimings, autotune, max_stack_size, measure_step
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import TASK_FILE, TIMINGS
 from partrain.training.context import TrainingContext
+from partrain.training.job import Job, Resources
 from partrain.training.meters import PeakMemory
 from partrain.training.task import SegmentTask
 

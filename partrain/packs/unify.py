@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partrain.errors import UserError
-from partrain.training.job import Job, Member, Resources
 from partrain.packs.checks import check_members
 from partrain.packs.pack import Pack
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, PACK_FILE
+from partrain.training.job import Job, Member, Resources
 from partrain.training.task import SegmentTask
 
 
@@ -55,6 +55,8 @@ def _check_folder(folder: Path, tasks: Sequence[Path]) -> None:
     """Raise `UserError` if `folder` holds a pack of other trainings."""
     path = folder / JOB_FILE
     if (folder / PACK_FILE).exists() and not path.exists():
-        raise UserError(f"{folder} holds a pack of an earlier version; continue with that version, or choose a new folder")
+        raise UserError(
+            f"{folder} holds a pack of an earlier version; continue with that version, or choose a new folder"
+        )
     if path.exists() and [member.folder for member in Job.read(folder).members] != list(tasks):
         raise UserError(f"{path} belongs to a pack of other tasks; give the same tasks, or choose a new folder")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from partrain.training.job import Job, Member, Resources
 from partrain.launch.launcher import Launcher
 from partrain.launch.settings import GroupingSettings
 from partrain.packs.planner import PackPlanner, TimingCache
@@ -13,6 +12,7 @@ from partrain.runs.prepare import PreparedRun
 from partrain.shards.engine import shards_job
 from partrain.shards.settings import ShardSettings
 from partrain.storage.run_folder import RENDEZVOUS, rank_name
+from partrain.training.job import Job, Member, Resources
 from partrain.training.task import PendingTraining
 
 

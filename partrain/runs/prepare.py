@@ -51,7 +51,9 @@ def prepare_run(
         UserError: If a setting or a file is not as it must be.
     """
     check_strategy(settings)
-    launcher = launcher or Launcher(settings.launch)  # A device that does not exist is reported before data are prepared.
+    launcher = launcher or Launcher(
+        settings.launch
+    )  # A device that does not exist is reported before data are prepared.
     dataset = dataset or prepare_data(settings.data)
     folder = Path(folder).absolute()
     begun = _begun_task(folder, settings)

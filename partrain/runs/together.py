@@ -73,9 +73,7 @@ def run_together(
     return results
 
 
-def _train(
-    runs: Sequence[PreparedRun], planner: JobPlanner, packs: Path, *, show_progress: bool
-) -> JobFailed | None:
+def _train(runs: Sequence[PreparedRun], planner: JobPlanner, packs: Path, *, show_progress: bool) -> JobFailed | None:
     """Train the segments of `runs`, record the seconds for each run, and return the failure if there was one."""
     with ExitStack() as clocks:
         for prepared in runs:

@@ -5,11 +5,10 @@ them travel only shards, the tensors that cross between shards, and a few number
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from partrain.launch.placement import resolve_devices
 from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
@@ -21,9 +20,9 @@ from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
 from partrain.shards.view import TrainingView
-from partrain.shards.worker_pool import WorkerPool, worker_settings
+from partrain.shards.worker_pool import WorkerPool, resolve_devices, worker_settings
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
-from partrain.training.context import TrainingContext, handle_signals
+from partrain.training.context import LocalContext, TrainingContext, stop_on_signals
 
 
 class ShardedTraining:
@@ -38,6 +37,7 @@ class ShardedTraining:
         max_restarts: How often each worker is replaced when it is lost, before training fails.
         seed: The seed of a policy that draws random numbers.
         show_progress: Whether progress is printed.
+        context: The context of the job that this training is. By default Ctrl-C and SIGTERM request a stop.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class ShardedTraining:
         max_restarts: int = 3,
         seed: int = 0,
         show_progress: bool = True,
+        context: TrainingContext | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.settings = settings or ShardSettings()
         self._max_restarts = max_restarts
-        self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
-        self._context = TrainingContext(self.folder)
+        names = resolve_devices(devices)
+        self._workers = worker_settings(names, self.settings, threads)
+        self._own_context = LocalContext(names[0])
+        self._context: TrainingContext = context or self._own_context
         self._view = TrainingView(self.folder, show_progress=show_progress)
         self._candidates = CandidateQueue(self.folder)
         self._preparer = ModelPreparer(self.settings, self._workers[0])
@@ -122,7 +125,7 @@ class ShardedTraining:
     ) -> None:
         """Train the models with a worker process for each device, until none is left or a stop is requested."""
         with self._make_pool(host) as pool:
-            with handle_signals(self._context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
+            with self._signals_handled(), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
                 session = Session(
                     scheduler=self._scheduler,
                     admission=admission,
@@ -138,6 +141,10 @@ class ShardedTraining:
                 )
                 session.run(first_models)
             session.save_unfinished()
+
+    def _signals_handled(self) -> AbstractContextManager[None]:
+        """Return the context in which Ctrl-C and SIGTERM request a stop. The process of a job has its own handlers."""
+        return stop_on_signals(self._own_context) if self._context is self._own_context else nullcontext()
 
     def _make_pool(self, host: HostMemory) -> WorkerPool:
         """Return the pool of workers, which free the host memory should this process be killed."""

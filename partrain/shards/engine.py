@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-
 from partrain.device import is_cpu, num_cores
-from partrain.training.job import Job, Member, Resources
 from partrain.launch.worker import WorkerContext
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.settings import ShardSettings
+from partrain.training.job import Job, Member, Resources
 from partrain.training.meters import PeakMemory
 
 

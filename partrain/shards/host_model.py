@@ -79,7 +79,7 @@ class HostModel:
 
     def _load_training(self) -> SegmentTraining:
         """Return the training as its latest checkpoint leaves it."""
-        training = SegmentTraining(self.folder, self._context, self._memory, device="cpu")
+        training = SegmentTraining(self.folder, self._context, self._memory, device=torch.device("cpu"))
         training.pause_after = self._pause_after
         training.model.train()
         return training

@@ -7,12 +7,27 @@ from typing import Self
 
 import torch
 
-from partrain.device import free_bytes, is_cpu, num_cores
-from partrain.errors import JobFailed
+from partrain.device import devices_named, free_bytes, is_cpu, kind_of, num_cores
+from partrain.errors import JobFailed, UserError
 from partrain.report.formatting import format_quantity
 from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_process import WorkerProcess
+
+
+def resolve_devices(devices: Sequence[str]) -> list[str]:
+    """Return the full names of `devices`, which are all CPUs or all accelerators.
+
+    Raises:
+        UserError: If the list is empty, a device does not exist, or CPUs and accelerators are mixed.
+    """
+    if not devices:
+        raise UserError("devices is empty; give at least one, e.g. cpu or cuda:0")
+    named = [devices_named(device, "devices") for device in devices]
+    names = [choices[number % len(choices)] for number, choices in enumerate(named)]  # A kind is its devices in turn.
+    if len({kind_of(name) for name in names}) > 1:
+        raise UserError(f"devices: {', '.join(names)} are not of one kind; give either CPUs or GPUs")
+    return names
 
 
 def worker_settings(

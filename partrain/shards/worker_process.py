@@ -9,8 +9,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from partrain.training.job import process_environment
-from partrain.packs.planner import ALLOCATOR
+from partrain.launch.engines import MANY_TRAININGS
+from partrain.launch.processes import process_environment
 from partrain.shards.messages import Answer, Message, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
 
@@ -97,7 +97,7 @@ def _start(log: Path) -> tuple["subprocess.Popen[bytes]", "Connection[Message | 
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            env=process_environment(ALLOCATOR),
+            env=process_environment(MANY_TRAININGS),
             pass_fds=[worker_end.fileno()],
             start_new_session=True,
         )

@@ -5,7 +5,6 @@ The launcher may end the process at any time. The steps since the last epoch's e
 
 from pathlib import Path
 
-from partrain.training.job import Job
 from partrain.strategies.data_parallel import DataParallel
 from partrain.strategies.decoupled import Decoupled
 from partrain.strategies.fully_sharded import FullySharded
@@ -15,6 +14,7 @@ from partrain.strategies.pipeline import Pipeline
 from partrain.strategies.rank import RankTraining
 from partrain.strategies.task import RankTask
 from partrain.training.context import TrainingContext
+from partrain.training.job import Job
 from partrain.training.meters import PeakMemory
 
 TRAININGS: dict[str, type[RankTraining]] = {

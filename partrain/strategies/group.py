@@ -64,7 +64,9 @@ def _join_group(task: RankTask, folder: Path, device: torch.device) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     first = folder.parent / "0"
     store = open_rendezvous(first, timeout) if task.index == 0 else join_rendezvous(first, timeout)
-    dist.init_process_group(communication_backend(device), store=store, rank=task.index, world_size=task.num_ranks, timeout=timeout)
+    dist.init_process_group(
+        communication_backend(device), store=store, rank=task.index, world_size=task.num_ranks, timeout=timeout
+    )
 
 
 def _is_connection_error(error: Exception) -> bool:

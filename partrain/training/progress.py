@@ -4,7 +4,6 @@ import csv
 import io
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import METRICS, PROGRESS
+from partrain.storage.run_folder import METRICS
 
 COLUMNS = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "seconds", "samples_per_second", "warning")
 

@@ -6,7 +6,6 @@ mask comes from (seed, step).
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.training.context import TrainingContext
-from partrain.training.job import Job
 from partrain.training.endpoints import make_input, make_output
+from partrain.training.job import Job
 from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_dtype

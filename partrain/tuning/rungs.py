@@ -9,7 +9,6 @@ from typing import Any
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.end import End, Failed, Stopped, training_end
-from partrain.training.job import Member
 from partrain.launch.launcher import Launcher
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun, prepare_run
@@ -18,6 +17,7 @@ from partrain.settings import RunSettings
 from partrain.shards.settings import ShardSettings
 from partrain.storage.run_folder import CHECKPOINT, epoch_weights
 from partrain.training.completion import has_reached
+from partrain.training.job import Member
 from partrain.training.task import PendingTraining
 from partrain.tuning.scoring import NetworkToScore, read_scores, scores_job
 from partrain.tuning.settings import SearchSettings

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from partrain.data import Dataset
 from partrain.data.batches import DeviceImages, shared_training_images
-from partrain.training.job import Job, Resources
 from partrain.stitching.evaluate import evaluation_device
 from partrain.stitching.stitch import ModelCard, assemble
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import SCORES
 from partrain.training.context import TrainingContext
+from partrain.training.job import Job, Resources
 from partrain.training.meters import PeakMemory
 
 _BATCH_SIZE = 2000  # Held-out images in a batch.

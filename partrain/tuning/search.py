@@ -15,9 +15,9 @@ from typing import Any
 from partrain.console import ProgressDisplay, console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import UserError
-from partrain.launch.machine import machine_facts
 from partrain.launch.executor import Executor
 from partrain.launch.launcher import Launcher
+from partrain.launch.machine import machine_facts
 from partrain.packs.settings import PackSettings
 from partrain.report.formatting import format_quantity
 from partrain.runs.command import print_resume_command_on_interrupt, train_command

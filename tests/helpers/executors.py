@@ -17,11 +17,11 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import read_error_report
 from partrain.launch.executor import Slot
-from partrain.training.job import Job
 from partrain.launch.processes import process_environment
 from partrain.launch.worker import DONE, STOPPED, run_job
 from partrain.storage.run_folder import LOCK
 from partrain.training.context import LocalContext
+from partrain.training.job import Job
 
 Script = Sequence[End | Callable[[Job], End]]
 """The end of each attempt of a job. A function is called with the job when it ends."""

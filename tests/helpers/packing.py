@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from partrain.packs.task import PackMember, PackTask
+
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackMember, PackTask
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
 from partrain.training.optimization import TrainSettings

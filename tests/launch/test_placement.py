@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from partrain.launch.placement import assign_devices, divide_cores
 
 from partrain.device import available_devices, num_cores
 from partrain.errors import UserError
 from partrain.launch import supervisor
 from partrain.launch.display import Display
-from partrain.launch.placement import assign_devices, divide_cores
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
 

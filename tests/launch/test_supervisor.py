@@ -12,10 +12,10 @@ from partrain.errors import JobFailed, UserError
 from partrain.launch.display import Display
 from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import ErrorReport, read_error_report, write_error_report
-from partrain.training.job import Job, Member
 from partrain.launch.supervisor import Supervisor
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, JOB_FILE, epoch_weights
+from partrain.training.job import Job, Member
 
 KILLED = Lost("was killed by SIGKILL")
 
@@ -85,9 +85,7 @@ def test_a_job_lost_too_often_fails_and_the_others_finish(tmp_path: Path) -> Non
 
 def test_a_lost_node_does_not_count_as_a_restart(tmp_path: Path) -> None:
     node = Lost("lost its node", counts=False)
-    run = Run(
-        [job_of(tmp_path, "a")], ScriptedExecutor({"a": [node, node, KILLED, node, finish]}), max_restarts=1
-    )
+    run = Run([job_of(tmp_path, "a")], ScriptedExecutor({"a": [node, node, KILLED, node, finish]}), max_restarts=1)
     assert run.starts == ["a"] * 5
     assert not run.failures
 

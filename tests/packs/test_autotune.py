@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from packing import TRAIN, settings_of
+from partrain.packs.task import PackMember, PackTask
 from trainings import write_tasks
 
 from partrain.data import Dataset
@@ -17,7 +18,6 @@ from partrain.networks import CustomSettings, MLPSettings
 from partrain.packs.autotune import StackTimings, autotune, max_stack_size, measure_memory
 from partrain.packs.capacity import LiveBytesMode, StackMemory
 from partrain.packs.planner import PackPlanner, PendingTraining, TimingCache
-from partrain.packs.task import PackMember, PackTask
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_FILE
 from partrain.training.segment import SegmentTraining

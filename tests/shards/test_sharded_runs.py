@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from partrain.launch.placement import choose_evaluation_device, worker_devices
 from sharding import TRAIN, settings_of
 from trainings import train
 
@@ -13,7 +14,6 @@ from partrain.data import Dataset
 from partrain.device import num_cores
 from partrain.errors import JobFailed, UserError
 from partrain.launch import placement
-from partrain.launch.placement import choose_evaluation_device, worker_devices
 from partrain.launch.settings import LaunchSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings

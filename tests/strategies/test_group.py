@@ -112,7 +112,9 @@ def test_a_process_that_hangs_ends_the_run_within_the_timeout(
         signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show_progress=False), started
     )
     log = tmp_path / "ranks/1/log.txt"
-    assert str(failure) == f"Process 1 did not answer its peers; see {log}. The other processes of its group were stopped."
+    assert (
+        str(failure) == f"Process 1 did not answer its peers; see {log}. The other processes of its group were stopped."
+    )
     assert failure.is_user_error
     assert not any(handle.is_running for handle in started)
 

@@ -35,7 +35,7 @@ from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
 from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
@@ -98,7 +98,7 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
-    host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
+    host_model = HostModel(folder / "segments/0", "one", LocalContext())
     shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
     preparer = ModelPreparer(shard_settings, worker_settings(["cpu"], shard_settings)[0])
     return preparer.plan_shards(host_model, host_model.training.task).costs
