@@ -17,7 +17,7 @@ from partrain.shards.partitioner import Piece, PieceChain
 from partrain.shards.preparation import ModelPreparer, ShardPlan
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.task import SegmentTask
 
 
@@ -35,7 +35,7 @@ def plan_shards(
     small: Dataset, folder: Path, network: NetworkSettings, budget: int, settings: ShardSettings
 ) -> ShardPlan:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
-    host_model = HostModel(task, "one", TrainingContext(task))
+    host_model = HostModel(task, "one", LocalContext())
     settings = replace(settings, budget_gib=budget / 2**30)
     return ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).plan_shards(
         host_model, host_model.training.task

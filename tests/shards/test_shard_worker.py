@@ -29,7 +29,7 @@ from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 
 CPU = torch.device("cpu")
 ROOM = 400_000
@@ -61,7 +61,7 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
 def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: ShardSettings) -> HostModel:
     """Return a model that is cut into shards for a device of ROOM bytes, and placed in host memory."""
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
-    model = HostModel(task, folder.name, TrainingContext(task))
+    model = HostModel(task, folder.name, LocalContext())
     settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
     ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(model, host)
     return model

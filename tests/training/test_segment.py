@@ -24,7 +24,7 @@ from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.diagnostics import TrainingError, check_losses, collapse_warning
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings, learning_rate
@@ -201,10 +201,10 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
     with pytest.raises(UserError, match=r"boundaries/1.safetensors is missing: the segment to the left has not stored"):
         train(right)
     train(left)
-    training = SegmentTraining(right, TrainingContext(right), PeakMemory())
+    training = SegmentTraining(right, LocalContext(), PeakMemory())
     indices = torch.tensor([5, 600, 3])
     features, targets = training.input.sample(Batch(0, indices))
-    module = SegmentTraining(left, TrainingContext(left), PeakMemory()).model.eval()
+    module = SegmentTraining(left, LocalContext(), PeakMemory()).model.eval()
     with torch.inference_mode():
         outputs = module(normalise(small.train.images, small.mean, small.std))
     assert torch.equal(features, outputs[indices])
@@ -273,8 +273,7 @@ def test_weight_decay_left_open_is_higher_where_real_inputs_become_codes(small: 
     for part, (decay, expected) in {"open": (None, [1.0, 0.01]), "given": (0.3, [0.3, 0.3])}.items():
         folders = prepare_tasks(small, tmp_path / part, settings_of(train=replace(TRAIN, weight_decay=decay)))
         found = [
-            SegmentTraining(f, TrainingContext(f), PeakMemory()).optimizer.param_groups[0]["weight_decay"]
-            for f in folders
+            SegmentTraining(f, LocalContext(), PeakMemory()).optimizer.param_groups[0]["weight_decay"] for f in folders
         ]
         assert found == expected
 
@@ -288,7 +287,7 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
 
 
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:
-    context = TrainingContext(tmp_path)
+    context = LocalContext()
     context.poll()
     (tmp_path / "threads").write_text("2")
     try:
