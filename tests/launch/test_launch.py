@@ -174,7 +174,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     strategy: str, script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    how = [f"strategy={strategy}", "strategy.microbatches=2", "strategy.port=0"]
+    how = [f"strategy={strategy}", "strategy.microbatches=2"]
 
     pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: prints how to continue, and no process remains.
     pressed.send_signal(signal.SIGINT)
