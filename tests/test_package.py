@@ -12,6 +12,7 @@ from scripting import ROOT, small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.launch.settings import GroupingSettings
 from partrain.storage.run_folder import LOG
 
 NAMES = """
@@ -77,7 +78,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     ("engine", "count", "what"),
     [
         ("partrain.training.segment", 4, {}),
-        ("partrain.packs.pack", 1, {"launch": partrain.LaunchSettings(device="cpu", threads=1, pack="always")}),
+        ("partrain.packs.pack", 1, {"grouping": partrain.PackSettings(trial=False)}),
         ("partrain.strategies.engine", 4, {"strategy": partrain.StrategySettings(name="data_parallel")}),
     ],
 )
@@ -106,17 +107,21 @@ def test_a_training_process_imports_what_it_uses(
         assert engine in modules
 
 
-@pytest.mark.parametrize("launch", ["local", "packed", "shards"])
+@pytest.mark.parametrize(
+    "grouping",
+    [partrain.AloneSettings(), partrain.PackSettings(trial=False), partrain.ShardSettings()],
+    ids=lambda grouping: grouping.name,
+)
 def test_no_process_says_a_word_where_warnings_are_errors(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: str
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouping: GroupingSettings
 ) -> None:
     """A file that runs as the main module and is imported too would be there twice, which Python warns of."""
     monkeypatch.setenv("PYTHONWARNINGS", "error")
-    how = {"local": {}, "packed": {"pack": "always"}, "shards": {"name": "shards"}}[launch]
     settings = small_settings(
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
         partition=partrain.PartitionSettings(segments=4),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, **how),  # type: ignore[arg-type]
+        grouping=grouping,
+        launch=partrain.LaunchSettings(device="cpu", threads=1),
     )
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]

@@ -151,7 +151,7 @@ def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None
 
 def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
     folder, results = in_sequence
-    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))
+    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel"))
     with pytest.raises(UserError) as caught:
         partrain.run(settings, folder, dataset=small, show_progress=False)
     assert str(caught.value) == (

@@ -61,7 +61,7 @@ def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: py
         HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(2**32)
     assert str(caught.value) == (
         "These models need 4.00 GiB of host memory, but 3.00 GiB are free; train fewer models at once, "
-        "or set launch.shards.spill_to=disk"
+        "or set grouping.spill_to=disk"
     )
     with pytest.raises(UserError, match=r"^These models need 1073741824.00 GiB of disk, but .* are free; free some$"):
         HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check_free(2**60)

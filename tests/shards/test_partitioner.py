@@ -114,7 +114,7 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
         plan_shards(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/0/segments/0: layer 0.first needs ")
-    assert " bytes of a device and cannot be cut; launch.shards.budget_gib=0.0002794 is too small, " in message
+    assert " bytes of a device and cannot be cut; grouping.budget_gib=0.0002794 is too small, " in message
     smallest = float(message.rpartition(" ")[2])
     assert plan_shards(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
 

@@ -1,4 +1,4 @@
-"""Tests of launch=shards: runs and searches in shards reach the results that they reach in one process a training."""
+"""Tests of grouping=shards: runs and searches in shards reach the results that they reach in one process a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,15 @@ from partrain.launch import placement
 from partrain.launch.settings import LaunchSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import ScheduleSettings
+from partrain.settings import AloneSettings, ScheduleSettings
 from partrain.shards import worker_pool
 from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 
-LOCAL = LaunchSettings(device="cpu", threads=1)
-TIGHT = ShardSettings(budget_gib=0.0003)
-IN_SHARDS = LaunchSettings(name="shards", device="cpu", threads=1, shards=TIGHT)
+LAUNCH = LaunchSettings(device="cpu", threads=1)
+IN_SHARDS = ShardSettings(budget_gib=0.0003)
 
 
 def test_a_run_with_stored_boundaries_and_recovery(small: Dataset, tmp_path: Path) -> None:
@@ -34,18 +33,18 @@ def test_a_run_with_stored_boundaries_and_recovery(small: Dataset, tmp_path: Pat
     settings = settings_of(
         partition=PartitionSettings(segments=2),
         schedule=ScheduleSettings(name="sequential", last_input="stored", recovery_epochs=1),
-        launch=LOCAL,
+        launch=LAUNCH,
     )
-    prepared = partrain.prepare_run(settings, tmp_path / "local", small)
+    prepared = partrain.prepare_run(settings, tmp_path / "alone", small)
     prepared.write()
     for name in prepared.segment_names():
-        train(tmp_path / "local" / name)
-    local = partrain.run(settings, tmp_path / "local", small, show_progress=False)
-    sharded = partrain.run(replace(settings, launch=IN_SHARDS), tmp_path / "sharded", small, show_progress=False)
-    one, other = (checkpoint.load(tmp_path / name / "model/model.safetensors")[0] for name in ("local", "sharded"))
+        train(tmp_path / "alone" / name)
+    alone = partrain.run(settings, tmp_path / "alone", small, show_progress=False)
+    sharded = partrain.run(replace(settings, grouping=IN_SHARDS), tmp_path / "sharded", small, show_progress=False)
+    one, other = (checkpoint.load(tmp_path / name / "model/model.safetensors")[0] for name in ("alone", "sharded"))
     assert max((one[name].double() - other[name].double()).abs().max().item() for name in one) < 1e-6  # kept in fp32
-    assert sharded["test_accuracy"] == local["test_accuracy"]
-    assert sharded["launch"]["name"] == "shards"
+    assert sharded["test_accuracy"] == alone["test_accuracy"]
+    assert sharded["grouping"]["name"] == "shards"
     assert sorted(path.parent.name for path in tmp_path.glob("sharded/shards/*/timeline.csv")) == ["0", "1", "recovery"]
 
 
@@ -55,12 +54,13 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
         configurations=3,
         space=["train.lr=choice(0.001,0.01,1e200)", "network.width=choice(16,32)"],
     )
-    shared = settings_of(train=replace(TRAIN, epochs=3), report=ReportSettings(page=False), launch=LOCAL)
+    shared = settings_of(train=replace(TRAIN, epochs=3), report=ReportSettings(page=False), launch=LAUNCH)
     rungs = []
-    for name, launch in (("local", LOCAL), ("shards", IN_SHARDS)):
-        results = search(replace(shared, launch=launch), settings, tmp_path / name, small, show_progress=False)
+    for grouping in (AloneSettings(), IN_SHARDS):
+        folder = tmp_path / grouping.name
+        results = search(replace(shared, grouping=grouping), settings, folder, small, show_progress=False)
         assert not results["packed"]
-        records = [checkpoint.read_json(path) for path in sorted((tmp_path / name / "rungs").iterdir())]
+        records = [checkpoint.read_json(path) for path in sorted((folder / "rungs").iterdir())]
         rungs.append([{key: value for key, value in rung.items() if key != "seconds"} for rung in records])
     assert rungs[0] == rungs[1]
     assert len(rungs[1]) == 2
@@ -68,7 +68,7 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_segment_fails(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd"), launch=IN_SHARDS)
+    settings = settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd"), launch=LAUNCH, grouping=IN_SHARDS)
     with pytest.raises(JobFailed, match=r"^segment 0: the loss is (nan|inf) at epoch 1") as caught:
         partrain.run(settings, tmp_path, small, show_progress=False)
     assert caught.value.is_user_error

@@ -82,7 +82,7 @@ def test_traffic_is_what_the_strategy_has_to_send(strategy: str, payload: int, s
     settings = small_settings(
         network=NETWORK,
         partition=PartitionSettings(segments=2),
-        strategy=StrategySettings(name=strategy, microbatches=2, port=0),
+        strategy=StrategySettings(name=strategy, microbatches=2),
         train=TrainSettings(epochs=2, batch_size=BATCH, precision="fp32", early_stop=0, accuracy_curve=True),
     )
     results = partrain.run(settings, tmp_path, dataset=small, show_progress=False)

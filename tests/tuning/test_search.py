@@ -20,6 +20,7 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.rng import derive_seed
@@ -161,7 +162,7 @@ def run_of(values: dict[str, Any], epochs: int) -> TrialRun:
 def test_the_command_of_the_winner(searches: Searches) -> None:
     searches.dataset = replace(searches.dataset, name="glyphs")
     settings = SearchSettings(method="grid", space=["train.lr=choice(0.01,0.02)", "labels=choice(sparse)"])
-    packed = replace(SHARED, launch=replace(SHARED.launch, pack="auto"))
+    packed = replace(SHARED, grouping=PackSettings())
     results = searches.do(FakeTrainer(), settings, packed)
     assert results["packed"] is True
     assert results["best"]["command"] == (
@@ -339,8 +340,19 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
         "network.dropout is 0.0 there, 0.5 here; take a new folder"
     )
     assert contents(searches.folder) == before
-    moved = replace(SHARED, report=ReportSettings(page=False), launch=replace(SHARED.launch, max_restarts=0))
+    launch = LaunchSettings(device="auto", threads=2, max_restarts=0)
+    moved = replace(SHARED, report=ReportSettings(page=False), grouping=PackSettings(), launch=launch)
     searches.do(FakeTrainer(), shared=moved)
+
+
+def test_a_search_that_began_before_grouping_was_a_setting_goes_on(searches: Searches) -> None:
+    first = searches.do(FakeTrainer())
+    path = searches.folder / "search.json"
+    manifest = checkpoint.read_json(path)
+    old = {"name": "local", "device": "cpu", "threads": 1, "pack": "auto", "pack_memory_gib": None}
+    checkpoint.write_json(path, manifest | {"settings": manifest["settings"] | {"launch": old}})
+    assert searches.do(FakeTrainer()) == first
+    assert checkpoint.read_json(path) == manifest
 
 
 @pytest.mark.parametrize(
