@@ -16,9 +16,7 @@ import pytest
 from partrain.errors import UserError
 from partrain.shards import host
 from partrain.shards.host import HostMemory, allocate_file, map_file
-from partrain.shards.messages import WorkerSettings
 from partrain.shards.scratch import remove_left_behind
-from partrain.shards.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -202,21 +200,3 @@ def test_a_folder_that_cannot_be_made_leaves_none_of_the_others(tmp_path: Path, 
     with pytest.raises(FileNotFoundError):
         HostMemory(tmp_path / "gone", on_disk=False, shared_memory=shared_memory)
     assert not list(shared_memory.iterdir())
-
-
-def test_a_worker_that_is_left_alone_removes_the_memory(tmp_path: Path) -> None:
-    """As when the scheduler's process is killed."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    settings = WorkerSettings(
-        device="cpu",
-        budget_bytes=1000,
-        threads=1,
-        uses_separate_buffers=False,
-        double_buffer=True,
-        scratch_folders=(scratch,),
-    )
-    worker = WorkerProcess(0, settings, tmp_path / "log.txt")
-    worker.connection.close()
-    assert worker.process.wait(60) == 0
-    assert not scratch.exists()
