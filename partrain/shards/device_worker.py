@@ -12,7 +12,7 @@ Otherwise one thread does the three parts of each unit in turn.
 import gc
 import os
 import queue
-import shutil
+import select
 import signal
 import threading
 import time
@@ -42,6 +42,7 @@ from partrain.shards.messages import (
     UnitResult,
     WorkerSettings,
 )
+from partrain.shards.scratch import remove_scratch
 
 _FAILED_VERSION = -1
 """The version of a shard on the device after its unit failed, so that it is copied again."""
@@ -58,11 +59,23 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     settings = connection.recv()
     assert isinstance(settings, WorkerSettings)
-    torch.set_num_threads(settings.threads)
-    Worker(connection, settings).run()
-    # If the scheduler's process was killed, nobody else would free the shared memory.
-    for folder in settings.scratch_folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        torch.set_num_threads(settings.threads)
+        Worker(connection, settings).run()
+    finally:
+        _remove_scratch_if_left_alone(connection, settings)
+
+
+def _remove_scratch_if_left_alone(connection: "Connection[Answer, Message]", settings: WorkerSettings) -> None:
+    """Free the shared memory if the scheduler's end of the connection is closed: it was killed, and nobody else would.
+
+    Messages that are still to be read do not matter, and are not read, since another thread may be reading.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # A closed end is always reported.
+    if poll.poll(0):
+        for folder in settings.scratch_folders:
+            remove_scratch(folder)
 
 
 @dataclass
@@ -130,7 +143,7 @@ class Worker:
                 self._store_unit(execution)
 
         threads = [
-            threading.Thread(target=_exit_on_error, args=(target,), daemon=True) for target in (load_all, store_all)
+            threading.Thread(target=self._exit_on_error, args=(target,), daemon=True) for target in (load_all, store_all)
         ]
         for thread in threads:
             thread.start()
@@ -140,6 +153,17 @@ class Worker:
         computed.put(None)
         for thread in threads:
             thread.join()
+
+    def _exit_on_error(self, target: Callable[[], None]) -> None:
+        """Run a thread's function, and end the process on any error: without the thread the worker would wait forever."""
+        try:
+            target()
+        except BaseException:
+            try:
+                traceback.print_exc()
+                _remove_scratch_if_left_alone(self.connection, self.settings)
+            finally:
+                os._exit(1)
 
     # ---- Messages.
 
@@ -298,15 +322,6 @@ def _attempt(execution: _UnitExecution, part: Callable[[_UnitExecution], None]) 
         part(execution)
     except Exception as error:
         execution.error = error
-
-
-def _exit_on_error(target: Callable[[], None]) -> None:
-    """Run a thread's function, and end the process on any error: without the thread the worker would wait forever."""
-    try:
-        target()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
 
 
 def _map_crossing(crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
