@@ -33,7 +33,9 @@ def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job_of(folder: Path, name: str, cost: float = 1.0, kind: str = "cpu", devices: int | None = 1) -> Job:
-    return Job(folder=folder / name, kind="segment", name=name, cost=cost, resources=Resources(kind=kind, devices=devices))
+    return Job(
+        folder=folder / name, kind="segment", name=name, cost=cost, resources=Resources(kind=kind, devices=devices)
+    )
 
 
 @pytest.mark.parametrize(
