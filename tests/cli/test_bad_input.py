@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scripting import DATA, run_script
 
-from partrain.device import available_devices
+from partrain.device import device_names
 
 TRAIN = {
     # networks and cuts
@@ -231,7 +231,7 @@ def test_truncated_data_file(tmp_path: Path) -> None:
 def test_a_mistake_in_what_to_evaluate_is_one_line(overrides: list[str], message: str, tmp_path: Path) -> None:
     outcome = run_script("evaluate", *(override.format(folder=tmp_path) for override in overrides))
     assert outcome.code == 1
-    assert outcome.error == "error: " + message.format(folder=tmp_path, available=", ".join(available_devices()))
+    assert outcome.error == "error: " + message.format(folder=tmp_path, available=", ".join(device_names()))
 
 
 @pytest.mark.parametrize("there", [[], ["config.yaml"], ["plan.json"]])

@@ -12,7 +12,7 @@ from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
 from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
-from partrain.device import available_devices
+from partrain.device import device_names
 from partrain.errors import JobFailed, UserError
 from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
@@ -25,7 +25,7 @@ from partrain.shards.train import train_sharded
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 
-HERE = ", ".join(available_devices())
+HERE = ", ".join(device_names())
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
 
 

@@ -4,21 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from partrain.launch.placement import choose_evaluation_device, worker_devices
 from sharding import TRAIN, settings_of
 from trainings import train
 
 import partrain
 from partrain.data import Dataset
 from partrain.device import num_cores
-from partrain.errors import JobFailed, UserError
-from partrain.launch import placement
+from partrain.errors import JobFailed
 from partrain.launch.settings import LaunchSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.settings import AloneSettings, ScheduleSettings
 from partrain.shards import worker_pool
+from partrain.shards.engine import worker_devices
 from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
 from partrain.tuning.search import search
@@ -74,17 +72,13 @@ def test_a_run_whose_segment_fails(small: Dataset, tmp_path: Path) -> None:
     assert caught.value.is_user_error
 
 
-def test_who_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_the_workers_are() -> None:
     cores = num_cores()
-    assert worker_devices("cpu", "auto", 100) == ["cpu"] * cores
-    assert worker_devices("cpu", "auto", 1) == ["cpu"]
-    assert worker_devices("cpu", cores, 100) == ["cpu"]
-    with pytest.raises(UserError, match=r"^launch.device=tpu: there is no such device here; available: "):
-        worker_devices("tpu", "auto", 1)
-    monkeypatch.setattr(placement, "available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
-    assert worker_devices("auto", "auto", 1) == ["cuda:0", "cuda:1"]
-    assert worker_devices("cuda:1", "auto", 5) == ["cuda:1"]
-    assert worker_devices("cpu", cores, 5) == ["cpu"]
+    assert worker_devices(["cpu"], None, 100) == ["cpu"] * cores
+    assert worker_devices(["cpu"], None, 1) == ["cpu"]
+    assert worker_devices(["cpu"], cores, 100) == ["cpu"]
+    assert worker_devices(["cuda:0", "cuda:1"], None, 1) == ["cuda:0", "cuda:1"]
+    assert worker_devices(["cuda:1"], 1, 5) == ["cuda:1"]
 
 
 def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +91,3 @@ def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
         2**31
     ]
-
-
-def test_a_network_that_a_gpu_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "available_devices", lambda: ["cpu", "cuda:0"])
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8000, 10000))
-    assert choose_evaluation_device("auto", 1000) == "cuda:0"
-    assert choose_evaluation_device("auto", 1001) == "cpu"
-    assert choose_evaluation_device("cpu", 1001) == "cpu"

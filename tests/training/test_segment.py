@@ -17,6 +17,7 @@ from partrain.data import Dataset
 from partrain.data.batches import Batch, BatchOrder, normalise
 from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
+from partrain.launch.worker import WorkerContext
 from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
 from partrain.partition.plan import PartitionSettings, make_plan
@@ -90,11 +91,11 @@ def test_one_segment_is_conventional_training(small: Dataset, tmp_path: Path, de
     assert_same(weights(folder), expected)
 
 
-class StopAt(TrainingContext):
+class StopAt(LocalContext):
     """Asks to stop once training has come to `step`."""
 
-    def __init__(self, folder: Path, training: list[SegmentTraining], step: int) -> None:
-        super().__init__(folder)
+    def __init__(self, training: list[SegmentTraining], step: int) -> None:
+        super().__init__()
         self._training, self._step = training, step
 
     def should_stop(self) -> bool:
@@ -121,7 +122,7 @@ def test_stopped_anywhere_it_resumes_to_the_same_bits(
     disturbed = prepare_tasks(small, tmp_path / "b", settings)[index]
     for step in (1, 4, 10, 13, 27):
         under_way: list[SegmentTraining] = []
-        context = StopAt(disturbed, under_way, step)
+        context = StopAt(under_way, step)
         under_way.append(SegmentTraining(disturbed, context, PeakMemory()))
         under_way[0].run()
         assert under_way[0].progress.step == step
@@ -287,7 +288,7 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
 
 
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:
-    context = LocalContext()
+    context = WorkerContext(tmp_path, ["cpu"])
     context.poll()
     (tmp_path / "threads").write_text("2")
     try:
