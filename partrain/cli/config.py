@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from partrain.cli.old_words import refuse_old_words
 from partrain.comparison.grid import GridSettings
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.errors import UserError
@@ -87,6 +88,7 @@ def register_schemas() -> None:
 
 def compose_config(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration `name` in `folder` with `overrides`, for scripts without Hydra's command line."""
+    refuse_old_words(overrides)
     register_schemas()
     with initialize_config_dir(str(folder), version_base="1.3"):
         return compose(name, list(overrides))

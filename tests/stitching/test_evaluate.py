@@ -11,6 +11,7 @@ from scripting import DATA, run_script, small_settings
 import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
+from partrain.stitching.evaluate import evaluation_device
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 
