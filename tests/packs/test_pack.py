@@ -13,7 +13,6 @@ import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings
-from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -68,24 +67,6 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
         [(folder / "metrics.csv").read_text().count("\n") for folder in folders] for folders in (disturbed, undisturbed)
     ]
     assert metrics[0] == metrics[1] == [4, 2, 3, 3, 4]
-
-
-@pytest.mark.parametrize("moment", ["before a training's own checkpoint", "behind it"])
-def test_killed_while_a_training_leaves_it_goes_on_to_the_same_bits(
-    small: Dataset, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed, disturbed = (write_tasks(tmp_path / name, small, of_all_kinds()) for name in "ab")
-    assert make_pack(tmp_path / "pack a", undisturbed).run()
-
-    def killed(pack: Pack, *_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Pack, "finalize" if moment.startswith("before") else "remove", killed)
-        with pytest.raises(KeyboardInterrupt):
-            make_pack(tmp_path / "pack b", disturbed).run()
-    assert make_pack(tmp_path / "pack b", disturbed).run()
-    assert files(disturbed) == files(undisturbed)
 
 
 def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Dataset, tmp_path: Path) -> None:
