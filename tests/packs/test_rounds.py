@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from packing import make_pack, settings_of
+from partrain.packs.task import PackMember, PackTask
 from trainings import train, weights, write_tasks
 
 from partrain.data import Dataset
 from partrain.networks import CustomSettings, MLPSettings
 from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack
-from partrain.packs.task import PackMember, PackTask
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
