@@ -12,7 +12,7 @@ from partrain.launch.executor import Executor, Handle
 from partrain.launch.rendezvous import forget_rendezvous
 from partrain.storage.checkpoint import remove_partial_files
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, LOG
-from partrain.training.job import Job, Member
+from partrain.training.job import Job, JobFile, Member
 
 PEER_LOST = "PeerLost"
 """The type of the error that a process of a gang reports when another one has ended or does not answer."""
@@ -29,19 +29,22 @@ class Launch:
     Attributes:
         restarts: How many of the restarts that are allowed were used.
         handles: The handle of each job, once they are started.
+        has_joined: Whether trainings have joined since the start, so that the jobs may have ended before they saw them.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = list(jobs)
         self.restarts = 0
+        self.has_joined = False
         self.handles: list[Handle] = []
         self._lost: list[tuple[Job, Lost]] = []
         self._first_bad_end: float | None = None
         """When a job of the gang ended otherwise than done, by `time.monotonic`."""
         self._killed: set[int] = set()
         """The positions of jobs that were killed here, so that their ends are no cause."""
+        self._job_files: list[JobFile] = []
         self._file_times: dict[Path, int] = {}
-        """When each file that jobs are sent was written last, in nanoseconds."""
+        """When each file that jobs wait for was written last, in nanoseconds."""
         self._has_begun = False
 
     @property
@@ -75,6 +78,7 @@ class Launch:
                 return False
             handles.append(handle)
         self.handles = handles
+        self._job_files = [JobFile(job) for job in self.jobs]
         return True
 
     def begin(self) -> None:
@@ -99,25 +103,40 @@ class Launch:
                 (job.folder / ERROR_FILE).unlink(missing_ok=True)
             forget_rendezvous(job.folder)
         self.handles, self._lost = [], []
+        self.has_joined = False
+        self._file_times.clear()
         self._first_bad_end = None
         self._killed.clear()
 
-    def send_changed_files(self) -> None:
-        """Send each job its job.json when that was rewritten, and the files that it waits for when they appear."""
-        for job, handle in zip(self.jobs, self.handles, strict=True):
-            changed = [path for path in (job.folder / JOB_FILE, *job.waits_for) if self._has_changed(path)]
-            if changed:
-                handle.send(changed)
+    def follow_files(self) -> list[Member]:
+        """Send each job the files that it waits for when they appear, and its job.json when its owner has rewritten it.
+
+        Returns:
+            The trainings that have joined since the last call.
+        """
+        joined: list[Member] = []
+        for number, (job_file, handle) in enumerate(zip(self._job_files, self.handles, strict=True)):
+            appeared = [path for path in self.jobs[number].waits_for if self._has_changed(path)]
+            job = job_file.read_if_changed()
+            if job is not None:
+                known = {member.folder for member in self.jobs[number].members}
+                joined += [member for member in job.members if member.folder not in known]
+                self.jobs[number] = job
+                appeared.append(job.folder / JOB_FILE)
+            if appeared:
+                handle.send(appeared)
+        self.has_joined |= bool(joined)
+        return joined
 
     def _has_changed(self, path: Path) -> bool:
-        """Return whether a file was written since the last call, or for a job's own file, since its start."""
+        """Return whether a file was written since the last call."""
         try:
             file_time = path.stat().st_mtime_ns
         except FileNotFoundError:
             return False
         known = self._file_times.get(path)
         self._file_times[path] = file_time
-        return known != file_time and not (known is None and path.name == JOB_FILE)
+        return known != file_time
 
     # ---- The end.
 

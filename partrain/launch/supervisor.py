@@ -98,9 +98,10 @@ class Supervisor:
     def poll(self) -> None:
         """Show the progress of what runs, send files that have appeared, and handle what has ended."""
         for launch in list(self.running):
-            self.show_progress(launch)
-            launch.send_changed_files()
             end = launch.poll()
+            for member in launch.follow_files():  # After the end, which may come just before a training joins.
+                self.display.add(member.folder, member.name)
+            self.show_progress(launch)
             if end is not None:
                 self.running.remove(launch)
                 self.handle_end(launch, end)
@@ -123,6 +124,8 @@ class Supervisor:
         """Start a launch that was lost again, as often as it may be, and record every other end."""
         if isinstance(end, Stopped):  # Nothing here asked it to.
             end = Lost("was stopped from outside")
+        if isinstance(end, Done) and launch.has_joined and launch.leaves_work(end):
+            end = Lost("ended before it saw a training that joined", counts=False)
         may_restart = isinstance(end, Lost) and (not end.counts or launch.restarts < self.max_restarts)
         if isinstance(end, Lost) and may_restart and launch.leaves_work(end):
             self.display.print(f"{capitalised(launch.name)} {end.why}; it restarts from its checkpoint.")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,15 +221,37 @@ def test_files_are_sent_when_they_appear_or_change(tmp_path: Path) -> None:
     supervisor = Supervisor([job], executor, Display([], show_progress=False), poll_seconds=0)
     supervisor.start_waiting()
     launch, handle = supervisor.running[0], executor.handles[0]
-    launch.send_changed_files()
+    launch.follow_files()
     assert handle.sent == []
     left.write_bytes(b"weights")
-    launch.send_changed_files()
-    launch.send_changed_files()
+    launch.follow_files()
+    launch.follow_files()
     assert handle.sent == [left]
-    (job.folder / JOB_FILE).write_text("{}")
-    launch.send_changed_files()
+    joining = Member(folder=tmp_path / "b", name="b")
+    replace(job, members=(*job.members, joining)).write()
+    assert launch.follow_files() == [joining]
     assert handle.sent == [left, job.folder / JOB_FILE]
+    assert launch.follow_files() == []
+
+
+def test_a_training_that_joins_is_trained_even_if_the_job_ends_before_it_sees_it(tmp_path: Path) -> None:
+    members = tuple(Member(folder=tmp_path / str(number), name=f"training {number}") for number in range(2))
+    pack = Job(folder=tmp_path / "pack", kind="pack", name="pack", members=members[:1])
+
+    def end_while_one_joins(job: Job) -> End:
+        replace(job, members=members).write()
+        checkpoint.save(members[0].folder / CHECKPOINT, {}, {"finished": True})
+        return Done()
+
+    def end(job: Job) -> End:
+        assert job.members == members
+        checkpoint.save(members[1].folder / CHECKPOINT, {}, {"finished": True})
+        return Done()
+
+    run = Run([pack], ScriptedExecutor({"pack": [end_while_one_joins, end]}), max_restarts=0)
+    assert run.starts == ["pack", "pack"]
+    assert run.failures == []
+    assert run.lines == ["Pack ended before it saw a training that joined; it restarts from its checkpoint."]
 
 
 def test_an_interrupt_stops_what_runs_and_kills_what_does_not_stop(
