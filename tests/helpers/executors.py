@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from partrain.launch.error_report import read_error_report
 from partrain.launch.executor import Slot
 from partrain.launch.processes import process_environment
 from partrain.launch.worker import DONE, STOPPED, run_job
-from partrain.storage.run_folder import LOCK
+from partrain.storage.run_folder import BOUNDARIES, LOCK, THREADS_FILE
 from partrain.training.context import LocalContext
 from partrain.training.job import Job
 
@@ -112,6 +113,7 @@ class ScratchHandle:
             threading.Thread(target=self._run_in_thread, args=(torch_lock,), daemon=True).start()
 
     def _start_process(self) -> None:
+        (self.folder / THREADS_FILE).write_text("1")
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "partrain.launch", str(self.folder), "cpu"],
@@ -139,6 +141,8 @@ class ScratchHandle:
         code = self.process.poll()
         if code is None:
             return None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         if code == DONE:
             return Done()
         if code == STOPPED:
@@ -154,25 +158,21 @@ class ScratchHandle:
             target = self.root / path.relative_to(self.scratch)
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = target.with_name(f".{target.name}.brought")
-            shutil.copyfile(path, copy)
-            copy.replace(target)
+            with suppress(FileNotFoundError):  # The job has replaced it meanwhile, and the next look brings that.
+                shutil.copyfile(path, copy)
+                copy.replace(target)
 
     def _changed_files(self) -> Iterator[Path]:
-        for folder in {self.folder, *(self.scratch / m.folder.relative_to(self.root) for m in self.job.members)}:
-            for path in folder.rglob("*"):
-                if path.is_file() and path.name != LOCK and not path.name.startswith("."):
+        """Yield what the job has changed in its trainings' folders, and what it has stored for other trainings."""
+        members = (self.scratch / member.folder.relative_to(self.root) for member in self.job.members)
+        for folder in {self.folder, *members, self.scratch / BOUNDARIES}:
+            for path in sorted(folder.rglob("*")):
+                with suppress(FileNotFoundError):
                     time = path.stat().st_mtime_ns
-                    if self._times.get(path) != time:
+                    is_own = path.is_file() and path.name != LOCK and not path.name.startswith(".")
+                    if is_own and self._times.get(path) != time:
                         self._times[path] = time
                         yield path
-        yield from self._outputs()
-
-    def _outputs(self) -> Iterator[Path]:
-        """Yield the outputs that were stored for other segments, beside the trainings' folders."""
-        for path in self.scratch.rglob("boundaries/*"):
-            if self._times.get(path) != path.stat().st_mtime_ns:
-                self._times[path] = path.stat().st_mtime_ns
-                yield path
 
     def stop(self) -> None:
         self.context.request_stop()
