@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_accelerator import KIND, MadeUpAccelerator, make_up_accelerator
 from sharding import TRAIN, settings_of
 from trainings import train
 
@@ -97,6 +98,18 @@ def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
         2**31
     ]
+
+
+def test_a_device_that_does_not_report_its_memory_needs_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_up_accelerator(monkeypatch)
+    monkeypatch.delattr(MadeUpAccelerator, "mem_get_info")
+    device = f"{KIND}:1"
+    [worker] = worker_pool.worker_settings([device], ShardSettings(budget_gib=2))
+    assert (worker.budget_bytes, worker.uses_separate_buffers) == (2**31, True)
+    with pytest.raises(UserError) as caught:
+        worker_pool.worker_settings([device], ShardSettings())
+    message = f"{device} does not report how much of its memory is free; set launch.shards.budget_gib"
+    assert str(caught.value) == message
 
 
 def test_a_network_that_a_gpu_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
