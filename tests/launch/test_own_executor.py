@@ -37,7 +37,10 @@ def settings_of(**changed: object) -> RunSettings:
     [
         ({}, ["segment", "segment"]),
         ({"schedule": ScheduleSettings(name="sequential", recovery_epochs=1)}, ["segment"] * 3),
-        ({"grouping": PackSettings(trial=False), "partition": PartitionSettings(segments=4)}, ["pack", "pack_trial", "segment", "segment"]),
+        (
+            {"grouping": PackSettings(trial=False), "partition": PartitionSettings(segments=4)},
+            ["pack", "pack_trial", "segment", "segment"],
+        ),
         ({"grouping": ShardSettings(budget_gib=0.0003)}, ["shards"]),
         ({"strategy": StrategySettings(name="data_parallel")}, ["rank", "rank"]),
     ],
@@ -68,7 +71,7 @@ def test_a_search_trains_and_scores_there(small: Dataset, tmp_path: Path) -> Non
     executor = ScratchExecutor(folder, tmp_path / "scratch")
     found = search(settings, budget, folder, small, show_progress=False, executor=executor)
     kinds = [job.kind for job in executor.started]
-    assert kinds == ["pack_trial", "pack", "rung_scores"] + kinds[3:]
+    assert kinds == ["pack_trial", "pack", "rung_scores", *kinds[3:]]
     assert kinds.count("rung_scores") == 3
     here = search(settings, budget, tmp_path / "here", small, show_progress=False)
     assert found["best"]["score"] == here["best"]["score"]
