@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from partrain import checks
 from partrain.cli.old_words import refuse_old_words
 from partrain.comparison.grid import GridSettings
 from partrain.data import Dataset, DataSettings, prepare_data
@@ -173,15 +174,20 @@ def resumed_settings(config: DictConfig) -> RunSettings:
     stored = _read_config(path)
     _check_overrides(config, stored)
 
-    schemas = {
-        group: OmegaConf.structured(classes[stored[group][OPTION_FIELDS[group]]]) for group, classes in _SCHEMAS.items()
-    }
+    schemas = {group: OmegaConf.structured(_class_of_option(stored, group, path)) for group in _SCHEMAS}
     merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), schemas, stored)
     merged.launch = config.launch
     if any(_setting_of(override).startswith("grouping") for override in HydraConfig.get().overrides.task):
         merged.grouping = config.grouping
     assert isinstance(merged, DictConfig)
     return run_settings(merged)
+
+
+def _class_of_option(stored: DictConfig, group: str, path: Path) -> Any:
+    """Return the class of settings for the option of `group` that a run's `stored` settings, in the file `path`, have."""
+    option = OmegaConf.select(stored, f"{group}.{OPTION_FIELDS[group]}")
+    checks.one_of(f"{path}: {group}", option, _SCHEMAS[group])
+    return _SCHEMAS[group][option]
 
 
 def _check_overrides(config: DictConfig, stored: DictConfig) -> None:

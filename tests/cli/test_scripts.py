@@ -190,6 +190,17 @@ def test_a_resumed_run_has_its_own_grouping_unless_the_command_sets_another(copi
     assert yaml.safe_load(path.read_text())["grouping"] == asdict(ShardSettings(budget_gib=0.5))
 
 
+@pytest.mark.parametrize(("group", "known"), [("grouping", "alone, pack, shards"), ("network", "cnn, custom, mlp, ")])
+def test_a_run_with_an_option_that_there_is_not_is_not_resumed(copied: Path, group: str, known: str) -> None:
+    path = copied / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    stored[group] |= {"name": "heap", "kind": "heap"}
+    path.write_text(yaml.safe_dump(stored))
+    outcome = run_script("train", f"resume={copied}")
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"error: {path}: {group}=heap is unknown; known: {known}")
+
+
 OLD_LAUNCH = {"name": "local", "device": "cpu", "threads": 1, "max_restarts": 3, "pack": "never"}
 OLD_LAUNCH |= {"pack_memory_gib": None, "shards": {"budget_gib": None, "spill_to": "memory"}}
 

@@ -50,3 +50,13 @@ def test_it_makes_the_same_settings(settings: RunSettings) -> None:
 def test_it_says_only_what_is_not_the_default() -> None:
     assert train_command(RunSettings().to_json()) == "python experiments/train.py"
     assert train_command(RunSettings(seed=1).to_json()) == "python experiments/train.py seed=1"
+    packed = RunSettings(grouping=PackSettings(memory_gib=2.0))
+    assert train_command(packed.to_json()) == "python experiments/train.py grouping=pack grouping.memory_gib=2.0"
+
+
+def test_the_command_of_a_run_of_an_older_version_has_todays_words() -> None:
+    old = RunSettings().to_json() | {"launch": {"name": "shards", "device": "cpu", "shards": {"spill_to": "disk"}}}
+    del old["grouping"]
+    assert train_command(old) == (
+        "python experiments/train.py launch.device=cpu grouping=shards grouping.spill_to=disk"
+    )
