@@ -79,17 +79,21 @@ def product_names() -> list[str]:
     return [processor_name(torch.device(name)) for name in device_names()[1:]]
 
 
-@cache
 def processor_name(device: torch.device) -> str:
     """Return the product name of `device`, such as "AMD EPYC 9R14", or its device name if its kind tells no other."""
     if is_cpu(device):
-        lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines() if _CPU_FACTS.exists() else []
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, platform.processor() or platform.machine())
+        return _cpu_name()
     module = _module(device)
     if hasattr(module, "get_device_name"):
         return module.get_device_name(device)
     return torch.backends.mps.get_name() if device.type == "mps" else str(device)
+
+
+@cache
+def _cpu_name() -> str:
+    lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines() if _CPU_FACTS.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def _module(device: torch.device) -> Any:

@@ -322,18 +322,6 @@ KINDS = re.compile(r"(?<![a-z])(cuda|hip|rocm|nccl|rccl|xpu|xccl|mps|privateuse(
 EXAMPLE = re.compile(r"such as cuda:\d+")
 """The example of a device's name, which the sentence of a setting may give."""
 
-REWRITTEN_ELSEWHERE = {
-    "partrain/launch/group.py",
-    "partrain/launch/placement.py",
-    "partrain/launch/settings.py",
-    "partrain/launch/supervisor.py",
-    "partrain/packs/planner.py",
-    "partrain/runs/results.py",
-    "partrain/strategies/settings.py",
-}
-"""Files that still name kinds, and are to be empty of them."""
-
-
 def kinds_named(text: str) -> Iterator[str]:
     """Yield the lines of a source that name a kind of device, and those that compare a device with the CPU."""
     tree, lines = ast.parse(text), text.splitlines()
@@ -366,8 +354,7 @@ def test_no_other_file_names_a_kind() -> None:
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / "partrain").rglob("*.py"))]
     naming = {str(path): list(kinds_named((ROOT / path).read_text(encoding="utf-8"))) for path in paths}
     assert naming.pop("partrain/device.py")
-    assert {path: lines for path, lines in naming.items() if lines and path not in REWRITTEN_ELSEWHERE} == {}
-    assert {path for path in REWRITTEN_ELSEWHERE if not naming[path]} == set(), "take these out of the list"
+    assert {path: lines for path, lines in naming.items() if lines} == {}
 
 
 def test_scripts_name_no_kind_beside_the_model_of_nccl() -> None:

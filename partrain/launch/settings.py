@@ -39,7 +39,8 @@ class LaunchSettings:
     """Where trainings run: local starts processes on this machine, inline runs one training after another in this
     process."""
     device: str = "auto"
-    """The device to train on: cpu, cuda, cuda:<n>, or auto, which takes the GPUs in turn, or the CPU if there are none."""
+    """The devices to train on: cpu, gpu, one by its name such as cuda:1, or auto, which takes all GPUs, or the CPU if there
+    are none."""
     threads: str | int = "auto"
     """CPU threads of each process, 1 or more, or auto. With a number, results are the same to the bit in every run;
     auto divides all cores, which is faster."""

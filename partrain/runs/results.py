@@ -105,7 +105,7 @@ class _FinishedTrainings:
     def traffic_bytes(self) -> int | None:
         """Return the bytes that left a process over a connection or, in the sequential schedule, in a file.
 
-        NCCL moves bytes between GPUs without the kernel, which counts all others. Then the number is unknown, None.
+        Bytes that move between accelerators are not seen by the kernel, which counts all others: None for a group there.
         """
         is_counted = all(is_cpu(progress.device) for progress in self.progress.values())
         if self.run.settings.strategy.is_group and not is_counted:

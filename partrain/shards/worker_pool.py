@@ -22,7 +22,7 @@ def resolve_devices(devices: Sequence[str]) -> list[str]:
         UserError: If the list is empty, a device does not exist, or CPUs and accelerators are mixed.
     """
     if not devices:
-        raise UserError("devices is empty; give at least one, e.g. cpu or cuda:0")
+        raise UserError("devices is empty; give at least one, such as cpu")
     named = [devices_named(device, "devices") for device in devices]
     names = [choices[number % len(choices)] for number, choices in enumerate(named)]  # A kind is its devices in turn.
     if len({kind_of(name) for name in names}) > 1:
@@ -62,7 +62,7 @@ def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: 
     """Return the bytes that each worker may hold: the settings', or else its share of the fullest device's free ones."""
     if settings.budget_gib is not None:
         return int(settings.budget_gib * 2**30)
-    return min(free_bytes(torch.device(device), "launch.shards.budget_gib") for device in set(devices)) // num_sharing
+    return min(free_bytes(torch.device(device), "grouping.budget_gib") for device in set(devices)) // num_sharing
 
 
 class WorkerPool:

@@ -1,4 +1,4 @@
-"""How far the training in a folder is, as its files say."""
+"""The progress of the training in a folder, as its files tell it: whether it has finished or reached an epoch."""
 
 from pathlib import Path
 

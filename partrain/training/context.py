@@ -1,4 +1,4 @@
-"""What a training asks of whoever runs it: its device, whether to stop, how many cores to use, and where to report."""
+"""The surroundings of a training: its device, requests to stop and to use so many cores, and where it reports."""
 
 import signal
 import threading

@@ -37,7 +37,7 @@ class Progress:
     host: str = ""
     """The name of the machine that trained last."""
     device: str = ""
-    """The device that trained last, e.g. "cuda:0"."""
+    """The name of the device that trained last."""
     processor: str = ""
     """The product name of that device."""
     peak_memory_bytes: int | None = 0

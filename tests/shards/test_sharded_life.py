@@ -151,7 +151,7 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ([], "devices is empty; give at least one, e.g. cpu or cuda:0"),
+        ([], "devices is empty; give at least one, such as cpu"),
         (["cpu", "tpu:0"], f"devices=tpu:0: there is no such device here; available: {HERE} or auto"),
         (["cuda:99"], f"devices=cuda:99: there is no such device here; available: {HERE} or auto"),
     ],

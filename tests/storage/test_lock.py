@@ -114,8 +114,11 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 
 def test_started_processes_do_not_inherit_the_lock(tmp_path: Path) -> None:
     with hold_lock(tmp_path, "run"):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        code = "print('ready', flush=True); input()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        child = subprocess.Popen([sys.executable, "-c", code], **pipes, close_fds=False)  # type: ignore[call-overload]
     with child:
+        child.stdout.readline()
         with hold_lock(tmp_path, "run"):
             pass
         child.communicate(b"\n")

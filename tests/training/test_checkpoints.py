@@ -16,7 +16,7 @@ from partrain.networks import MLPSettings
 from partrain.shards.host_model import HostModel
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, METRICS
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings
@@ -29,7 +29,7 @@ def make_training(small: Dataset, folder: Path, **train_settings: Any) -> Segmen
     """Return a training below `folder` with changed settings."""
     settings = settings_of(network=MLPSettings(depth=2, width=8), train=replace(SETTINGS, **train_settings))
     (task,) = write_tasks(folder, small, [settings])
-    return SegmentTraining(task, TrainingContext(task), PeakMemory())
+    return SegmentTraining(task, LocalContext(), PeakMemory())
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_model_in_shards_is_saved_by_the_clock_and_at_its_end(
     small: Dataset, tmp_path: Path, clock: Callable[..., None]
 ) -> None:
     folder = make_training(small, tmp_path, checkpoint_seconds=7.5).folder
-    model = HostModel(folder, "model", TrainingContext(folder))
+    model = HostModel(folder, "model", LocalContext())
     due = []
     while model._current is not None:
         step = model._current.step

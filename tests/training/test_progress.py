@@ -9,6 +9,7 @@ from trainings import train, weights, write_tasks
 
 from partrain.data import Dataset
 from partrain.storage import checkpoint
+from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 from partrain.training.progress import Heartbeat
 
@@ -37,10 +38,11 @@ def test_a_heartbeat_that_cannot_be_written_ends_nothing(
         assert torch.equal(weights(disturbed)[name], tensor), name
 
 
-def test_the_next_heartbeat_is_tried_after_the_interval_too(tmp_path: Path) -> None:
+def test_a_report_that_fails_is_made_again_after_the_interval(tmp_path: Path) -> None:
     (tmp_path / "progress.json").mkdir()  # a folder, which no file can replace
-    heartbeat = Heartbeat(tmp_path, interval=1000)
+    heartbeat = Heartbeat(interval=1000)
     assert heartbeat.is_due()
-    heartbeat.beat(step=1)
+    heartbeat.beat()
+    LocalContext().report(tmp_path, {"step": 1})
     assert not heartbeat.is_due()
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]

@@ -48,7 +48,7 @@ def settings_of(**changed: Any) -> RunSettings:
 def prepare_tasks(small: Dataset, folder: Path, settings: RunSettings) -> list[Path]:
     """Task folders of a run, in order."""
     plan = make_plan(settings.network, (1, 8, 8), 5, settings.partition, settings.train.batch_size)
-    tasks = make_tasks(settings, plan, small)
+    tasks = make_tasks(settings, plan, small, "cpu")
     for name, task in tasks.items():
         task.write(folder / name)
     return [folder / name for name in tasks]

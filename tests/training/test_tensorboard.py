@@ -16,7 +16,7 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.partition.plan import PartitionSettings
 from partrain.training import tensorboard
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.diagnostics import TrainingError
 from partrain.training.loop import Loop
 from partrain.training.optimization import TrainSettings
@@ -91,7 +91,7 @@ def test_no_training_of_a_pack_holds_a_thread_or_an_open_file(
     if end == "failed":
         monkeypatch.setattr(SegmentTraining, "check_early_stop", fail)
     if end == "stopped":
-        monkeypatch.setattr(pack, "context", StopsLater(tmp_path))
+        monkeypatch.setattr(pack, "context", StopsLater())
     pack.run()
     assert held.nothing(), (held.threads - held.before, held.files)
     epochs = {"finished": 3, "paused": 2, "failed": 1, "stopped": 2}[end]
@@ -103,7 +103,7 @@ def fail(training: Loop) -> None:
     raise TrainingError("the loss is nan")
 
 
-class StopsLater(TrainingContext):
+class StopsLater(LocalContext):
     """A context that stops its pack in the third epoch."""
 
     polls = 0
