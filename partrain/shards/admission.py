@@ -5,7 +5,7 @@ thread of their own, while the others train.
 """
 
 import os
-import queue
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,17 +40,21 @@ class Candidate:
 
 
 class CandidateQueue:
-    """A queue of models that are to join the sharded training in `folder`. Any thread may add to it.
+    """A queue of models that are to join the sharded training in `folder`. Any thread may add to it until it is closed.
 
     Args:
         folder: The folder of the sharded training.
+        failures: The error message of each model that failed, by its task's folder. One that is added again loses its.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, failures: dict[Path, str]) -> None:
         self._folder = folder
-        self._candidates: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._candidates: list[Candidate] = []
         self._admitted: set[Path] = set()
         """The tasks' folders of all models in the queue or in training."""
+        self._is_closed = False
 
     def add(self, task: str | Path, pause_after: int | None, name: str | None) -> None:
         """Add the model of a task.
@@ -62,31 +66,61 @@ class CandidateQueue:
 
         Raises:
             UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
-                do. If `pause_after` is below 1.
+                do. If `pause_after` is below 1. If the training has ended.
         """
         folder = Path(task).absolute()
         segment_task = SegmentTask.read(folder)
         if pause_after is not None:
             checks.at_least(f"{folder}: pause_after", pause_after, 1)
-        if folder in self._admitted:
-            raise UserError(f"{folder} is being trained already; give every task once")
         if segment_task.train.compile:
             raise UserError(f"{folder}: train.compile=true does not work in shards; leave it out")
-        self._admitted.add(folder)
         name = name or os.path.relpath(folder, self._folder.parent)
-        self._candidates.put(Candidate(folder, segment_task, name, pause_after))
+        self._append(Candidate(folder, segment_task, name, pause_after))
+
+    def _append(self, candidate: Candidate) -> None:
+        """Append a candidate, unless its task is in training or the queue is closed: all in one step."""
+        with self._lock:
+            if self._is_closed:
+                raise UserError(f"{candidate.folder}: this sharded training has ended; make a new one")
+            if candidate.folder in self._admitted:
+                raise UserError(f"{candidate.folder} is being trained already; give every task once")
+            self._admitted.add(candidate.folder)
+            self._failures.pop(candidate.folder, None)
+            self._candidates.append(candidate)
 
     def take_all(self) -> list[Candidate]:
         """Remove all candidates from the queue, and return them in the order in which they were added."""
-        return [self._candidates.get() for _ in range(self._candidates.qsize())]
+        with self._lock:
+            candidates, self._candidates = self._candidates, []
+            return candidates
 
     def is_empty(self) -> bool:
         """Return whether no candidate is in the queue."""
-        return self._candidates.empty()
+        with self._lock:
+            return not self._candidates
 
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""
-        self._admitted.discard(folder)
+        with self._lock:
+            self._admitted.discard(folder)
+
+    def close(self) -> None:
+        """Refuse all models from now on."""
+        with self._lock:
+            self._is_closed = True
+
+    def close_if_empty(self) -> bool:
+        """Return whether no candidate is in the queue, and if so refuse all models from now on."""
+        with self._lock:
+            self._is_closed = not self._candidates
+            return self._is_closed
+
+    def reopen(self) -> None:
+        """Forget all models, and accept those of another training."""
+        with self._lock:
+            self._candidates = []
+            self._admitted = set()
+            self._is_closed = False
 
 
 class Admission:
@@ -147,9 +181,13 @@ class Admission:
             else:
                 raise error
 
-    def has_pending(self) -> bool:
-        """Return whether any model is in the queue or in preparation."""
-        return bool(self._pending) or not self._candidates.is_empty()
+    def close_if_idle(self) -> bool:
+        """Return whether no model is in the queue or in preparation, and if so let no more join."""
+        return not self._pending and self._candidates.close_if_empty()
+
+    def close(self) -> None:
+        """Let no more models join."""
+        self._candidates.close()
 
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""

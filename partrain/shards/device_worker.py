@@ -143,7 +143,8 @@ class Worker:
                 self._store_unit(execution)
 
         threads = [
-            threading.Thread(target=self._exit_on_error, args=(target,), daemon=True) for target in (load_all, store_all)
+            threading.Thread(target=self._exit_on_error, args=(target,), daemon=True)
+            for target in (load_all, store_all)
         ]
         for thread in threads:
             thread.start()

@@ -58,7 +58,8 @@ class ShardedTraining:
         self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
         self._context = TrainingContext(self.folder)
         self._view = TrainingView(self.folder, show_progress=show_progress)
-        self._candidates = CandidateQueue(self.folder)
+        self._history = TrainingHistory()
+        self._candidates = CandidateQueue(self.folder, self._history.failures)
         self._preparer = ModelPreparer(self.settings, self._workers[0])
         self._scheduler = Scheduler(
             len(devices),
@@ -66,7 +67,6 @@ class ShardedTraining:
             pins_backward=self.settings.activations == "keep",
             double_buffer=self.settings.double_buffer,
         )
-        self._history = TrainingHistory()
 
     @property
     def failures(self) -> dict[Path, str]:
@@ -76,7 +76,8 @@ class ShardedTraining:
     def add(self, task: str | Path, pause_after: int | None = None, name: str | None = None) -> None:
         """Let the model of a task join, from its checkpoint if it has one.
 
-        It may be called before `run`, and from any thread while that is under way.
+        It may be called before `run`, and from any thread while that is under way. Once the last model has left, it is
+        refused until `run` has returned; a model that is added after that is trained when `run` is called again.
 
         Args:
             task: The task's folder.
@@ -85,13 +86,12 @@ class ShardedTraining:
 
         Raises:
             UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
-                do. If `pause_after` is below 1.
+                do. If `pause_after` is below 1. If the training has ended.
         """
         self._candidates.add(task, pause_after, name)
-        self.failures.pop(Path(task).absolute(), None)
 
     def run(self, on_leave: Callable[[Path], None] | None = None) -> None:
-        """Train all models that have been added, or are added meanwhile.
+        """Train all models that have been added, or are added meanwhile. It may be called again for others.
 
         Args:
             on_leave: A function that is called with the task's folder of every model that ends, pauses or fails. It may
@@ -104,12 +104,15 @@ class ShardedTraining:
                 written its checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
-            with Admission(self._candidates, self._context, self._preparer, host) as admission, self._view:
-                first_models = admission.prepare_first()
-                self._train(first_models, admission, host, on_leave or (lambda folder: None))
-            self._write_costs()
-            self._view.write_page()
+        try:
+            with closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
+                with Admission(self._candidates, self._context, self._preparer, host) as admission, self._view:
+                    first_models = admission.prepare_first()
+                    self._train(first_models, admission, host, on_leave or (lambda folder: None))
+                self._write_costs()
+                self._view.write_page()
+        finally:
+            self._candidates.reopen()
         if self._context.should_stop():
             raise KeyboardInterrupt
 

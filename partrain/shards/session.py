@@ -101,13 +101,17 @@ class Session:
         for model in first_models:
             self.add_model(model)
         self.admit_models()
-        while self.has_work():
+        while not self.has_ended():
             self.run_once()
 
-    def has_work(self) -> bool:
-        """Return whether any unit is under way or to be assigned, or any model is still to join."""
-        may_join = self.admission.has_pending() and not self.scheduler.is_draining
-        return may_join or self.scheduler.has_work()
+    def has_ended(self) -> bool:
+        """Return whether no unit is under way or to be assigned. From then on no model may join any more."""
+        if self.scheduler.has_work():
+            return False
+        if self.scheduler.is_draining:
+            self.admission.close()
+            return True
+        return self.admission.close_if_idle()
 
     def run_once(self) -> None:
         """Assign units, and handle what has happened by the time that a worker answers."""
