@@ -1,26 +1,23 @@
 """The admission of models to a sharded training: checked, cut, placed in host memory, and handed to the schedule.
 
-Models may be added at any time and from any thread. Those that are added during training are prepared one at a time in a
-thread of their own, while the others train.
+Models may be added at any time and from any thread. They are prepared one at a time in a thread of their own. Those that
+are added during training are prepared while the others train.
 """
 
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import torch
-
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.preparation import ModelPreparer
+from partrain.shards.trials import TrialQueue
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
@@ -94,11 +91,6 @@ class CandidateQueue:
             candidates, self._candidates = self._candidates, []
             return candidates
 
-    def is_empty(self) -> bool:
-        """Return whether no candidate is in the queue."""
-        with self._lock:
-            return not self._candidates
-
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""
         with self._lock:
@@ -124,44 +116,59 @@ class CandidateQueue:
 
 
 class Admission:
-    """The preparation of models that are to join a training. Used as a context manager, it waits for its thread to end.
+    """The preparation of models that are to join a training, in a thread of its own.
+
+    Used as a context manager, it waits in the end until the thread has ended.
 
     Args:
         candidates: The queue of models to prepare.
         context: The requests to stop.
         preparer: The preparer, which cuts models and places them.
-        host: The host memory that models are placed in.
+        trials: The trials that the preparer asks for.
     """
 
     def __init__(
-        self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer, host: HostMemory
+        self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer, trials: TrialQueue
     ) -> None:
         self._candidates = candidates
         self._context = context
         self._preparer = preparer
-        self._host = host
+        self._trials = trials
         self._thread = ThreadPoolExecutor(1)
+        self._first: list[Future[HostModel]] = []
         self._pending: dict[Future[HostModel], Candidate] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._trials.close()
         self._thread.shutdown(cancel_futures=True)
 
-    def prepare_first(self) -> list[HostModel]:
-        """Prepare all models that have been added so far, and return them.
+    def begin_first(self) -> None:
+        """Start to prepare all models that have been added so far.
 
         Raises:
-            UserError: If there is no model, or any of them or all together do not fit.
+            UserError: If there is no model, or all together do not fit into host memory.
         """
         candidates = self._candidates.take_all()
         if not candidates:
             raise UserError("There is no model to train; give at least one task")
-        sizes = [self._preparer.estimate_host_bytes(candidate.task) for candidate in candidates]
-        # The model whose cut is tried exists twice meanwhile.
-        self._host.check_free(sum(sizes) + max(sizes))
-        return [self._prepare(candidate) for candidate in candidates]
+        self._preparer.check_host_memory([candidate.task for candidate in candidates])
+        self._first = [self._thread.submit(self._prepare, candidate) for candidate in candidates]
+
+    def first_models(self) -> list[HostModel] | None:
+        """Return the first models, or None until all of them are prepared.
+
+        Raises:
+            UserError: If any of them does not fit.
+        """
+        models = []
+        for future in self._first:
+            if not future.done():
+                return None
+            models.append(future.result())
+        return models
 
     def prepared(self) -> Iterator[tuple[Candidate, HostModel | Exception]]:
         """Start to prepare the models added since the last call, and yield those that are ready by now.
@@ -181,6 +188,11 @@ class Admission:
             else:
                 raise error
 
+    @property
+    def is_busy(self) -> bool:
+        """Return whether any model is in preparation, or its end to be collected."""
+        return bool(self._pending)
+
     def close_if_idle(self) -> bool:
         """Return whether no model is in the queue or in preparation, and if so let no more join."""
         return not self._pending and self._candidates.close_if_empty()
@@ -194,28 +206,18 @@ class Admission:
         self._candidates.release(folder)
 
     def _check_and_prepare(self, candidate: Candidate) -> HostModel:
-        """Prepare a model if it fits into host memory beside those that train, twice while its cut is tried."""
-        self._host.check_free(2 * self._preparer.estimate_host_bytes(candidate.task))
+        """Prepare a model if it fits into host memory beside those that train."""
+        self._preparer.check_host_memory([candidate.task])
         return self._prepare(candidate)
 
     def _prepare(self, candidate: Candidate) -> HostModel:
         """Cut and place a model. One that has no steps left only writes what it leaves."""
-        with _num_threads(self._preparer.worker.threads), TORCH_PATCH_LOCK:
-            (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
-            model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after)
-            if model.has_steps_left:
-                self._preparer.prepare(model, self._host)
-            else:
-                model.save()
-            return model
-
-
-@contextmanager
-def _num_threads(number: int) -> Iterator[None]:
-    """Let PyTorch use as many CPU threads as a worker does, so that what is timed here holds there."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
+        threads = self._preparer.worker.threads
+        with TORCH_PATCH_LOCK:
+            model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after, threads)
+        if model.has_steps_left:
+            self._preparer.prepare(model)
+        else:
+            model.save()
+        return model

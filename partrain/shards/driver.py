@@ -4,7 +4,7 @@ This process holds every model in host memory and the schedule, and one worker p
 them travel only shards, the tensors that cross between shards, and a few numbers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from pathlib import Path
 from partrain.launch.placement import resolve_devices
 from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.host import HostMemory
-from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, Policy
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Scheduler
@@ -20,6 +19,7 @@ from partrain.shards.session import CheckpointWriter, Session, TrainingHistory
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
+from partrain.shards.trials import TrialQueue
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool, worker_settings
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
@@ -56,11 +56,9 @@ class ShardedTraining:
         self.settings = settings or ShardSettings()
         self._max_restarts = max_restarts
         self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
-        self._context = TrainingContext(self.folder)
         self._view = TrainingView(self.folder, show_progress=show_progress)
         self._history = TrainingHistory()
         self._candidates = CandidateQueue(self.folder, self._history.failures)
-        self._preparer = ModelPreparer(self.settings, self._workers[0])
         self._scheduler = Scheduler(
             len(devices),
             policy or POLICIES[self.settings.policy](seed),
@@ -104,42 +102,39 @@ class ShardedTraining:
                 written its checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        context = TrainingContext(self.folder)
         try:
             with closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
-                with Admission(self._candidates, self._context, self._preparer, host) as admission, self._view:
-                    first_models = admission.prepare_first()
-                    self._train(first_models, admission, host, on_leave or (lambda folder: None))
+                with self._view:
+                    self._train(host, context, on_leave or (lambda folder: None))
                 self._write_costs()
                 self._view.write_page()
         finally:
             self._candidates.reopen()
-        if self._context.should_stop():
+        if context.should_stop():
             raise KeyboardInterrupt
 
-    def _train(
-        self,
-        first_models: Iterable[HostModel],
-        admission: Admission,
-        host: HostMemory,
-        on_leave: Callable[[Path], None],
-    ) -> None:
+    def _train(self, host: HostMemory, context: TrainingContext, on_leave: Callable[[Path], None]) -> None:
         """Train the models with a worker process for each device, until none is left or a stop is requested."""
-        with self._make_pool(host) as pool:
-            with handle_signals(self._context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
+        trials = TrialQueue()
+        preparer = ModelPreparer(self.settings, self._workers[0], host, trials.profile)
+        with self._make_pool(host) as pool, Admission(self._candidates, context, preparer, trials) as admission:
+            with handle_signals(context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
                 session = Session(
                     scheduler=self._scheduler,
                     admission=admission,
+                    trials=trials,
                     host=host,
                     pool=pool,
                     writer=writer,
                     timeline=timeline,
                     view=self._view,
-                    context=self._context,
+                    context=context,
                     history=self._history,
                     on_leave=on_leave,
                     should_prefetch=self.settings.double_buffer,
                 )
-                session.run(first_models)
+                session.run()
             session.save_unfinished()
 
     def _make_pool(self, host: HostMemory) -> WorkerPool:
