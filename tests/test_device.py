@@ -322,6 +322,7 @@ KINDS = re.compile(r"(?<![a-z])(cuda|hip|rocm|nccl|rccl|xpu|xccl|mps|privateuse(
 EXAMPLE = re.compile(r"such as cuda:\d+")
 """The example of a device's name, which the sentence of a setting may give."""
 
+
 def kinds_named(text: str) -> Iterator[str]:
     """Yield the lines of a source that name a kind of device, and those that compare a device with the CPU."""
     tree, lines = ast.parse(text), text.splitlines()

@@ -27,6 +27,8 @@ class JobPlanner:
     """Whether trainings that are not stacked share as many processes as run at once, instead of one each."""
     show_timings: bool = False
     """Whether to print what packs were measured to gain."""
+    show_progress: bool = False
+    """Whether a sharded training says how models are cut and how long they will take."""
     timings: TimingCache = field(default_factory=dict)
     """Timings of packs measured so far. New ones are added."""
 
@@ -64,6 +66,7 @@ class JobPlanner:
             settings,
             threads=launch.threads if isinstance(launch.threads, int) else None,
             max_restarts=launch.max_restarts,
+            show_progress=self.show_progress,
         )
 
 

@@ -120,7 +120,9 @@ def train(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -> 
     if settings.strategy.is_group:
         return train_group(prepared, launcher, show_progress=show_progress)
 
-    planner = JobPlanner(grouping=settings.grouping, launcher=launcher, show_timings=show_progress)
+    planner = JobPlanner(
+        grouping=settings.grouping, launcher=launcher, show_timings=show_progress, show_progress=show_progress
+    )
     with record_seconds(folder / SEGMENTS):
         train_together([prepared], planner, folder / settings.grouping.subfolder, show_progress=show_progress)
     return recorded_seconds(folder / SEGMENTS)
@@ -142,7 +144,7 @@ def recover(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -
     """
     folder, settings = prepared.folder / RECOVERY, prepared.settings
     grouping = settings.grouping if isinstance(settings.grouping, ShardSettings) else AloneSettings()
-    planner = JobPlanner(grouping=grouping, launcher=launcher)
+    planner = JobPlanner(grouping=grouping, launcher=launcher, show_progress=show_progress)
     training = PendingTraining(folder=folder, task=prepared.tasks[RECOVERY], name="recovery", cost=1.0)
 
     with record_seconds(folder):

@@ -57,7 +57,9 @@ def run_together(
             raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
 
     folder = Path(packs).absolute()
-    planner = JobPlanner(grouping=first.grouping, launcher=launcher, show_timings=show_progress)
+    planner = JobPlanner(
+        grouping=first.grouping, launcher=launcher, show_timings=show_progress, show_progress=show_progress
+    )
     results = {}
     with ExitStack() as locks:
         for used in (folder, *(prepared.folder for prepared in prepared_runs)):

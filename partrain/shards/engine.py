@@ -5,10 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from partrain.device import is_cpu, num_cores
+from partrain.errors import UserError
+from partrain.launch.error_report import read_error_report, write_error_report
 from partrain.launch.worker import WorkerContext
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.settings import ShardSettings
-from partrain.training.job import Job, Member, Resources
+from partrain.shards.view import TrainingView
+from partrain.training.context import TrainingContext
+from partrain.training.job import Job, JobFile, Member, Resources
 from partrain.training.meters import PeakMemory
 
 
@@ -20,6 +24,7 @@ def shards_job(
     *,
     threads: int | None,
     max_restarts: int,
+    show_progress: bool,
 ) -> Job:
     """Return the job that trains `members` in shards, on all devices of a node.
 
@@ -30,6 +35,7 @@ def shards_job(
         settings: The settings of shards.
         threads: The CPU threads of each worker, or None for an equal share of the cores.
         max_restarts: How often each worker is replaced when it is lost.
+        show_progress: Whether the job says how models are cut and how long they will take.
     """
     return Job(
         folder=folder,
@@ -37,8 +43,30 @@ def shards_job(
         name="the sharded training",
         members=tuple(members),
         resources=Resources(kind=kind, devices=None),
-        options={"settings": asdict(settings), "threads": threads, "max_restarts": max_restarts},
+        options={
+            "settings": asdict(settings),
+            "threads": threads,
+            "max_restarts": max_restarts,
+            "show_progress": show_progress,
+        },
     )
+
+
+class JobView(TrainingView):
+    """A view of a sharded training whose lines go to the launcher, which has the bars.
+
+    Args:
+        job: The job.
+        context: The context, which passes lines on.
+    """
+
+    def __init__(self, job: Job, context: TrainingContext) -> None:
+        super().__init__(job.folder, show_progress=job.options["show_progress"])
+        self._context = context
+
+    def print(self, text: str) -> None:
+        """Print `text` at the launcher."""
+        self._context.print(text)
 
 
 class ShardedJob:
@@ -50,7 +78,7 @@ class ShardedJob:
     """
 
     def __init__(self, job: Job, context: WorkerContext) -> None:
-        self.context = context
+        self.job, self._job_file = job, JobFile(job)
         threads = job.options["threads"]
         self.training = ShardedTraining(
             worker_devices(context.devices, threads, len(job.members)),
@@ -59,9 +87,13 @@ class ShardedJob:
             threads=threads,
             max_restarts=job.options["max_restarts"],
             context=context,
+            view=JobView(job, context),
+            on_poll=self.admit_new_members,
         )
         for member in job.members:
-            self.training.add(member.folder, member.pause_after, member.name)
+            # A training that failed before this process was restarted is not tried again.
+            if read_error_report(member.folder) is None:
+                self.training.add(member.folder, member.pause_after, member.name)
 
     def run(self) -> bool:
         """Train all members, and return whether all have finished, paused or failed."""
@@ -70,6 +102,21 @@ class ShardedJob:
         except KeyboardInterrupt:  # The context asked to stop.
             return False
         return True
+
+    def admit_new_members(self) -> None:
+        """Add the trainings that the job's owner has added to job.json."""
+        job = self._job_file.read_if_changed()
+        if job is None:
+            return
+        known = {member.folder for member in self.job.members}
+        self.job = job
+        for member in job.members:
+            if member.folder in known:
+                continue
+            try:
+                self.training.add(member.folder, member.pause_after, member.name)
+            except UserError as error:
+                write_error_report(member.folder, error)
 
 
 def worker_devices(devices: Sequence[str], threads: int | None, num_models: int) -> list[str]:

@@ -4,19 +4,19 @@ Its tensors are in shared host memory, where workers read and write them. Metric
 written by the code that writes them for any training.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host_tensors import flat_bytes, move_to_files, shard_layouts
+from partrain.shards.host_tensors import copy_to_files, move_to_files, shard_layouts
 from partrain.shards.layout import ShardLayout
-from partrain.shards.messages import ModelSpec, UnitRequest, UnitResult
+from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.partitioner import CutNames
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
@@ -56,6 +56,7 @@ class HostModel:
         name: The name that is shown of the model.
         context: The requests to stop.
         pause_after: The epoch after which training pauses, or None.
+        threads: The CPU threads to initialise weights with, as a worker would; by default PyTorch's.
 
     Attributes:
         training: The training, resumed from its checkpoint if it has one.
@@ -63,13 +64,21 @@ class HostModel:
         versions: How often each shard's bytes in host memory have changed, once the model is placed.
     """
 
-    def __init__(self, folder: Path, name: str, context: TrainingContext, pause_after: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        context: TrainingContext,
+        pause_after: int | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.folder = folder
         self.name = name
         self.costs: list[Cost] = []
         self.versions: list[int] = []
         self._context = context
         self._pause_after = pause_after
+        self._threads = threads
         self._memory = WorkerPeakMemory()
         self._spec: ModelSpec | None = None
         self.training = self._load_training()
@@ -79,7 +88,8 @@ class HostModel:
 
     def _load_training(self) -> SegmentTraining:
         """Return the training as its latest checkpoint leaves it."""
-        training = SegmentTraining(self.folder, self._context, self._memory, device=torch.device("cpu"))
+        with _num_threads(self._threads):
+            training = SegmentTraining(self.folder, self._context, self._memory, device=torch.device("cpu"))
         training.pause_after = self._pause_after
         training.model.train()
         return training
@@ -116,9 +126,9 @@ class HostModel:
         """Return where the tensors of each shard are in its bytes, given the start and stop of each."""
         return shard_layouts(self.training, cuts)
 
-    def flat_bytes(self, layout: ShardLayout) -> Tensor:
-        """Return a copy of a shard's tensors as bytes [layout.num_bytes]."""
-        return flat_bytes(self.training, layout)
+    def copy_to_files(self, shards: Iterable[ShardSpec]) -> None:
+        """Copy the training's tensors into the shards' files. The training continues to use its own."""
+        copy_to_files(self.training, shards)
 
     def place(self, spec: ModelSpec, costs: Iterable[Cost]) -> None:
         """Move the training's tensors into the shards' files.
@@ -247,3 +257,17 @@ class HostModel:
             replace(cost, seconds=float(seconds)) for cost, seconds in zip(self.costs, unit_seconds, strict=True)
         )
         return Load(units=units, steps=self.training.progress.step - self._first_step)
+
+
+@contextmanager
+def _num_threads(number: int | None) -> Iterator[None]:
+    """Compute with `number` threads in this thread, for as long as the context is open.
+
+    Initial values such as those of `nn.init.orthogonal_` depend on it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -93,6 +93,13 @@ class DeviceMemory:
         resident.version = version
         self.release(resident)
 
+    def evict_all(self) -> None:
+        """Wait until no shard is in use, and drop all of them on the device."""
+        with self._changed:
+            while any(shard.in_use for shard in self.residents.values()):
+                self._changed.wait()
+            self.residents.clear()
+
     def evict_model(self, model_id: int) -> None:
         """Drop all shards of a model, on the device and in host memory."""
         with self._changed:

@@ -1,21 +1,19 @@
 """The preparation of models for shard parallelism: each is cut into shards that fit, profiled, and moved to host memory."""
 
-import gc
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from partrain.device import is_cpu, release_unused_memory
 from partrain.errors import UserError
+from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
-from partrain.shards.partitioner import PieceChain
-from partrain.shards.profiler import CrossingSlots, StepProfile, profile_step
+from partrain.shards.layout import CrossingSlots
+from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, StepProfile, WorkerSettings
+from partrain.shards.partitioner import CutNames, PieceChain
 from partrain.shards.scheduler import Cost
 from partrain.shards.settings import ShardSettings
 from partrain.training.task import SegmentTask
@@ -70,24 +68,39 @@ class ModelPreparer:
     Args:
         settings: The settings of shard parallelism.
         worker: The settings that all workers have but for their devices: the models are prepared for these.
+        host: The host memory that models are placed in.
+        profile: A function that computes a few steps of a model, and returns what they take.
     """
 
-    def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
+    def __init__(
+        self,
+        settings: ShardSettings,
+        worker: WorkerSettings,
+        host: HostMemory,
+        profile: Callable[[ModelSpec], StepProfile],
+    ) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
+        self._host, self._profile = host, profile
         self._keeps_activations = settings.activations == "keep"
         self._pieces: dict[Hashable, PieceChain] = {}
         self._plans: dict[Hashable, ShardPlan] = {}
 
-    def estimate_host_bytes(self, task: SegmentTask) -> int:
+    def check_host_memory(self, tasks: Sequence[SegmentTask]) -> None:
+        """Raise `UserError` unless the models of all tasks together are likely to fit into host memory."""
+        sizes = [self._estimate_host_bytes(task) for task in tasks]
+        # The model whose cut is tried exists twice meanwhile.
+        self._host.check_free(sum(sizes) + max(sizes))
+
+    def _estimate_host_bytes(self, task: SegmentTask) -> int:
         """Return about how many bytes of host memory the task's model will take."""
         pieces = self._pieces_of(task).pieces
         tensors = sum(piece.weight_bytes + piece.state_bytes for piece in pieces)
         activations = sum(piece.activation_bytes for piece in pieces)
         return tensors + (activations if self._keeps_activations else 0)
 
-    def prepare(self, host_model: HostModel, host: HostMemory) -> None:
-        """Cut the model, and move its tensors to files of `host`.
+    def prepare(self, host_model: HostModel) -> None:
+        """Cut the model, and move its tensors to files in host memory.
 
         Raises:
             UserError: If one of its layers alone does not fit on a device.
@@ -95,8 +108,9 @@ class ModelPreparer:
         """
         task = replace(host_model.training.task, device=str(self.device))
         plan = self.plan_shards(host_model, task)
-        shards, crossings = plan.allocate(host)
-        host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
+        shards, crossings = plan.allocate(self._host)
+        with TORCH_PATCH_LOCK:
+            host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
 
     def _model_spec(
         self, host_model: HostModel, task: SegmentTask, shards: list[ShardSpec], crossings: list[CrossingSpec]
@@ -130,7 +144,8 @@ class ModelPreparer:
     def _pieces_of(self, task: SegmentTask) -> PieceChain:
         key = _shape(task)
         if key not in self._pieces:
-            self._pieces[key] = PieceChain.from_task(task)
+            with TORCH_PATCH_LOCK:
+                self._pieces[key] = PieceChain.from_task(task)
         return self._pieces[key]
 
     def _search_plan(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
@@ -183,28 +198,29 @@ class ModelPreparer:
         Raises:
             torch.OutOfMemoryError: If the device has too little memory.
         """
-        cuts = self._pieces_of(task).cuts(first_pieces)
-        layouts = host_model.layouts(cuts)
-        shards = [
-            ShardSpec(start=start, stop=stop, layout=layout, file=_NO_FILE, workspace_bytes=0)
-            for (start, stop), layout in zip(cuts, layouts, strict=True)
-        ]
+        shards = self._copy_shards(host_model, self._pieces_of(task).cuts(first_pieces))
         try:
-            profile = self._profile(
-                self._model_spec(host_model, task, shards, []), [host_model.flat_bytes(layout) for layout in layouts]
-            )
+            # Meanwhile this thread holds no lock that the thread needs which passes the request on.
+            profile = self._profile(self._model_spec(host_model, task, shards, []))
         finally:
-            if not is_cpu(self.device):  # The workers' processes need what this one's allocator would keep.
-                gc.collect()
-                release_unused_memory(self.device)
+            self._host.delete_files(shard.file for shard in shards)
         shards = [
-            replace(shard, workspace_bytes=workspace_bytes)
+            replace(shard, file=_NO_FILE, workspace_bytes=workspace_bytes)
             for shard, workspace_bytes in zip(shards, profile.workspace_bytes, strict=True)
         ]
         return ShardPlan(shards, profile.crossings, profile.costs)
 
-    def _profile(self, spec: ModelSpec, shard_bytes: list[Tensor]) -> StepProfile:
-        return profile_step(spec, shard_bytes, self.device, uses_separate_buffers=self.worker.uses_separate_buffers)
+    def _copy_shards(self, host_model: HostModel, cuts: Sequence[CutNames]) -> list[ShardSpec]:
+        """Return the shards between `cuts`, with copies of the model's tensors in their files."""
+        with TORCH_PATCH_LOCK:
+            layouts = host_model.layouts(cuts)
+            files = self._host.create_files(layout.num_bytes for layout in layouts)
+            shards = [
+                ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=0)
+                for (start, stop), layout, file in zip(cuts, layouts, files, strict=True)
+            ]
+            host_model.copy_to_files(shards)
+            return shards
 
     # ---- Errors.
 

@@ -5,7 +5,7 @@ checkpoint is written, a model leaves or fails, or a worker is lost.
 """
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,11 @@ from partrain.launch.error_report import write_error_report
 from partrain.shards.admission import Admission
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.messages import Prefetch, UnitFailure, UnitResult
+from partrain.shards.messages import Prefetch, ProfileResult, UnitFailure, UnitResult
 from partrain.shards.scheduler import Scheduler
 from partrain.shards.simulator import Load
 from partrain.shards.timeline import TimelineWriter
+from partrain.shards.trials import TRIAL_WORKER, TrialQueue
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool
 from partrain.shards.worker_process import WorkerProcess
@@ -27,8 +28,8 @@ from partrain.training.context import TrainingContext
 
 _RESULT_SECONDS = 0.5
 """Seconds to wait for a worker's result in one round."""
-_SAVING_SECONDS = 0.01
-"""Seconds to wait instead while a checkpoint is written, since its model can go on once it is."""
+_BUSY_SECONDS = 0.01
+"""Seconds to wait instead while another thread writes a checkpoint or prepares a model, which can go on once it has."""
 
 
 class CheckpointWriter:
@@ -78,6 +79,7 @@ class Session:
 
     scheduler: Scheduler
     admission: Admission
+    trials: TrialQueue
     host: HostMemory
     pool: WorkerPool
     writer: CheckpointWriter
@@ -87,6 +89,8 @@ class Session:
     history: TrainingHistory
     on_leave: Callable[[Path], None]
     """The user's function, called with the task's folder of every model that ends, pauses or fails."""
+    on_poll: Callable[[], None]
+    """A function that is called between rounds of units, which may add models."""
     should_prefetch: bool
     """Whether workers copy in the shard that is likely to be needed next."""
     models: dict[int, HostModel] = field(default_factory=dict)
@@ -96,31 +100,62 @@ class Session:
 
     # ---- The loop.
 
-    def run(self, first_models: Iterable[HostModel]) -> None:
+    def run(self) -> None:
         """Train until no model is left, or, once a stop is requested, until the steps under way have ended."""
-        for model in first_models:
-            self.add_model(model)
-        self.admit_models()
-        while self.has_work():
-            self.run_once()
+        try:
+            for model in self.prepare_first_models():
+                self.add_model(model)
+            self.admit_models()
+            while not self.has_ended():
+                self.run_once()
+        finally:
+            self.scheduler.remove_all()  # Another session may follow.
 
-    def has_work(self) -> bool:
-        """Return whether any unit is under way or to be assigned, or any model is still to join."""
-        may_join = self.admission.has_pending() and not self.scheduler.is_draining
-        return may_join or self.scheduler.has_work()
+    def prepare_first_models(self) -> list[HostModel]:
+        """Return the models that have been added so far, once all are prepared. If a stop is requested, return none."""
+        self.admission.begin_first()
+        while not self.context.should_stop():
+            models = self.admission.first_models()
+            if models is not None:
+                return models
+            self.exchange_messages(_BUSY_SECONDS)
+        return []
+
+    def has_ended(self) -> bool:
+        """Return whether no unit is under way or to be assigned. From then on no model may join any more."""
+        if self.scheduler.has_work():
+            return False
+        if self.scheduler.is_draining:
+            self.admission.close()
+            return True
+        return self.admission.close_if_idle()
 
     def run_once(self) -> None:
         """Assign units, and handle what has happened by the time that a worker answers."""
+        self.context.poll()
+        self.on_poll()
         self.assign_units()
         self.request_prefetches()
-        timeout = _SAVING_SECONDS if self.writer.is_busy else _RESULT_SECONDS
-        for worker in self.pool.ready(timeout):
-            self.receive(worker)
+        self.exchange_messages(_BUSY_SECONDS if self.writer.is_busy or self.admission.is_busy else _RESULT_SECONDS)
         self.finish_saves()
-        for worker, reason in self.pool.stalled():
-            self.replace_worker(worker, reason)
         self.view.update_models(self.models.values(), self.scheduler.remaining_seconds() / len(self.pool))
         self.admit_models()
+
+    def exchange_messages(self, timeout: float) -> None:
+        """Send a trial that is waiting, handle the answers within `timeout` seconds, and replace workers that are stuck."""
+        if self.trials.is_waiting:
+            self.begin_trial()
+        for worker in self.pool.ready(timeout):
+            self.receive(worker)
+        for worker, reason in self.pool.stalled():
+            self.replace_worker(worker, reason)
+
+    def begin_trial(self) -> None:
+        """Send a trial to its worker, once no step of any model needs that worker to be ended."""
+        self.scheduler.reserved.add(TRIAL_WORKER)
+        if self.scheduler.is_free(TRIAL_WORKER):
+            self.pool.start()
+            self.pool[TRIAL_WORKER].send(self.trials.next_request())
 
     def assign_units(self) -> None:
         """Send each worker the units that the scheduler assigns to it."""
@@ -143,7 +178,14 @@ class Session:
         answer = worker.receive()
         if answer is None:
             self.replace_worker(worker, "died")
-            return
+        elif isinstance(answer, UnitResult | UnitFailure):
+            self.receive_unit(worker, answer)
+        elif isinstance(answer, ProfileResult):
+            self.scheduler.reserved.discard(TRIAL_WORKER)
+            self.trials.finish(answer)
+
+    def receive_unit(self, worker: WorkerProcess, answer: UnitResult | UnitFailure) -> None:
+        """Handle the result of a unit, or its failure."""
         model_id = answer.unit.model_id
         if model_id in self.models_to_reload:
             self.reload_model(model_id)
@@ -254,6 +296,8 @@ class Session:
             reason: The end of a sentence that begins with the worker's name.
         """
         self.pool.replace(worker, reason, {model_id: model.spec for model_id, model in self.models.items()})
+        if worker.number == TRIAL_WORKER:
+            self.trials.repeat()
         lost = self.scheduler.lose_device(worker.number)
         self.view.report_lost_worker(worker.number, reason, len(lost))
         for model_id in lost:

@@ -66,7 +66,7 @@ def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: 
 
 
 class WorkerPool:
-    """A pool of worker processes, one for each device. The processes start when the first model is added.
+    """A pool of worker processes, one for each device. The processes start when there is something to do.
 
     Used as a context manager, it stops them at the end.
 
@@ -106,11 +106,15 @@ class WorkerPool:
         for worker in self._workers:
             worker.stop()
 
-    def add_model(self, model_id: int, spec: ModelSpec) -> None:
-        """Send a model to all workers, in place of what they hold of it from before."""
+    def start(self) -> None:
+        """Start all processes, unless they run."""
         if not self._workers:
             for number in range(len(self._settings)):  # One by one, so that those started are stopped if one cannot be.
                 self._workers.append(self._start(number))
+
+    def add_model(self, model_id: int, spec: ModelSpec) -> None:
+        """Send a model to all workers, in place of what they hold of it from before."""
+        self.start()
         self.remove_model(model_id)
         self._send_all(AddModel(model_id, spec))
 

@@ -20,7 +20,7 @@ from partrain.packs.stack import Stack, UnstackedTraining
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.segment import SegmentTraining
 
 SHORT = replace(TRAIN, epochs=2)
@@ -274,7 +274,7 @@ def test_one_that_joins_is_tried_again(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [small_net(0), small_net(1)])
     leave_failure(folders[1])
     pack: Pack = make_pack(tmp_path / "pack", folders[:1])
-    pack.context = TrainingContext(tmp_path)
+    pack.context = LocalContext()
     pack.join(folders[1])
     assert pack.run()
     assert pack.failures == {}

@@ -29,7 +29,7 @@ from partrain.storage.run_folder import (
     PROGRESS,
     ROUND_FILE,
 )
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import SegmentTraining
@@ -97,7 +97,7 @@ class Scenario:
                 pack.join(pack.folder / f"../{number}/segments/0")
 
 
-class Joining(TrainingContext):
+class Joining(LocalContext):
     """A context that calls `action` with its pack after every step."""
 
     def __init__(self, pack: Pack, action: Callable[[Pack], None]) -> None:
@@ -237,7 +237,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
 # ---- Trainings that went further elsewhere.
 
 
-class StopAfter(TrainingContext):
+class StopAfter(LocalContext):
     """A context that requests a stop once it has been polled `steps` times."""
 
     def __init__(self, folder: Path, steps: int) -> None:
@@ -328,7 +328,7 @@ def test_one_whose_pack_was_killed_while_it_wrote_goes_on_alone(
         with pytest.raises(KeyboardInterrupt):
             run_pack(tmp_path / "pack", folders, steps=2)
     assert not (folders[0] / CHECKPOINT).exists()
-    assert SegmentTraining(folders[0], TrainingContext(folders[0]), PeakMemory()).progress.step == 3
+    assert SegmentTraining(folders[0], LocalContext(), PeakMemory()).progress.step == 3
     assert step_of(folders[0]) == 3
 
 

@@ -1,22 +1,23 @@
 """Tests of where models are cut into shards: into as few as fit, and never between shared weights or within a block."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from sharding import settings_of
+from sharding import make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
+from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.partitioner import Piece, PieceChain
 from partrain.shards.preparation import ModelPreparer, ShardPlan
 from partrain.shards.settings import ShardSettings
-from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import LocalContext
 from partrain.training.task import SegmentTask
 
@@ -37,9 +38,8 @@ def plan_shards(
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
     host_model = HostModel(task, "one", LocalContext())
     settings = replace(settings, budget_gib=budget / 2**30)
-    return ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).plan_shards(
-        host_model, host_model.training.task
-    )
+    with closing(HostMemory(folder, on_disk=True)) as host:
+        return make_preparer(settings, host).plan_shards(host_model, host_model.training.task)
 
 
 def test_as_few_shards_as_fit() -> None:

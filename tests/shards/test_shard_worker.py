@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from sharding import settings_of
+from sharding import make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
@@ -25,7 +25,6 @@ from partrain.shards.host_model import HostModel
 from partrain.shards.layout import ShardLayout
 from partrain.shards.memory import DeviceMemory
 from partrain.shards.messages import AddModel, Prefetch, RemoveModel, ShardSpec, UnitFailure, UnitResult
-from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
@@ -63,7 +62,7 @@ def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: S
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
     model = HostModel(task, folder.name, LocalContext())
     settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
-    ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(model, host)
+    make_preparer(settings, host).prepare(model)
     return model
 
 

@@ -9,7 +9,9 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,9 +31,11 @@ from partrain.data import Dataset, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
+from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, LongestRemaining
 from partrain.shards.preparation import ModelPreparer
+from partrain.shards.profiler import profile_step
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
 from partrain.shards.worker_pool import worker_settings
@@ -100,8 +104,12 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     run.write()
     host_model = HostModel(folder / "segments/0", "one", LocalContext())
     shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
-    preparer = ModelPreparer(shard_settings, worker_settings(["cpu"], shard_settings)[0])
-    return preparer.plan_shards(host_model, host_model.training.task).costs
+    (worker,) = worker_settings(["cpu"], shard_settings)
+    # The steps are computed in this process, which has one thread.
+    profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)
+    with closing(HostMemory(folder, on_disk=False)) as host:
+        preparer = ModelPreparer(shard_settings, worker, host, profile)
+        return preparer.plan_shards(host_model, host_model.training.task).costs
 
 
 def draw_workload(seed: int, costs: dict[str, Costs], *, has_copies: bool, num_models: int | None = None) -> list[Load]:
