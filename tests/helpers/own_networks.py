@@ -177,11 +177,11 @@ class _Limited(nn.Module):
         return self.last(count_calls(self.dropout(hidden), self.calls, self.limit))
 
 
-def limited_to_4() -> nn.Module:
-    """Return a network that fails at the fifth step of its training."""
-    return _Limited(4)
+def limited_to_2() -> nn.Module:
+    """Return a network that fails at the third step of its training."""
+    return _Limited(2)
 
 
 def unlimited() -> nn.Module:
-    """Return a network of the same shape as `limited_to_4`, which does not fail."""
+    """Return a network of the same shape as `limited_to_2`, which does not fail."""
     return _Limited(1_000_000)

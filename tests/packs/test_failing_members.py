@@ -19,7 +19,7 @@ from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack, UnstackedTraining
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
+from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, ROUND_FILE
 from partrain.training.context import LocalContext
 from partrain.training.segment import SegmentTraining
 
@@ -41,7 +41,7 @@ def alone_and_packed(small: Dataset, folder: Path, settings: list[RunSettings]) 
     """Write the tasks of `settings` twice, and train each that can be trained alone."""
     alone, packed = (write_tasks(folder / name, small, settings) for name in ("alone", "packed"))
     for path, one in zip(alone, settings, strict=True):
-        if one.network != CustomSettings(builder="own_networks:limited_to_4"):
+        if one.network != CustomSettings(builder="own_networks:limited_to_2"):
             assert train(path)
     return alone, packed
 
@@ -70,7 +70,7 @@ def raise_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, is_due: C
 
 
 def test_a_layer_that_raises_ends_its_own_training_alone(small: Dataset, tmp_path: Path) -> None:
-    settings = [own("unlimited", 0), own("limited_to_4", 1), own("unlimited", 2), small_net(3)]
+    settings = [own("unlimited", 0), own("limited_to_2", 1), own("unlimited", 2), small_net(3)]
     alone, packed = alone_and_packed(small, tmp_path, settings)
     pack = make_pack(tmp_path / "pack", packed)
     assert pack.run()
@@ -89,13 +89,19 @@ def test_a_layer_that_raises_ends_its_own_training_alone(small: Dataset, tmp_pat
 
 
 def test_it_is_not_trained_again_by_a_pack_that_is_resumed(small: Dataset, tmp_path: Path) -> None:
-    folders = write_tasks(tmp_path, small, [own("unlimited", 0), own("limited_to_4", 1)])
+    folders = write_tasks(tmp_path, small, [own("unlimited", 0), own("limited_to_2", 1)])
     pack = make_pack(tmp_path / "pack", folders)
-    pack.context.poll = lambda: pack.failures and pack.context.request_stop()  # type: ignore[method-assign]
+
+    def stop_at_failure() -> None:
+        if any(member.failure for member in pack.members):
+            pack.context.request_stop()
+
+    pack.context.poll = stop_at_failure  # type: ignore[method-assign]
     assert not pack.run()
+    assert checkpoint.read_json(tmp_path / "pack" / ROUND_FILE)["failed"] == {}  # Its report may be deleted now.
     before = (folders[1] / CHECKPOINT).read_bytes()
     pack = make_pack(tmp_path / "pack", folders)
-    assert [member.entry.folder for member in pack.members] == [str(folders[0])]
+    assert [member.entry.folder for member in pack.members] == [folders[0]]
     assert pack.run()
     assert list(pack.failures) == [str(folders[1])]
     assert (folders[1] / CHECKPOINT).read_bytes() == before
@@ -178,8 +184,15 @@ def test_memory_that_runs_out_in_a_training_alone_leaves_no_trace(
         lambda training, outputs, targets, one: training.folder == packed[0] and one.batch.step == step,
     )
     pack = make_pack(tmp_path / "pack", packed)
+    steps: list[int] = []
+
+    def poll() -> None:
+        steps.extend(m.training.progress.step for m in pack.members if m.entry.folder == str(packed[0]))
+
+    pack.context.poll = poll  # type: ignore[method-assign]
     assert pack.run()
     assert pack.capacity == 1
+    assert steps == sorted([*range(1, 21), step])  # None is done twice. At the failed step there was none.
     assert difference(packed, alone) == 0
     assert [metrics_of(folder) for folder in packed] == [metrics_of(folder) for folder in alone]
 
@@ -254,7 +267,7 @@ def leave_failure(folder: Path) -> None:
 
 
 def test_unify_tries_a_failed_task_again(small: Dataset, tmp_path: Path) -> None:
-    folders = write_tasks(tmp_path, small, [small_net(0), own("limited_to_4", 1)])
+    folders = write_tasks(tmp_path, small, [small_net(0), own("limited_to_2", 1)])
     leave_failure(folders[0])
     pack = partrain.unify(folders, tmp_path / "unified")
     assert pack.run()

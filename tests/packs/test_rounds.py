@@ -3,7 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,26 @@ from typing import Any
 import pytest
 import torch
 from packing import make_pack, settings_of
-from partrain.packs.task import PackMember, PackTask
 from trainings import train, weights, write_tasks
 
 from partrain.data import Dataset
 from partrain.networks import CustomSettings, MLPSettings
 from partrain.packs.pack import Pack
-from partrain.packs.stack import Stack
+from partrain.packs.stack import Stack, UnstackedTraining
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
     CHECKPOINT,
     ERROR_FILE,
     METRICS,
-    PACK_FILE,
+    JOB_FILE,
     PREVIOUS_CHECKPOINT,
     PROGRESS,
     ROUND_FILE,
 )
 from partrain.training.context import LocalContext
+from partrain.training.job import Job, Member
+from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import SegmentTraining
@@ -57,7 +59,8 @@ class Scenario:
         pauses: The epoch after which a training pauses, by its number.
         rooms: The room that a training requires, by its number.
         capacity: How many train at once at most.
-        largest_stack: The size of the largest stack that fits into memory, from its fourth step on.
+        largest_stack: The size above which a stack does not fit into memory at its fourth step. There is room again as
+            soon as a round says that fewer trainings train at once.
         num_joining: How many of the last trainings join once the second one has done four steps.
     """
 
@@ -71,19 +74,21 @@ class Scenario:
     def run(self, root: Path) -> Pack:
         """Run the pack below `root`, begun anew or resumed, to its end."""
         folder = root / "pack"
-        if not (folder / PACK_FILE).exists():
-            count = len(self.settings) - self.num_joining
-            PackTask(members=[self.entry(number) for number in range(count)], capacity=self.capacity).write(folder)
-        pack = Pack(folder, PackTask.read(folder))
+        if not (folder / JOB_FILE).exists():
+            members = tuple(self.entry(root, number) for number in range(len(self.settings) - self.num_joining))
+            options = {"capacity": self.capacity}
+            Job(folder=folder, kind="pack", name="the pack", members=members, options=options).write()
+        pack = Pack(Job.read(folder))
         pack.context = Joining(pack, self.join_due)
         self.join_due(pack)
         assert pack.run()
         return pack
 
-    def entry(self, number: int) -> PackMember:
-        """Return the entry of a training, in a folder relative to the pack's, so that all may be copied elsewhere."""
-        return PackMember(
-            folder=f"../{number}/segments/0",
+    def entry(self, root: Path, number: int) -> Member:
+        """Return the entry of a training below `root`."""
+        return Member(
+            folder=root / f"{number}/segments/0",
+            name=str(number),
             pause_after=self.pauses.get(number),
             stack_size=4,
             required_room=self.rooms.get(number, 1),
@@ -91,9 +96,9 @@ class Scenario:
 
     def join_due(self, pack: Pack) -> None:
         """Let the last trainings join, unless it is too early or they are in the pack."""
-        steps = [member.training.progress.step for member in pack.members if "/1/" in member.entry.folder]
+        steps = [member.training.progress.step for member in pack.members if "/1/" in str(member.entry.folder)]
         if steps and steps[0] >= 4:
-            for number in range(len(pack.task.members), len(self.settings)):
+            for number in range(len(pack.job.members), len(self.settings)):
                 pack.join(pack.folder / f"../{number}/segments/0")
 
 
@@ -101,7 +106,7 @@ class Joining(LocalContext):
     """A context that calls `action` with its pack after every step."""
 
     def __init__(self, pack: Pack, action: Callable[[Pack], None]) -> None:
-        super().__init__(pack.folder)
+        super().__init__()
         self.pack, self.action = pack, action
 
     def poll(self) -> None:
@@ -110,31 +115,32 @@ class Joining(LocalContext):
 
 
 SCENARIOS = {
-    # 0 requires all the room, as the first of its shape. When it has ended, 3 must not wait for it in a resumed pack.
+    # 0 requires all the room, as the first of its shape. Once it has ended, 4 must not wait for it in a resumed pack.
     "ends, pauses and takes their place": Scenario(
         settings=[
             own("unlimited", 0, epochs=1),
-            own("unlimited", 1),
+            own("unlimited", 1, epochs=3),
             own("unlimited", 2, optimizer="sgd"),
-            own("unlimited", 3, epochs=1),
-            small_net(4, epochs=1),
+            own("unlimited", 3),
+            own("unlimited", 4, epochs=1),
         ],
-        pauses={1: 1},
+        pauses={1: 2},
         rooms={0: 3},
         capacity=3,
     ),
+    # Each one that fails leaves another one behind, which is stacked no more.
     "fails": Scenario(
         settings=[
             own("unlimited", 0),
-            own("limited_to_4", 1),
-            own("unlimited", 2),
-            small_net(3, lr=1e30, optimizer="sgd", epochs=3),
-            own("unlimited", 4, epochs=1),
+            own("limited_to_2", 1),
+            small_net(2, lr=1e30, optimizer="sgd"),
+            small_net(3),
         ],
         capacity=4,
     ),
+    # 2 waits until 0 has ended.
     "is evicted": Scenario(
-        settings=[own("unlimited", 0, epochs=1), *(own("unlimited", seed) for seed in (1, 2))],
+        settings=[own("unlimited", 0, epochs=1), own("unlimited", 1), own("unlimited", 2)],
         capacity=3,
         largest_stack=2,
     ),
@@ -172,7 +178,7 @@ class Kills:
         """Copy all files, unless they are as they were at the last copy."""
         files = [path for path in self.root.rglob("*") if path.is_file() and path.name not in (METRICS, PROGRESS)]
         state = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
-        if state != self.last and (self.root / "pack" / PACK_FILE).exists():
+        if state != self.last and (self.root / "pack" / JOB_FILE).exists():
             target = self.root.with_name(f"{self.root.name} killed {len(self.copies)}")
             shutil.copytree(self.root, target)
             self.copies[f"{len(self.copies)} {moment}"] = target
@@ -198,12 +204,40 @@ def ends_of(root: Path, scenario: Scenario) -> list[dict[str, Any]]:
     return [end_of(root / f"{number}/segments/0") for number in range(len(scenario.settings))]
 
 
+def imprint_company(trainings: Sequence[SegmentTraining]) -> None:
+    """Change a weight of each training by a number that is made from the seeds and steps of all in its stack.
+
+    The last bits of a training always depend on its company, but not those of every small network at every step.
+    """
+    company = sorted((training.task.seed, training.progress.step) for training in trainings)
+    number = zlib.crc32(repr(company).encode()) / 2**32
+    for training in trainings:
+        next(training.model.parameters()).detach().view(-1)[0] += 1e-3 * number
+
+
+@pytest.fixture
+def _sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every step imprint its company on all that take part in it."""
+    stack_step, lone_step = Stack.train_step, UnstackedTraining.train_step
+
+    def step_together(stack: Stack, steps: Sequence[Step]) -> None:
+        stack_step(stack, steps)
+        imprint_company(stack.trainings)
+
+    def step_alone(alone: UnstackedTraining, steps: Sequence[Step]) -> None:
+        lone_step(alone, steps)
+        imprint_company([alone.training])
+
+    monkeypatch.setattr(Stack, "train_step", step_together)
+    monkeypatch.setattr(UnstackedTraining, "train_step", step_alone)
+
+
 @pytest.fixture
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-@pytest.mark.usefixtures("_fast_disk")
+@pytest.mark.usefixtures("_fast_disk", "_sensitive")
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_at_any_write_it_goes_on_to_the_same_bits(
     small: Dataset, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +246,9 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
     update_metrics = Stack.update_metrics
 
     def short_of_memory(stack: Stack, outputs: Any, targets: Any, steps: Any) -> None:
-        if len(stack.trainings) > scenario.largest_stack and steps[0].batch.step >= 3:
+        capacity = checkpoint.read_json(stack.trainings[0].folder / "../../../pack" / ROUND_FILE)["capacity"]
+        is_large = len(stack.trainings) > scenario.largest_stack and capacity == scenario.capacity
+        if is_large and steps[0].batch.step >= 3:
             raise torch.OutOfMemoryError("out of memory")
         update_metrics(stack, outputs, targets, steps)
 
@@ -240,8 +276,8 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
 class StopAfter(LocalContext):
     """A context that requests a stop once it has been polled `steps` times."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        super().__init__(folder)
+    def __init__(self, steps: int) -> None:
+        super().__init__()
         self.steps_left = steps
 
     def poll(self) -> None:
@@ -254,7 +290,7 @@ class StopAfter(LocalContext):
 def run_pack(folder: Path, members: list[Path], steps: int) -> Pack:
     """Return the pack of `members` in `folder` after it has done as many more steps."""
     pack = make_pack(folder, members)
-    pack.context = StopAfter(folder, steps)
+    pack.context = StopAfter(steps)
     assert not pack.run()
     return pack
 
@@ -283,7 +319,7 @@ def test_one_that_was_finished_alone_is_left_alone(small: Dataset, tmp_path: Pat
     assert train(folders[0])
     before = (folders[0] / CHECKPOINT).stat()
     pack = make_pack(tmp_path / "pack", folders)
-    assert [member.entry.folder for member in pack.members] == [str(folders[1])]
+    assert [member.entry.folder for member in pack.members] == [folders[1]]
     assert pack.run()
     after = (folders[0] / CHECKPOINT).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
@@ -293,7 +329,7 @@ def test_one_that_was_finished_alone_is_left_alone(small: Dataset, tmp_path: Pat
 def test_one_that_was_trained_alone_goes_on_from_there(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [small_net(0), small_net(1)])
     run_pack(tmp_path / "pack", folders, steps=3)
-    training = SegmentTraining(folders[0], StopAfter(folders[0], 1), PeakMemory())
+    training = SegmentTraining(folders[0], StopAfter(1), PeakMemory())
     assert not training.run()
     assert step_of(folders[0]) == 5
     pack = make_pack(tmp_path / "pack", folders)
