@@ -117,6 +117,7 @@ class Pack:
         check_members([*(member.folder for member in self.job.members), folder])
         size = max(member.stack_size for member in self.job.members)
         entry = Member(folder=folder, name=str(folder), pause_after=pause_after, stack_size=size)
+        self.settle()  # A pack that is killed from now on resumes at this moment, and the training joins then.
         options = {**self.job.options, "capacity": self.job.options["capacity"] + 1}
         replace(self.job, members=(*self.job.members, entry), options=options).write()
         self.admit_new_members()
@@ -128,7 +129,7 @@ class Pack:
             return
         known = {member.folder for member in self.job.members}
         joining = [member for member in job.members if member.folder not in known]
-        self.settle()  # A pack that is killed from now on resumes at this moment, and the trainings join then.
+        self.settle()
         self.job = job
         for member in joining:
             (member.folder / ERROR_FILE).unlink(missing_ok=True)

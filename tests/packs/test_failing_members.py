@@ -74,7 +74,7 @@ def test_a_layer_that_raises_ends_its_own_training_alone(small: Dataset, tmp_pat
     alone, packed = alone_and_packed(small, tmp_path, settings)
     pack = make_pack(tmp_path / "pack", packed)
     assert pack.run()
-    assert pack.failures == {str(packed[1]): "out of coffee"}
+    assert pack.failures == {pack.name_of(pack.job.members[1]): "out of coffee"}
     report = checkpoint.read_json(packed[1] / ERROR_FILE)
     lines = Path(own_networks.__file__).read_text().splitlines()
     assert (report["type"], report["message"], report["clear"]) == ("RuntimeError", "out of coffee", False)
@@ -103,7 +103,7 @@ def test_it_is_not_trained_again_by_a_pack_that_is_resumed(small: Dataset, tmp_p
     pack = make_pack(tmp_path / "pack", folders)
     assert [member.entry.folder for member in pack.members] == [folders[0]]
     assert pack.run()
-    assert list(pack.failures) == [str(folders[1])]
+    assert list(pack.failures) == [pack.name_of(pack.job.members[1])]
     assert (folders[1] / CHECKPOINT).read_bytes() == before
 
 
@@ -148,7 +148,7 @@ def test_any_error_of_a_member_ends_it_alone(
     monkeypatch.setattr(SegmentTraining, method, broken)
     pack = make_pack(tmp_path / "pack", packed)
     assert pack.run()
-    assert pack.failures == {str(packed[0]): "'coffee'"}
+    assert pack.failures == {pack.name_of(pack.job.members[0]): "'coffee'"}
     assert checkpoint.read_json(packed[0] / ERROR_FILE)["type"] == "KeyError"
     assert weights(packed[1])
 
@@ -187,7 +187,7 @@ def test_memory_that_runs_out_in_a_training_alone_leaves_no_trace(
     steps: list[int] = []
 
     def poll() -> None:
-        steps.extend(m.training.progress.step for m in pack.members if m.entry.folder == str(packed[0]))
+        steps.extend(m.training.progress.step for m in pack.members if m.entry.folder == packed[0])
 
     pack.context.poll = poll  # type: ignore[method-assign]
     assert pack.run()
@@ -230,7 +230,9 @@ def test_one_that_does_not_fit_alone_fails_and_those_that_wait_go_on(
     pack = make_pack(tmp_path / "pack", packed, capacity=1)
     assert pack.run()
     assert pack.failures == {
-        str(packed[0]): f"{packed[0]}: one training alone does not fit into the memory of cpu; choose a smaller "
+        pack.name_of(
+            pack.job.members[0]
+        ): f"{packed[0]}: one training alone does not fit into the memory of cpu; choose a smaller "
         "train.batch_size or a smaller network"
     }
     assert weights(packed[1])

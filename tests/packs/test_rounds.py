@@ -23,8 +23,8 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
     CHECKPOINT,
     ERROR_FILE,
-    METRICS,
     JOB_FILE,
+    METRICS,
     PREVIOUS_CHECKPOINT,
     PROGRESS,
     ROUND_FILE,
@@ -304,10 +304,10 @@ def test_rounds_are_in_the_folders_of_the_members(small: Dataset, tmp_path: Path
     folders = write_tasks(tmp_path, small, [small_net(0), small_net(1)])
     run_pack(tmp_path / "pack", folders, steps=3)
     record = checkpoint.read_json(tmp_path / "pack" / ROUND_FILE)
-    assert record["members"] == {str(folder): record["round"] for folder in folders}
+    assert record["members"] == {f"../{number}/segments/0": record["round"] for number in range(len(folders))}
     assert [checkpoint.load_metadata(folder / CHECKPOINT)["round"] for folder in folders] == [record["round"]] * 2
     assert [checkpoint.load_metadata(folder / PREVIOUS_CHECKPOINT)["step"] for folder in folders] == [0, 0]
-    assert [path.name for path in (tmp_path / "pack").iterdir()] == [ROUND_FILE]
+    assert [path.name for path in sorted((tmp_path / "pack").iterdir())] == [JOB_FILE, ROUND_FILE]
     train(folders[0])
     assert checkpoint.load_metadata(folders[0] / CHECKPOINT)["round"] is None
     assert not (folders[0] / PREVIOUS_CHECKPOINT).exists()
