@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from partrain.launch.error_report import ErrorReport, read_error_report
-from partrain.training.completion import has_reached
+from partrain.training.completion import has_reached, has_stored_outputs
 from partrain.training.job import Member
 
 
@@ -45,7 +45,7 @@ def training_end(member: Member, job_end: End) -> End:
         member: The training.
         job_end: The end of the job. It is returned itself, the very object, if the folder says nothing.
     """
-    if has_reached(member.folder, member.pause_after):
+    if has_reached(member.folder, member.pause_after) and has_stored_outputs(member.folder):
         return Done()
     report = read_error_report(member.folder)
     return job_end if report is None else Failed(report)

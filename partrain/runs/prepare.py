@@ -239,11 +239,11 @@ class PreparedRun:
         Raises:
             UserError: If the folder holds another run or a search. It is left as it is.
         """
-        self._check_folder()
+        self.check_folder()
         checkpoint.write_json(self.folder / PLAN, asdict(self.plan))
         checkpoint.write_text(self.folder / CONFIG, yaml.safe_dump(self.settings.to_json(), sort_keys=False))
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
         """Raise `UserError` if the folder holds another run, or a search."""
         folder = self.folder
         if (folder / SEARCH_MANIFEST).exists():

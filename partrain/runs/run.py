@@ -77,6 +77,7 @@ def run(
         prepared.write_plan()
         return asdict(prepared.plan)
 
+    prepared.check_folder()  # A folder of other work is left as it is.
     with hold_lock(prepared.folder, "run"):
         prepared.write()
         prepared.report_move()

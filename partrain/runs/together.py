@@ -55,6 +55,7 @@ def run_together(
         strategy = prepared.settings.strategy
         if strategy.is_group:
             raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
+        prepared.check_folder()  # A folder of other work is left as it is.
 
     folder = Path(packs).absolute()
     planner = JobPlanner(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, epoch_weights
+from partrain.storage.run_folder import CHECKPOINT, TASK_FILE, epoch_weights
 
 
 def is_finished(folder: Path) -> bool:
@@ -14,6 +14,12 @@ def is_finished(folder: Path) -> bool:
     """
     path = folder / CHECKPOINT
     return path.exists() and bool(checkpoint.load_metadata(path)["finished"])
+
+
+def has_stored_outputs(folder: Path) -> bool:
+    """Return whether the outputs are there that the training in `folder` stores for the next segment, if it does."""
+    stored_output = checkpoint.read_json_or_empty(folder / TASK_FILE).get("stored_output")
+    return stored_output is None or (folder / stored_output).exists()
 
 
 def has_reached(folder: Path, epochs: int | None) -> bool:

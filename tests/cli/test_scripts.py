@@ -15,13 +15,14 @@ from scripting import DATA, TINY, Outcome, contents, model_bytes, run_script
 
 import partrain
 from partrain.boundaries.labels import LabelSettings
-from partrain.launch import supervisor
+from partrain.launch.processes import ProcessExecutor
 from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.packs.settings import PackSettings
 from partrain.settings import AloneSettings
 from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
+from partrain.training.job import Job
 
 LABELS, NETWORK = asdict(LabelSettings()), asdict(MLPSettings(depth=3, width=32))
 CHECKPOINT = "segments/{}/checkpoint.safetensors"
@@ -46,10 +47,10 @@ def copied(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if a process is started."""
 
-    def refuse(job: supervisor.Job) -> None:
+    def refuse(executor: ProcessExecutor, job: Job) -> None:
         raise AssertionError(f"{job.name} was started")
 
-    monkeypatch.setattr(supervisor.Job, "start", refuse)
+    monkeypatch.setattr(ProcessExecutor, "start", refuse)
 
 
 def results(folder: Path) -> dict[str, Any]:

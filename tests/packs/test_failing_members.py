@@ -230,10 +230,8 @@ def test_one_that_does_not_fit_alone_fails_and_those_that_wait_go_on(
     pack = make_pack(tmp_path / "pack", packed, capacity=1)
     assert pack.run()
     assert pack.failures == {
-        pack.name_of(
-            pack.job.members[0]
-        ): f"{packed[0]}: one training alone does not fit into the memory of cpu; choose a smaller "
-        "train.batch_size or a smaller network"
+        pack.name_of(pack.job.members[0]): f"{packed[0]}: one training alone does not fit into the memory of cpu; "
+        "choose a smaller train.batch_size or a smaller network"
     }
     assert weights(packed[1])
 

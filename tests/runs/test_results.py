@@ -32,10 +32,10 @@ def test_seconds_of_steps(parts: list[Progress], expected: float) -> None:
 @pytest.mark.parametrize("peaks", [(5, None, 3), (None, 5, 3)])
 def test_memory_of_a_device_is_unknown_where_that_of_one_training_is(peaks: tuple[int | None, ...]) -> None:
     devices = {"a": "mps:0", "b": "mps:0", "c": "cpu"}
-    run: Any = SimpleNamespace(tasks={name: SimpleNamespace(device=device) for name, device in devices.items()})
+    run: Any = SimpleNamespace()
     progress = {
-        name: Progress(end=1, peak_memory_bytes=peak, parameter_bytes=2)
-        for name, peak in zip(devices, peaks, strict=True)
+        name: Progress(end=1, device=device, peak_memory_bytes=peak, parameter_bytes=2)
+        for (name, device), peak in zip(devices.items(), peaks, strict=True)
     }
     assert _memory_by_device(_FinishedTrainings(run=run, progress=progress)) == {
         "mps:0": {"peak_memory_bytes": None, "parameter_bytes": 4, "optimizer_state_bytes": 0},

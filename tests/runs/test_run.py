@@ -15,7 +15,7 @@ import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.launch import supervisor
+from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -60,17 +60,14 @@ def test_a_sequential_run_with_recovery(in_sequence: tuple[Path, dict[str, Any]]
 
 
 def test_outputs_that_a_lost_segment_was_fed_are_stored_again(
-    in_sequence: tuple[Path, dict[str, Any]], small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_sequence: tuple[Path, dict[str, Any]], small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     whole, _ = in_sequence
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     (run / "segments/1" / CHECKPOINT).unlink()
     first = contents(run / "segments/0")[CHECKPOINT]
-    names: list[str] = []
-    start = supervisor.Job.start
-    monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job)))
     results = partrain.run(sequential(), run, dataset=small, show_progress=False)
-    assert names == ["segment 0", "segment 1"]  # the first only to store its outputs
+    assert [handle.job.name for handle in started] == ["segment 0", "segment 1"]  # the first only to store its outputs
     assert contents(run / "segments/0")[CHECKPOINT] == first
     again, before = weights(run / "segments/1"), weights(whole / "segments/1")
     assert all(torch.equal(again[name], before[name]) for name in before)
