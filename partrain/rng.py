@@ -4,6 +4,8 @@ So no draw depends on what another consumer drew before it.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,3 +31,21 @@ def seed_forward(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if not is_cpu(device):
         default_generator(device).manual_seed(seed)
+
+
+@contextmanager
+def unchanged_torch(device: torch.device) -> Iterator[None]:
+    """Restore the caller's random generators and number of threads at the end, which trainings in its process change.
+
+    Args:
+        device: The device that is trained on.
+    """
+    num_threads = torch.get_num_threads()
+    generators = [torch.default_generator] if is_cpu(device) else [torch.default_generator, default_generator(device)]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)

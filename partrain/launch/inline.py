@@ -1,17 +1,17 @@
 """The executor of `launch=inline`: jobs run in this process, one after another, so that breakpoints work."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from partrain.device import computes_bf16, default_generator, devices_named, kind_of
+from partrain.device import computes_bf16, devices_named, kind_of
 from partrain.errors import UserError
 from partrain.launch.end import End
 from partrain.launch.executor import Slot
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import run_job
+from partrain.rng import unchanged_torch
 from partrain.training.context import LocalContext, stop_on_signals
 from partrain.training.job import Job
 
@@ -88,7 +88,7 @@ class InlineExecutor:
         if job.gang is not None or job.resources.devices is None:
             raise UserError(f"launch=inline runs one job after another, but {job.name} needs processes; leave it out")
         context = InlineContext(self.device, self.on_report)
-        with _unchanged_torch(context.device), stop_on_signals(context):
+        with unchanged_torch(context.device), stop_on_signals(context):
             if isinstance(self.settings.threads, int):
                 torch.set_num_threads(self.settings.threads)
             end = run_job(job, context)
@@ -98,17 +98,3 @@ class InlineExecutor:
 
     def share_cores(self, running: Sequence[object]) -> None:
         """Do nothing, as no two jobs run at once."""
-
-
-@contextmanager
-def _unchanged_torch(device: torch.device) -> Iterator[None]:
-    """Restore the caller's random generators and number of threads, which trainings change, at the end."""
-    num_threads, states = torch.get_num_threads(), torch.random.get_rng_state()
-    generator = default_generator(device)
-    device_state = generator.get_state()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-        generator.set_state(device_state)
-        torch.random.set_rng_state(states)

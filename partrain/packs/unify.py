@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from partrain.errors import UserError
 from partrain.packs.checks import check_members
 from partrain.packs.pack import Pack
+from partrain.rng import unchanged_torch
+from partrain.storage.lock import hold_lock
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, PACK_FILE
 from partrain.training.job import Job, Member, Resources
 from partrain.training.task import SegmentTask
@@ -48,7 +51,23 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
     job.write()
     for path in task_folders:
         (path / ERROR_FILE).unlink(missing_ok=True)
-    return Pack(job)
+    return UnifiedModel(job)
+
+
+class UnifiedModel(Pack):
+    """A pack that its caller runs in this process, which keeps other launchers away meanwhile."""
+
+    def run(self) -> bool:
+        """Train all members; see `Pack.run`. The caller's random generators are left as they were.
+
+        Raises:
+            UserError: If another launcher uses the pack's folder or a task's.
+        """
+        with ExitStack() as contexts:
+            for folder in (self.folder, *(member.folder for member in self.job.members)):
+                contexts.enter_context(hold_lock(folder, "pack"))
+            contexts.enter_context(unchanged_torch(self.context.device))
+            return super().run()
 
 
 def _check_folder(folder: Path, tasks: Sequence[Path]) -> None:

@@ -113,6 +113,10 @@ def check_strategy(settings: RunSettings) -> None:
         raise UserError(
             f"launch=inline does not work with strategy={strategy.name}, whose processes train as one; leave it out"
         )
+    if isinstance(grouping, ShardSettings) and settings.launch.name == "inline":
+        raise UserError(
+            "launch=inline does not work with grouping=shards, which has a process for each device; leave it out"
+        )
     if isinstance(grouping, ShardSettings) and settings.train.compile:
         raise UserError("train.compile=true does not work with grouping=shards; leave it out")
 

@@ -21,6 +21,7 @@ from partrain.shards.timeline import TimelineWriter
 from partrain.shards.trials import TrialQueue
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool, resolve_devices, worker_settings
+from partrain.storage.lock import hold_lock
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
 from partrain.training.context import LocalContext, TrainingContext, stop_on_signals
 
@@ -103,15 +104,15 @@ class ShardedTraining:
                 call `add`.
 
         Raises:
-            UserError: If there is no model, or any of the first ones or all of them together do not fit.
+            UserError: If there is no model, or any of the first ones or all of them together do not fit. If another
+                launcher uses the folder.
             JobFailed: If a worker was lost too often.
             KeyboardInterrupt: If a stop was requested (Ctrl-C). The steps under way have ended, and every model has
                 written its checkpoint.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         context = self._context or LocalContext(self._workers[0].device)
         try:
-            with closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
+            with self._locked(), closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
                 with self._view:
                     self._train(host, context, on_leave or (lambda folder: None))
                 self._write_costs()
@@ -144,6 +145,10 @@ class ShardedTraining:
                 )
                 session.run()
             session.save_unfinished()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Return the context that keeps other launchers away. The process of a job holds the job's own locks."""
+        return nullcontext() if self._context is not None else hold_lock(self.folder, "sharded training")
 
     def _signals_handled(self, context: TrainingContext) -> AbstractContextManager[None]:
         """Return the context in which Ctrl-C and SIGTERM request a stop. The process of a job has its own handlers."""
