@@ -13,7 +13,7 @@ from partrain.packs.member_rngs import MemberRngs
 from partrain.packs.stacked_boundaries import make_stacked_output, sample_batches
 from partrain.packs.stacked_parameters import StackedParameters, trainable_parameters, unstack
 from partrain.training.loop import Step
-from partrain.training.optimization import autocast, moment_names, weight_dtype
+from partrain.training.optimization import autocast, weight_dtype
 from partrain.training.segment import SegmentTraining
 
 
@@ -52,21 +52,9 @@ class UnstackedTraining:
         self._rollback = StepRollback([training])
 
     def train_step(self, steps: Sequence[Step]) -> None:
-        """Do the training's step, the only one in `steps`. If it fails, the training is as before."""
-        try:
-            with self._rollback.undo_if_failed(steps):
-                self.training.train_step(steps[0])
-        except BaseException:
-            self._drop_unfinished_update()
-            raise
-
-    def _drop_unfinished_update(self) -> None:
-        """Delete gradients, and optimiser state of which memory had room for a part only."""
-        self.training.optimizer.zero_grad()
-        names = moment_names(self.training.task.train)
-        for state in self.training.optimizer.state.values():
-            if any(name not in state for name in names):
-                state.clear()
+        """Do the training's step, the only one in `steps`. If it fails, its buffers and metrics are as before."""
+        with self._rollback.undo_if_failed(steps):
+            self.training.train_step(steps[0])
 
     def flush_losses(self) -> None:
         """Do nothing, since the training keeps its own losses."""
@@ -171,12 +159,12 @@ class StepRollback:
     Random generators need none, since they are seeded at the beginning of every step.
 
     Args:
-        trainings: The trainings, whose modules have the buffers that they compute with.
+        trainings: The trainings, whose models have the buffers that they compute with.
     """
 
     def __init__(self, trainings: Sequence[SegmentTraining]) -> None:
         self._trainings = trainings
-        # A layer may assign a new tensor to its buffer, so each is found by its place.
+        # A user's layer may assign a new tensor to its buffer, so each is found by its place.
         modules = [module for training in trainings for module in training.model.modules()]
         self._places = [(module._buffers, name) for module in modules for name in module._buffers]
 

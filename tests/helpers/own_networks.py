@@ -145,43 +145,37 @@ def frozen() -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
 
 
-def count_calls(values: Tensor, calls: Tensor, limit: Tensor) -> Tensor:
-    """Return the values, count the call in the buffer `calls`, and raise an error once there are more than `limit`."""
-    if isinstance(values, FakeTensor):
-        return values * 1
-    calls.add_(1)
-    if calls > limit:
-        raise RuntimeError("out of coffee")
-    return values
-
-
-fx.wrap("count_calls")
-
-
 class _Limited(nn.Module):
-    """A network with batch normalisation and dropout, one of whose layers works for `limit` steps only.
+    """A layer that changes nothing, works for `limit` steps only, and assigns new tensors to one of its buffers.
 
-    Networks of all limits have one shape, since a limit is a buffer.
+    Layers of all limits can be stacked, since a limit is a buffer.
     """
 
     def __init__(self, limit: int) -> None:
         super().__init__()
-        # Without biases, as in `normed`.
-        self.first, self.norm, self.last = nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.Linear(16, 5)
-        self.dropout = nn.Dropout(0.2)
         self.register_buffer("calls", torch.zeros(()))
         self.register_buffer("limit", torch.full((), float(limit)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = torch.relu(self.norm(self.first(images.flatten(1))))
-        return self.last(count_calls(self.dropout(hidden), self.calls, self.limit))
+    def forward(self, values: Tensor) -> Tensor:
+        if isinstance(values, FakeTensor):
+            return values * 1
+        self.calls = self.calls + 1
+        if self.calls > self.limit:
+            raise RuntimeError("out of coffee")
+        return values
+
+
+def _with_limit(limit: int) -> nn.Module:
+    """Return a network with batch normalisation, dropout and a layer of limited use; without a bias as `normed` is."""
+    layers = [nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), _Limited(limit)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 5))
 
 
 def limited_to_2() -> nn.Module:
     """Return a network that fails at the third step of its training."""
-    return _Limited(2)
+    return _with_limit(2)
 
 
 def unlimited() -> nn.Module:
     """Return a network of the same shape as `limited_to_2`, which does not fail."""
-    return _Limited(1_000_000)
+    return _with_limit(1_000_000)

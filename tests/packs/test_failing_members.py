@@ -85,10 +85,12 @@ def test_a_layer_that_raises_ends_its_own_training_alone(small: Dataset, tmp_pat
     assert difference([packed[n] for n in others], [alone[n] for n in others]) < 1e-10
     for number in others:  # Metrics and calls are counted once, though the failed step was done in part.
         assert metrics_of(packed[number]) == pytest.approx(metrics_of(alone[number]), abs=1e-10)
-    assert weights(packed[0])["model.calls"] == 20
+    assert weights(packed[0])["model.5.calls"] == 20
 
 
-def test_it_is_not_trained_again_by_a_pack_that_is_resumed(small: Dataset, tmp_path: Path) -> None:
+def test_it_is_not_trained_again_by_a_pack_that_is_resumed(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = write_tasks(tmp_path, small, [own("unlimited", 0), own("limited_to_2", 1)])
     pack = make_pack(tmp_path / "pack", folders)
 
@@ -99,12 +101,18 @@ def test_it_is_not_trained_again_by_a_pack_that_is_resumed(small: Dataset, tmp_p
     pack.context.poll = stop_at_failure  # type: ignore[method-assign]
     assert not pack.run()
     assert checkpoint.read_json(tmp_path / "pack" / ROUND_FILE)["failed"] == {}  # Its report may be deleted now.
-    before = (folders[1] / CHECKPOINT).read_bytes()
+    started: list[Path] = []
+
+    class Noted(SegmentTraining):
+        def __init__(self, folder: Path, *arguments: Any, **options: Any) -> None:
+            started.append(folder)
+            super().__init__(folder, *arguments, **options)
+
+    monkeypatch.setattr(pack_module, "SegmentTraining", Noted)
     pack = make_pack(tmp_path / "pack", folders)
-    assert [member.entry.folder for member in pack.members] == [folders[0]]
     assert pack.run()
     assert list(pack.failures) == [pack.name_of(pack.job.members[1])]
-    assert (folders[1] / CHECKPOINT).read_bytes() == before
+    assert started == folders[:1]
 
 
 def test_what_fails_in_a_stack_alone_is_not_stacked_again(
@@ -197,24 +205,6 @@ def test_memory_that_runs_out_in_a_training_alone_leaves_no_trace(
     assert [metrics_of(folder) for folder in packed] == [metrics_of(folder) for folder in alone]
 
 
-def test_memory_that_runs_out_while_the_optimiser_starts_leaves_no_trace(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let AdamW have its step count but not its moments for the second parameter."""
-    alone, packed = alone_and_packed(small, tmp_path, [own("unlimited", 0), small_net(1)])
-    calls = []
-
-    def is_second(like: Any, *_: object) -> bool:
-        calls.append(isinstance(like, torch.nn.Parameter))
-        return sum(calls) == 3
-
-    pack = make_pack(tmp_path / "pack", packed)
-    raise_once(monkeypatch, torch, "zeros_like", is_second)
-    assert pack.run()
-    assert pack.capacity == 1
-    assert difference(packed, alone) == 0
-
-
 def test_one_that_does_not_fit_alone_fails_and_those_that_wait_go_on(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +264,7 @@ def test_unify_tries_a_failed_task_again(small: Dataset, tmp_path: Path) -> None
     assert list(pack.failures.values()) == ["out of coffee"]
     assert weights(folders[0])
     tensors, progress = checkpoint.load(folders[1] / CHECKPOINT)
-    tensors["model.limit"].fill_(99)  # As if the user had mended the layer.
+    tensors["model.5.limit"].fill_(99)  # As if the user had mended the layer.
     checkpoint.save(folders[1] / CHECKPOINT, tensors, progress)
     again = partrain.unify(folders, tmp_path / "unified")
     assert again.run()

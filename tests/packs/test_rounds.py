@@ -337,15 +337,18 @@ def test_one_that_was_trained_alone_goes_on_from_there(small: Dataset, tmp_path:
     assert pack.run()
 
 
-def test_one_that_was_trained_in_another_pack_goes_on_from_there(small: Dataset, tmp_path: Path) -> None:
-    """Count on the numbers of rounds: the second pack's third must not pass for the one after the first pack's second."""
+@pytest.mark.parametrize("num_rounds", [1, 2])
+def test_one_that_was_trained_in_another_pack_goes_on_from_there(
+    small: Dataset, tmp_path: Path, num_rounds: int
+) -> None:
+    """Leave the checkpoint of the first pack's round before the second's, or a number of it that the first might use."""
     folders = write_tasks(tmp_path, small, [small_net(0), small_net(1), small_net(2)])
     run_pack(tmp_path / "first", folders[:2], steps=3)
-    for _ in range(2):
+    for _ in range(num_rounds):
         run_pack(tmp_path / "second", folders[1:], steps=2)
-    assert checkpoint.load_metadata(folders[1] / PREVIOUS_CHECKPOINT)["step"] == 5
+    assert checkpoint.load_metadata(folders[1] / PREVIOUS_CHECKPOINT)["step"] == 1 + 2 * num_rounds
     pack = make_pack(tmp_path / "first", folders[:2])
-    assert [member.training.progress.step for member in pack.members] == [3, 7]
+    assert [member.training.progress.step for member in pack.members] == [3, 3 + 2 * num_rounds]
     assert make_pack(tmp_path / "second", folders[1:]).run()
     assert make_pack(tmp_path / "first", folders[:2]).run()
 

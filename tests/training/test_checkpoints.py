@@ -12,10 +12,12 @@ from packing import settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
+from partrain.data.batches import Batch
 from partrain.networks import MLPSettings
 from partrain.shards.host_model import HostModel
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, METRICS
+from partrain.strategies.data_parallel import DataParallel
 from partrain.training.context import LocalContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
@@ -144,7 +146,7 @@ def test_a_pause_writes_a_checkpoint(small: Dataset, tmp_path: Path, written: li
 def test_a_model_in_shards_is_saved_by_the_clock_and_at_its_end(
     small: Dataset, tmp_path: Path, clock: Callable[..., None]
 ) -> None:
-    folder = make_training(small, tmp_path, checkpoint_seconds=7.5).folder
+    folder = make_training(small, tmp_path, checkpoint_seconds=12.5).folder
     model = HostModel(folder, "model", LocalContext())
     due = []
     while model._current is not None:
@@ -154,5 +156,13 @@ def test_a_model_in_shards_is_saved_by_the_clock_and_at_its_end(
         if model._end_step(step):
             due.append(model.training.progress.step)
             model.save()
-    assert due == [10, 20]  # The first logged step after 7.5 seconds ends the second epoch.
+    assert due == [15, 20]  # The first logged step after 12.5 seconds ends the third epoch.
     assert checkpoint.load_metadata(folder / CHECKPOINT)["finished"]
+
+
+def test_processes_of_a_group_save_at_the_end_of_every_epoch() -> None:
+    """Ask without a group. None of its processes may go by its own clock, since all of them save together."""
+    rank = object.__new__(DataParallel)
+    batch = Batch(0, torch.arange(1))
+    due = [rank.is_checkpoint_due(Step(batch, is_logged=True, ends_epoch=ends_epoch)) for ends_epoch in (True, False)]
+    assert due == [True, False]
