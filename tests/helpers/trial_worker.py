@@ -10,7 +10,6 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def profile_step(spec: ModelSpec, *arguments: Any, report_progress: Callable[[],
         report_progress()
         if how in ("die", "hang") and not (folder / how).exists():
             (folder / how).touch()
-            os.kill(os.getpid(), signal.SIGKILL) if how == "die" else time.sleep(3600)
+            os.kill(os.getpid(), signal.SIGKILL) if how == "die" else wait_for(folder / "never")
 
     return _profile_step(spec, *arguments, report_progress=report, **keywords)
 

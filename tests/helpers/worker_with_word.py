@@ -12,7 +12,7 @@ from typing import Any
 
 FOLDER = "PARTRAIN_TEST_FOLDER"
 """The environment variable with the folder."""
-_LONGEST_WAIT = 300.0
+_LONGEST_WAIT = 120.0
 """Seconds after which the process ends itself, should the test have ended without a word."""
 
 

@@ -4,7 +4,7 @@ import contextlib
 import pickle
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,25 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import MLPSettings
 from partrain.packs.capacity import LiveBytesMode
+from partrain.shards import device_worker
 from partrain.shards.device_model import DeviceModel
 from partrain.shards.device_worker import Worker, picklable_error
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.layout import ShardLayout
 from partrain.shards.memory import DeviceMemory
-from partrain.shards.messages import AddModel, Prefetch, RemoveModel, ShardSpec, UnitFailure, UnitResult
+from partrain.shards.messages import (
+    AddModel,
+    Prefetch,
+    ProfileProgress,
+    ProfileRequest,
+    ProfileResult,
+    RemoveModel,
+    ShardSpec,
+    StepProfile,
+    UnitFailure,
+    UnitResult,
+)
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
@@ -186,6 +198,36 @@ def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, 
     with LiveBytesMode() as live:
         worker.run()
     assert live.peak_bytes == 0
+
+
+@pytest.mark.parametrize("double_buffer", [False, True])
+def test_a_trial_has_the_device_to_itself(
+    small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch, double_buffer: bool
+) -> None:
+    """Ask for a unit, a trial and another shard, and look at what is on the device during the trial."""
+    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker(double_buffer=double_buffer)
+    profile = StepProfile(workspace_bytes=(), costs=(), crossings=())
+    left = []
+
+    def profile_step(*_: object, report_progress: Callable[[], None], **__: object) -> StepProfile:
+        time.sleep(0.2)  # Another thread might copy the next shard in.
+        left.extend([len(worker.memory.residents), len(wire.messages)])
+        report_progress()
+        return profile
+
+    monkeypatch.setattr(device_worker, "profile_step", profile_step)
+    wire.messages += [
+        AddModel(0, model.spec),
+        model.make_request(unit_at(0, 0, 0, len(model.versions))),
+        ProfileRequest(model.spec),
+        Prefetch(0, 1, 0, is_backward=False),
+    ]
+    worker.run()
+    assert left == [0, 1]
+    assert list(worker.memory.residents) == [(0, 1)]
+    assert [type(answer) for answer in wire.answers] == [UnitResult, ProfileProgress, ProfileResult]
+    assert wire.answers[-1] == ProfileResult(profile)
 
 
 def test_a_unit_that_fails_is_said_and_other_models_go_on(
