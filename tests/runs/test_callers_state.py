@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sharding import TIGHT, settings_of
 from trainings import write_tasks
 
 import partrain
-from partrain import ShardSettings
+from partrain import LaunchSettings, ShardSettings
 from partrain.data import Dataset
 from partrain.networks import MLPSettings
 
@@ -47,12 +48,24 @@ def train_in_shards(small: Dataset, folder: Path, run: Path) -> None:
     assert partrain.train_sharded(tasks, ["cpu"], folder / "shards", shard_settings, show_progress=False) == {}
 
 
+def train_inline(small: Dataset, folder: Path, run: Path) -> None:
+    launch = LaunchSettings(name="inline", device="cpu", threads=1)
+    partrain.run(replace(SETTINGS, launch=launch), folder, small, show_progress=False)
+
+
+def unify_two(small: Dataset, folder: Path, run: Path) -> None:
+    tasks = write_tasks(folder, small, [SETTINGS, replace(SETTINGS, seed=1)])
+    assert partrain.unify(tasks, folder / "pack").run()
+
+
 CALLS: dict[str, Callable[[Dataset, Path, Path], object]] = {
     "prepare_run": lambda small, folder, run: partrain.prepare_run(SETTINGS, folder, small).write(),
     "run": lambda small, folder, run: partrain.run(SETTINGS, folder, small, show_progress=False),
     "load": lambda small, folder, run: partrain.load(run),
     "evaluate": lambda small, folder, run: partrain.evaluate(run, small, show_progress=False),
     "train_sharded": train_in_shards,
+    "inline": train_inline,
+    "unify": unify_two,
 }
 """Calls with the data, a new folder, and the folder of a finished run."""
 

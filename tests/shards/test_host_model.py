@@ -12,7 +12,7 @@ from partrain.shards import host_model
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.settings import ShardSettings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.segment import SegmentTraining
 
 
@@ -29,7 +29,7 @@ def test_initial_weights_are_made_with_a_workers_threads_each_time(
 
     monkeypatch.setattr(host_model, "SegmentTraining", load)
     before = torch.get_num_threads()
-    model = HostModel(task, "one", TrainingContext(task), threads=before + 2)
+    model = HostModel(task, "one", LocalContext(), threads=before + 2)
     memory = HostMemory(tmp_path, on_disk=True)
     make_preparer(ShardSettings(budget_gib=1.0), memory).prepare(model)
     model.reload()
