@@ -1,8 +1,10 @@
 """The ends of jobs and of trainings, in one form for every place where jobs run and for every grouping."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from partrain.launch.error_report import ErrorReport, read_error_report
+from partrain.storage.checkpoint import DamagedFile
 from partrain.training.completion import has_reached, has_stored_outputs
 from partrain.training.job import Member
 
@@ -45,7 +47,8 @@ def training_end(member: Member, job_end: End) -> End:
         member: The training.
         job_end: The end of the job. It is returned itself, the very object, if the folder says nothing.
     """
-    if has_reached(member.folder, member.pause_after) and has_stored_outputs(member.folder):
-        return Done()
+    with suppress(DamagedFile):  # Its process, which could not read the checkpoint, has reported that.
+        if has_reached(member.folder, member.pause_after) and has_stored_outputs(member.folder):
+            return Done()
     report = read_error_report(member.folder)
     return job_end if report is None else Failed(report)

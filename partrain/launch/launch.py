@@ -69,15 +69,13 @@ class Launch:
         if not self._has_begun:
             self.begin()
             self._has_begun = True
-        handles: list[Handle] = []
+        self.handles = []
         for job in self.jobs:
             handle = executor.start(job)
             if handle is None:
-                for started in handles:
-                    started.kill()
+                self.kill()
                 return False
-            handles.append(handle)
-        self.handles = handles
+            self.handles.append(handle)
         self._job_files = [JobFile(job) for job in self.jobs]
         return True
 
@@ -99,7 +97,8 @@ class Launch:
         for job in self.jobs:
             for folder in {job.folder, *(member.folder for member in job.members)}:
                 remove_partial_files(folder)
-            if all(member.folder != job.folder for member in job.members):
+            has_report_of_its_own = all(member.folder != job.folder for member in job.members)
+            if has_report_of_its_own or self.is_gang:
                 (job.folder / ERROR_FILE).unlink(missing_ok=True)
             forget_rendezvous(job.folder)
         self.handles, self._lost = [], []
@@ -213,7 +212,8 @@ class Launch:
         if isinstance(end, Failed):
             ends = [handle.poll() for handle in self.handles]
             job = self.jobs[ends.index(end)]
-            failure = end.report.failure(job.name, job.folder / LOG)
+            name = "the group" if end.report.type == PEER_LOST else job.name
+            failure = end.report.failure(name, job.folder / LOG)
         else:
             job = self._lost[0][0] if self._lost else self.jobs[0]
             why = end.why if isinstance(end, Lost) else "ended, but not its training"

@@ -36,7 +36,8 @@ class Launcher:
 
     def run(self, jobs: Sequence[Job], *, show_progress: bool) -> None:
         """Run `jobs` until all are done; see `supervise`."""
-        supervise(jobs, self.executor, max_restarts=self.settings.max_restarts, show_progress=show_progress)
+        if jobs:
+            supervise(jobs, self.executor, max_restarts=self.settings.max_restarts, show_progress=show_progress)
 
 
 def make_executor(settings: LaunchSettings) -> Executor:

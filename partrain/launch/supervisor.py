@@ -91,8 +91,13 @@ class Supervisor:
 
     def start_waiting(self) -> None:
         """Start what waits, in its order, until the executor has no room for the next one."""
-        while self.waiting and self.waiting[0].start(self.executor):
-            self.running.append(self.waiting.pop(0))
+        while self.waiting:
+            launch = self.waiting[0]
+            self.running.append(launch)  # Before its start, so that an exception within that stops what has started.
+            if not launch.start(self.executor):
+                self.running.remove(launch)
+                return
+            self.waiting.pop(0)
             self.share_cores()
 
     def poll(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from executors import ScriptedExecutor
+from executors import ScriptedExecutor, ScriptedHandle
 from rich.console import Console
 
 from partrain.errors import JobFailed, UserError
@@ -200,6 +200,38 @@ def test_the_cause_of_a_gangs_failure_is_named_and_never_one_that_lost_a_peer(tm
     assert run.failures == [
         f"Process 2 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     ]
+
+
+def test_a_group_in_which_all_have_lost_their_peers_names_none(tmp_path: Path) -> None:
+    jobs = [job_of(tmp_path, f"process {rank}", gang="ranks") for rank in range(2)]
+    run = Run(jobs, ScriptedExecutor({"process 0": [peer_lost], "process 1": [peer_lost]}))
+    assert run.failures == ["The group: process 0 lost its peers. The other processes of its group were stopped."]
+
+
+def test_an_exception_within_a_start_stops_what_has_started(tmp_path: Path) -> None:
+    jobs = [job_of(tmp_path, f"process {rank}", gang="ranks") for rank in range(2)]
+    executor = ScriptedExecutor({"process 0": []})
+    start = executor.start
+
+    def fail_at_the_second(job: Job) -> ScriptedHandle | None:
+        if job.name == "process 1":
+            raise OSError("no more processes")
+        return start(job)
+
+    executor.start = fail_at_the_second  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no more processes"):
+        Run(jobs, executor)
+    assert executor.events == ["start process 0", "stop process 0"]
+
+
+def test_a_damaged_checkpoint_ends_its_own_training_alone(tmp_path: Path) -> None:
+    def damage(job: Job) -> End:
+        (job.folder / CHECKPOINT).write_bytes(b"no header")
+        return fail(job)
+
+    jobs = [job_of(tmp_path, "segment 0"), job_of(tmp_path, "segment 1")]
+    run = Run(jobs, ScriptedExecutor({"segment 0": [damage], "segment 1": [finish]}))
+    assert run.failures == ["Segment 0: the loss is nan"]
 
 
 def test_a_process_that_waits_for_a_failed_peer_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,24 @@ def test_a_stop_takes_effect_at_any_step_and_what_was_used_is_counted(
     assert progress["thread_seconds"] == 4.0 * torch.get_num_threads()
 
 
+@pytest.mark.parametrize(("bytes_per_second", "is_saved"), [(1e8, True), (1.0, False)])
+def test_an_orphan_leaves_after_its_step_with_a_checkpoint_if_that_is_quick(
+    bytes_per_second: float, is_saved: bool, small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partrain.training.loop._WRITTEN_BYTES_PER_SECOND", bytes_per_second)
+    training = make_training(small, tmp_path)
+
+    def lose_launcher(step: Step) -> None:
+        if step.batch.step == 6:
+            training.context.stop_seconds = 1.0
+            training.context.request_stop()
+
+    after_each_step(training, lose_launcher)
+    assert not training.run()
+    assert training.progress.step == 7
+    assert (training.folder / CHECKPOINT).exists() == is_saved
+
+
 def test_a_pause_writes_a_checkpoint(small: Dataset, tmp_path: Path, written: list[tuple[str, bool]]) -> None:
     training = make_training(small, tmp_path)
     training.pause_after = 2
