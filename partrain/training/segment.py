@@ -140,7 +140,7 @@ class SegmentTraining(Loop):
 
         A pack that is killed before its round is complete takes the training back to the one before.
         """
-        self.progress.write_metrics(self.folder)
+        self.progress.write_metrics(self.folder, sync=False)
         path = self.folder / CHECKPOINT
         if path.exists():
             path.replace(self.folder / PREVIOUS_CHECKPOINT)
