@@ -36,7 +36,6 @@ class SegmentTraining(Loop):
         folder: The training's folder, with its task.
         context: The launcher's requests.
         memory: The meter of peak memory.
-        resume: Whether to start from the checkpoint in the folder, if there is one.
         device: The device to train on instead of the task's.
 
     Raises:
@@ -51,7 +50,6 @@ class SegmentTraining(Loop):
         context: TrainingContext,
         memory: PeakMemory,
         *,
-        resume: bool = True,
         device: str | None = None,
     ) -> None:
         task = SegmentTask.read(folder)
@@ -61,8 +59,7 @@ class SegmentTraining(Loop):
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
         self.optimizer = make_optimizer(self.model.parameters(), task.train, self.default_decay())
-        if resume:
-            self.restore()
+        self.restore()
         self.forward = torch.compile(self.model) if task.train.compile else self.model
 
     def default_decay(self) -> float:
