@@ -6,6 +6,7 @@ written (`rounds.py`): the checkpoints of all active trainings at one moment. A 
 started again therefore ends with the same weights, bit for bit.
 """
 
+import math
 import os
 import time
 import warnings
@@ -332,7 +333,8 @@ class Pack:
 
     def is_round_due(self) -> bool:
         """Return whether `train.checkpoint_seconds` have passed, the smallest of the members' settings."""
-        seconds = min(member.training.task.train.checkpoint_seconds for member in self.members)
+        settings = [member.training.task.train for member in self.members]
+        seconds = min((train.checkpoint_seconds for train in settings), default=math.inf)
         return time.monotonic() - self._saved_at > seconds
 
     def save_round(self) -> None:

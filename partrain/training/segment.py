@@ -36,7 +36,6 @@ class SegmentTraining(Loop):
         folder: The training's folder, with its task.
         context: The launcher's requests.
         memory: The meter of peak memory.
-        resume: Whether to start from the checkpoint in the folder, if there is one.
         device: The device to train on instead of the context's.
 
     Raises:
@@ -51,7 +50,6 @@ class SegmentTraining(Loop):
         context: TrainingContext,
         memory: PeakMemory,
         *,
-        resume: bool = True,
         device: torch.device | None = None,
     ) -> None:
         task = SegmentTask.read(folder)
@@ -60,8 +58,7 @@ class SegmentTraining(Loop):
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
         self.optimizer = make_optimizer(self.model.parameters(), task.train, self.default_decay())
-        if resume:
-            self.restore()
+        self.restore()
         self.forward = torch.compile(self.model) if task.train.compile else self.model
 
     def default_decay(self) -> float:
@@ -140,7 +137,7 @@ class SegmentTraining(Loop):
 
         A pack that is killed before its round is complete takes the training back to the one before.
         """
-        self.progress.write_metrics(self.folder)
+        self.progress.write_metrics(self.folder, sync=False)
         path = self.folder / CHECKPOINT
         if path.exists():
             path.replace(self.folder / PREVIOUS_CHECKPOINT)

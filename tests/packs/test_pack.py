@@ -84,13 +84,15 @@ def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Da
     assert difference(packed, alone) < 1e-10
 
 
-def test_a_new_one_can_join(small: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [7, 30])
+def test_a_new_one_can_join(small: Dataset, tmp_path: Path, rounds: int) -> None:
+    """Let it join within the others' training, and when they have just done their last step."""
     settings = [settings_of(seed=n) for n in range(3)]
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
     for folder in alone:
         train(folder)
     pack = make_pack(tmp_path / "pack", packed[:2])
-    pack.context = After(7, lambda context: pack.join(packed[2]))
+    pack.context = After(rounds, lambda context: pack.join(packed[2]))
     assert pack.run()
     assert difference(packed, alone) < 1e-10
 

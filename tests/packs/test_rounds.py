@@ -397,3 +397,12 @@ def test_the_smallest_checkpoint_seconds_of_the_members_hold(
     assert pack.run()
     written = [counts for number, counts in enumerate(steps) if counts and counts not in steps[:number]]
     assert written == [[0, 0], [4, 4], [8, 8], [10, 10]]
+
+
+def test_a_damaged_record_is_named(small: Dataset, tmp_path: Path) -> None:
+    folders = write_tasks(tmp_path, small, [small_net(0)])
+    path = tmp_path / "pack" / ROUND_FILE
+    for text in ("nothing", "{}", "[]"):
+        checkpoint.write_text(path, text)
+        with pytest.raises(checkpoint.DamagedFile, match=rf"^{path} is damaged \(.*; delete it to have it made anew$"):
+            make_pack(tmp_path / "pack", folders)
