@@ -6,7 +6,8 @@ With double buffering three threads work at once, each on a unit of its own:
     computing            unit 1   unit 2   unit 3   ...
     storing                       unit 1   unit 2   unit 3   ...
 
-Otherwise one thread does the three parts of each unit in turn.
+Otherwise one thread does the three parts of each unit in turn. The trial of a model that is to join is computed between
+units, when nothing else is on the device.
 """
 
 import gc
