@@ -1,23 +1,21 @@
 """The admission of models to a sharded training: checked, cut, placed in host memory, and handed to the schedule.
 
-Models may be added at any time and from any thread. They are prepared one at a time in a thread of their own. Those that
-are added during training are prepared while the others train.
+Models may be added at any time and from any thread. The session's thread prepares them one at a time, in steps between
+its rounds of units. So those that are added during training are prepared while the others train.
 """
 
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host_model import HostModel
 from partrain.shards.preparation import ModelPreparer
-from partrain.shards.trials import TrialQueue
+from partrain.shards.trials import Preparation, Trial
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
@@ -116,37 +114,27 @@ class CandidateQueue:
 
 
 class Admission:
-    """The preparation of models that are to join a training, in a thread of its own.
-
-    Used as a context manager, it waits in the end until the thread has ended.
+    """The preparation of models that are to join a training, one at a time and in steps, between rounds of units.
 
     Args:
         candidates: The queue of models to prepare.
         context: The requests to stop.
         preparer: The preparer, which cuts models and places them.
-        trials: The trials that the preparer asks for.
+
+    Attributes:
+        trial: The trial that the preparation asked for last, until it goes on with the outcome.
     """
 
-    def __init__(
-        self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer, trials: TrialQueue
-    ) -> None:
+    def __init__(self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer) -> None:
+        self.trial: Trial | None = None
         self._candidates = candidates
         self._context = context
         self._preparer = preparer
-        self._trials = trials
-        self._thread = ThreadPoolExecutor(1)
-        self._first: list[Future[HostModel]] = []
-        self._pending: dict[Future[HostModel], Candidate] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._trials.close()
-        self._thread.shutdown(cancel_futures=True)
+        self._pending: deque[tuple[Candidate, Preparation[HostModel]]] = deque()
+        """The models in preparation. Only that of the first has begun."""
 
     def begin_first(self) -> None:
-        """Start to prepare all models that have been added so far.
+        """Begin to prepare all models that have been added so far.
 
         Raises:
             UserError: If there is no model, or all together do not fit into host memory.
@@ -155,69 +143,74 @@ class Admission:
         if not candidates:
             raise UserError("There is no model to train; give at least one task")
         self._preparer.check_host_memory([candidate.task for candidate in candidates])
-        self._first = [self._thread.submit(self._prepare, candidate) for candidate in candidates]
+        self._pending.extend((candidate, self._prepare(candidate)) for candidate in candidates)
 
-    def first_models(self) -> list[HostModel] | None:
-        """Return the first models, or None until all of them are prepared.
-
-        Raises:
-            UserError: If any of them does not fit.
-        """
-        models = []
-        for future in self._first:
-            if not future.done():
-                return None
-            models.append(future.result())
-        return models
-
-    def prepared(self) -> Iterator[tuple[Candidate, HostModel | Exception]]:
-        """Start to prepare the models added since the last call, and yield those that are ready by now.
-
-        Yields:
-            Each candidate with its model, or with the error that it cannot be prepared.
-        """
-        for candidate in self._candidates.take_all():
-            self._pending[self._thread.submit(self._check_and_prepare, candidate)] = candidate
-        for future in [future for future in self._pending if future.done()]:
-            candidate = self._pending.pop(future)
-            error = future.exception()
-            if error is None:
-                yield candidate, future.result()
-            elif isinstance(error, Exception):
-                yield candidate, error
-            else:
-                raise error
+    def begin_added(self) -> None:
+        """Begin to prepare the models that have been added since the last call."""
+        candidates = self._candidates.take_all()
+        self._pending.extend((candidate, self._check_and_prepare(candidate)) for candidate in candidates)
 
     @property
     def is_busy(self) -> bool:
-        """Return whether any model is in preparation, or its end to be collected."""
+        """Return whether any model is in preparation."""
         return bool(self._pending)
+
+    @property
+    def can_continue(self) -> bool:
+        """Return whether any model is in preparation that does not wait for a trial."""
+        return self.is_busy and (self.trial is None or self.trial.outcome is not None)
+
+    def next_prepared(self) -> tuple[Candidate, HostModel | Exception] | None:
+        """Prepare a model until it needs a trial, or to its end.
+
+        Returns:
+            The candidate with its model, or with the error that it cannot be prepared. None if its preparation has not
+            ended, or there is none.
+        """
+        if not self.can_continue:
+            return None
+        candidate, preparation = self._pending[0]
+        prepared: HostModel | Exception
+        try:
+            self.trial = next(preparation)
+            return None
+        except StopIteration as end:
+            prepared = end.value
+        except Exception as error:
+            prepared = error
+        self.trial = None
+        self._pending.popleft()
+        return candidate, prepared
 
     def close_if_idle(self) -> bool:
         """Return whether no model is in the queue or in preparation, and if so let no more join."""
-        return not self._pending and self._candidates.close_if_empty()
+        return not self.is_busy and self._candidates.close_if_empty()
 
     def close(self) -> None:
-        """Let no more models join."""
+        """Let no more models join, and abandon those in preparation."""
         self._candidates.close()
+        self.trial = None
+        for _, preparation in self._pending:
+            preparation.close()
+        self._pending.clear()
 
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""
         self._candidates.release(folder)
 
-    def _check_and_prepare(self, candidate: Candidate) -> HostModel:
+    def _check_and_prepare(self, candidate: Candidate) -> Preparation[HostModel]:
         """Prepare a model if it fits into host memory beside those that train."""
         self._preparer.check_host_memory([candidate.task])
-        return self._prepare(candidate)
+        return (yield from self._prepare(candidate))
 
-    def _prepare(self, candidate: Candidate) -> HostModel:
+    def _prepare(self, candidate: Candidate) -> Preparation[HostModel]:
         """Cut and place a model. One that has no steps left only writes what it leaves."""
         (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
         threads = self._preparer.worker.threads
         with TORCH_PATCH_LOCK:
             model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after, threads)
         if model.has_steps_left:
-            self._preparer.prepare(model)
+            yield from self._preparer.prepare(model)
         else:
             model.save()
         return model

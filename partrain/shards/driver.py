@@ -18,7 +18,6 @@ from partrain.shards.session import CheckpointWriter, Session, TrainingHistory
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
-from partrain.shards.trials import TrialQueue
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool, resolve_devices, worker_settings
 from partrain.storage.lock import hold_lock
@@ -124,14 +123,12 @@ class ShardedTraining:
 
     def _train(self, host: HostMemory, context: TrainingContext, on_leave: Callable[[Path], None]) -> None:
         """Train the models with a worker process for each device, until none is left or a stop is requested."""
-        trials = TrialQueue()
-        preparer = ModelPreparer(self.settings, self._workers[0], host, trials.profile)
-        with self._make_pool(host) as pool, Admission(self._candidates, context, preparer, trials) as admission:
+        preparer = ModelPreparer(self.settings, self._workers[0], host)
+        with self._make_pool(host) as pool:
             with self._signals_handled(context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
                 session = Session(
                     scheduler=self._scheduler,
-                    admission=admission,
-                    trials=trials,
+                    admission=Admission(self._candidates, context, preparer),
                     host=host,
                     pool=pool,
                     writer=writer,

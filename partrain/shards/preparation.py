@@ -1,6 +1,6 @@
 """The preparation of models for shard parallelism: each is cut into shards that fit, profiled, and moved to host memory."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -12,10 +12,11 @@ from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.layout import CrossingSlots
-from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, StepProfile, WorkerSettings
+from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
 from partrain.shards.partitioner import CutNames, PieceChain
 from partrain.shards.scheduler import Cost
 from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Preparation, Trial
 from partrain.training.task import SegmentTask
 
 _MAX_ATTEMPTS = 8
@@ -69,19 +70,12 @@ class ModelPreparer:
         settings: The settings of shard parallelism.
         worker: The settings that all workers have but for their devices: the models are prepared for these.
         host: The host memory that models are placed in.
-        profile: A function that computes a few steps of a model, and returns what they take.
     """
 
-    def __init__(
-        self,
-        settings: ShardSettings,
-        worker: WorkerSettings,
-        host: HostMemory,
-        profile: Callable[[ModelSpec], StepProfile],
-    ) -> None:
+    def __init__(self, settings: ShardSettings, worker: WorkerSettings, host: HostMemory) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
-        self._host, self._profile = host, profile
+        self._host = host
         self._keeps_activations = settings.activations == "keep"
         self._pieces: dict[Hashable, PieceChain] = {}
         self._plans: dict[Hashable, ShardPlan] = {}
@@ -99,7 +93,7 @@ class ModelPreparer:
         activations = sum(piece.activation_bytes for piece in pieces)
         return tensors + (activations if self._keeps_activations else 0)
 
-    def prepare(self, host_model: HostModel) -> None:
+    def prepare(self, host_model: HostModel) -> Preparation[None]:
         """Cut the model, and move its tensors to files in host memory.
 
         Raises:
@@ -107,7 +101,7 @@ class ModelPreparer:
             OSError: If host memory has no room for the model.
         """
         task = replace(host_model.training.task, device=str(self.device))
-        plan = self.plan_shards(host_model, task)
+        plan = yield from self.plan_shards(host_model, task)
         shards, crossings = plan.allocate(self._host)
         with TORCH_PATCH_LOCK:
             host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
@@ -126,7 +120,7 @@ class ModelPreparer:
 
     # ---- Where to cut.
 
-    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> Preparation[ShardPlan]:
         """Cut a model into as few shards as fit on a device.
 
         Args:
@@ -138,7 +132,7 @@ class ModelPreparer:
         """
         key = _shape(task)
         if key not in self._plans:
-            self._plans[key] = self._search_plan(host_model, task)
+            self._plans[key] = yield from self._search_plan(host_model, task)
         return self._plans[key]
 
     def _pieces_of(self, task: SegmentTask) -> PieceChain:
@@ -148,7 +142,7 @@ class ModelPreparer:
                 self._pieces[key] = PieceChain.from_task(task)
         return self._pieces[key]
 
-    def _search_plan(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+    def _search_plan(self, host_model: HostModel, task: SegmentTask) -> Preparation[ShardPlan]:
         """Return the first plan that a trial shows to fit."""
         # Cuts follow an estimate of memory, which the trial corrects:
         #
@@ -161,7 +155,7 @@ class ModelPreparer:
             first_pieces = pieces.fewest_shards(self.budget, workspace_factor, double_buffer=double_buffer)
             first_pieces = first_pieces or every_piece
             try:
-                plan = self.profile_cuts(host_model, task, first_pieces)
+                plan = yield from self.profile_cuts(host_model, task, first_pieces)
             except torch.OutOfMemoryError as error:  # The device has less memory than it seemed to have.
                 if first_pieces == every_piece:
                     raise self._out_of_memory(host_model, error) from None
@@ -192,16 +186,17 @@ class ModelPreparer:
             ratios.append(needed_bytes / estimate)
         return max(1.1, *ratios)
 
-    def profile_cuts(self, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
-        """Cut the model before each of `first_pieces`, compute a few steps on copies of its tensors, and measure them.
+    def profile_cuts(self, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> Preparation[ShardPlan]:
+        """Cut the model before each of `first_pieces`, and let a worker try a few steps on copies of its tensors.
 
         Raises:
             torch.OutOfMemoryError: If the device has too little memory.
         """
         shards = self._copy_shards(host_model, self._pieces_of(task).cuts(first_pieces))
         try:
-            # Meanwhile this thread holds no lock that the thread needs which passes the request on.
-            profile = self._profile(self._model_spec(host_model, task, shards, []))
+            trial = Trial(self._model_spec(host_model, task, shards, []))
+            yield trial  # No lock is held, since the thread that writes checkpoints may need it meanwhile.
+            profile = trial.profile
         finally:
             self._host.delete_files(shard.file for shard in shards)
         shards = [

@@ -1,85 +1,64 @@
-"""Trials of models that are to join: threads that prepare models ask for them, and a worker's process computes them.
+"""Trials of models that are to join: their preparation asks for them, and a worker's process computes them.
 
 So the process that holds the models computes nothing: its devices, random generators and threads are the caller's.
 """
 
-import threading
-from collections import deque
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeVar
 
-from partrain.shards.messages import ModelSpec, ProfileRequest, ProfileResult, StepProfile
+from partrain.shards.messages import ModelSpec, StepProfile
 
+# The session's thread prepares one model at a time, in steps between its rounds of units:
+#
+#   session's thread                                   worker 0                    other workers
+#   a step of preparation: build, cut, copy, yield ─┐  units                       units
+#   rounds of units                                 └▶ last unit of its steps      units
+#   rounds of units                                    computes the trial          units
+#   a step of preparation: correct the cuts, yield  ◀┘ units                       units
+#   ...                                                ...                         ...
+#   a step of preparation: place, return               units                       units
+
+T = TypeVar("T")
 TRIAL_WORKER = 0
 """The number of the worker that computes trials."""
 
 
-class TrialQueue:
-    """A queue of trials, of which one at a time is at the worker.
+@dataclass
+class Trial:
+    """A few steps of a model that a worker is to compute on copies of its tensors."""
 
-    Any thread may ask for a trial. Another thread, which alone uses the worker's connection, sends the requests:
-
-        thread that prepares a model       thread of the session            worker
-        profile(spec) ─────────▶ queue ─▶ next_request() ─────────────────▶ computes
-        returns the profile ◀──────────── finish(result) ◀────────────────┘
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[ProfileRequest, Future[StepProfile]]] = deque()
-        """The trials that are to be sent."""
-        self._sent: tuple[ProfileRequest, Future[StepProfile]] | None = None
-        """The trial that is at the worker."""
-        self._is_closed = False
-
-    def profile(self, spec: ModelSpec) -> StepProfile:
-        """Let the worker compute a few steps of a model, wait for it, and return what they take.
-
-        Raises:
-            Exception: The error that the steps raised.
-            CancelledError: If the queue is closed before.
-        """
-        future: Future[StepProfile] = Future()
-        with self._lock:
-            if self._is_closed:
-                raise CancelledError
-            self._waiting.append((ProfileRequest(spec), future))
-        return future.result()
+    spec: ModelSpec
+    """The model. The files of its shards hold the copies. It has no crossings."""
+    is_sent: bool = False
+    """Whether the trial is at the worker, or has been."""
+    outcome: StepProfile | Exception | None = None
+    """What a step takes, or the error that it raised, once the worker has answered."""
 
     @property
-    def is_waiting(self) -> bool:
-        """Return whether a request is to be sent to the worker, which has none."""
-        with self._lock:
-            return bool(self._waiting) and self._sent is None
+    def is_to_be_sent(self) -> bool:
+        """Return whether the worker has yet to compute the trial."""
+        return not self.is_sent and self.outcome is None
 
-    def next_request(self) -> ProfileRequest:
-        """Return the request that is to be sent to the worker."""
-        with self._lock:
-            assert self._sent is None
-            self._sent = self._waiting.popleft()
-            return self._sent[0]
+    @property
+    def profile(self) -> StepProfile:
+        """Return what a step takes, once the worker has answered, or raise the error that it raised."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
 
-    def finish(self, result: ProfileResult) -> None:
-        """Pass on the result of the trial that is at the worker."""
-        with self._lock:
-            assert self._sent is not None
-            (_, future), self._sent = self._sent, None
-        if isinstance(result.outcome, Exception):
-            future.set_exception(result.outcome)
-        else:
-            future.set_result(result.outcome)
 
-    def repeat(self) -> None:
-        """Send the trial again that is at the worker, since that has been lost."""
-        with self._lock:
-            if self._sent is not None:
-                self._waiting.appendleft(self._sent)
-                self._sent = None
+Preparation = Generator[Trial, None, T]
+"""A preparation that yields each trial it needs, goes on once that has an outcome, and returns a `T`."""
 
-    def close(self) -> None:
-        """Cancel all trials, now and from now on, so that no thread waits for one."""
-        self.repeat()
-        with self._lock:
-            self._is_closed = True
-            for _, future in self._waiting:
-                future.cancel()
-            self._waiting.clear()
+
+def finish_here(preparation: Preparation[T], profile: Callable[[ModelSpec], StepProfile]) -> T:
+    """Return what a preparation returns, with all its trials computed by `profile` in this process."""
+    try:
+        while True:
+            trial = next(preparation)
+            trial.outcome = profile(trial.spec)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -14,6 +14,7 @@ from partrain.shards.host import HostMemory
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.profiler import profile_step
 from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Preparation, T, finish_here
 from partrain.shards.worker_pool import worker_settings
 from partrain.training.optimization import TrainSettings
 
@@ -44,7 +45,13 @@ def settings_of(**changed: Any) -> RunSettings:
 
 
 def make_preparer(settings: ShardSettings, host: HostMemory) -> ModelPreparer:
-    """Return a preparer for a worker on the CPU, which tries models in this process."""
+    """Return a preparer for a worker on the CPU."""
+    (worker,) = worker_settings(["cpu"], settings)
+    return ModelPreparer(settings, worker, host)
+
+
+def finish_on_cpu(preparation: Preparation[T], settings: ShardSettings) -> T:
+    """Return what a preparation returns, with its trials computed in this process."""
     (worker,) = worker_settings(["cpu"], settings)
     profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)
-    return ModelPreparer(settings, worker, host, profile)
+    return finish_here(preparation, profile)

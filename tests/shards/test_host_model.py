@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sharding import make_preparer, settings_of
+from sharding import finish_on_cpu, make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
@@ -31,7 +31,8 @@ def test_initial_weights_are_made_with_a_workers_threads_each_time(
     before = torch.get_num_threads()
     model = HostModel(task, "one", LocalContext(), threads=before + 2)
     memory = HostMemory(tmp_path, on_disk=True)
-    make_preparer(ShardSettings(budget_gib=1.0), memory).prepare(model)
+    settings = ShardSettings(budget_gib=1.0)
+    finish_on_cpu(make_preparer(settings, memory).prepare(model), settings)
     model.reload()
     memory.close()
     assert threads == [before + 2] * 2

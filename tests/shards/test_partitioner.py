@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sharding import make_preparer, settings_of
+from sharding import finish_on_cpu, make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
@@ -18,6 +18,7 @@ from partrain.shards.host_model import HostModel
 from partrain.shards.partitioner import Piece, PieceChain
 from partrain.shards.preparation import ModelPreparer, ShardPlan
 from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Preparation
 from partrain.training.context import LocalContext
 from partrain.training.task import SegmentTask
 
@@ -39,7 +40,8 @@ def plan_shards(
     host_model = HostModel(task, "one", LocalContext())
     settings = replace(settings, budget_gib=budget / 2**30)
     with closing(HostMemory(folder, on_disk=True)) as host:
-        return make_preparer(settings, host).plan_shards(host_model, host_model.training.task)
+        preparer = make_preparer(settings, host)
+        return finish_on_cpu(preparer.plan_shards(host_model, host_model.training.task), settings)
 
 
 def test_as_few_shards_as_fit() -> None:
@@ -125,11 +127,13 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     network, settings, profile_cuts = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
     tried = []
 
-    def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
+    def run_out(
+        self: ModelPreparer, host_model: HostModel, task: SegmentTask, first_pieces: list[int]
+    ) -> Preparation[ShardPlan]:
         tried.append(len(first_pieces))
         if len(first_pieces) < 4 or "never" in host_model.folder.parts:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
-        return profile_cuts(self, host_model, task, first_pieces)
+        return (yield from profile_cuts(self, host_model, task, first_pieces))
 
     monkeypatch.setattr(ModelPreparer, "profile_cuts", run_out)
     plan = plan_shards(small, tmp_path / "at last", network, 800_000, settings)

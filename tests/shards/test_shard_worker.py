@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from sharding import make_preparer, settings_of
+from sharding import finish_on_cpu, make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
@@ -74,7 +74,7 @@ def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: S
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
     model = HostModel(task, folder.name, LocalContext())
     settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
-    make_preparer(settings, host).prepare(model)
+    finish_on_cpu(make_preparer(settings, host).prepare(model), settings)
     return model
 
 

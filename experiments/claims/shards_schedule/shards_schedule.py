@@ -38,6 +38,7 @@ from partrain.shards.preparation import ModelPreparer
 from partrain.shards.profiler import profile_step
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
+from partrain.shards.trials import finish_here
 from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
@@ -108,8 +109,8 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     # The steps are computed in this process, which has one thread.
     profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)
     with closing(HostMemory(folder, on_disk=False)) as host:
-        preparer = ModelPreparer(shard_settings, worker, host, profile)
-        return preparer.plan_shards(host_model, host_model.training.task).costs
+        preparer = ModelPreparer(shard_settings, worker, host)
+        return finish_here(preparer.plan_shards(host_model, host_model.training.task), profile).costs
 
 
 def draw_workload(seed: int, costs: dict[str, Costs], *, has_copies: bool, num_models: int | None = None) -> list[Load]:
