@@ -19,12 +19,12 @@ from measuring import Report, machine_facts, make_parser
 
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackMember, PackTask
 from partrain.partition.plan import PartitionSettings, make_plan
 from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
+from partrain.training.job import Job, Member
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 
@@ -32,11 +32,11 @@ PACK_SIZE = 8
 STEPS = 2  # The optimiser has its state from the first step on.
 
 
-class StopAfter(TrainingContext):
+class StopAfter(LocalContext):
     """A context that requests a stop after some steps."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        super().__init__(folder)
+    def __init__(self, steps: int) -> None:
+        super().__init__()
         self.steps_left = steps
 
     def should_stop(self) -> bool:
@@ -75,7 +75,7 @@ def write_tasks(folder: Path, dataset: Dataset, *, num_segments: int) -> list[Pa
     """Write the tasks of the default network in as many segments, and return their folders."""
     settings = RunSettings(partition=PartitionSettings(segments=num_segments))
     plan = make_plan(settings.network, (1, 28, 28), dataset.num_classes, settings.partition, settings.train.batch_size)
-    tasks = make_tasks(settings, plan, dataset)
+    tasks = make_tasks(settings, plan, dataset, "cpu")
     for name, task in tasks.items():
         task.write(folder / name)
     return [folder / name for name in tasks]
@@ -83,15 +83,16 @@ def write_tasks(folder: Path, dataset: Dataset, *, num_segments: int) -> list[Pa
 
 def train_alone(task: Path) -> Callable[[], object]:
     """Train the task for some steps, and return the function that writes its checkpoint."""
-    training = SegmentTraining(task, StopAfter(task, STEPS), PeakMemory())
+    training = SegmentTraining(task, StopAfter(STEPS), PeakMemory())
     training.run()
     return training.save_checkpoint
 
 
 def train_packed(folder: Path, tasks: Sequence[Path]) -> Callable[[], object]:
     """Train the tasks as a pack for some steps, and return a function that writes a round of all of them."""
-    members = [PackMember(folder=str(task), stack_size=len(tasks)) for task in tasks]
-    pack = Pack(folder, PackTask(members=members, capacity=len(tasks)), StopAfter(folder, STEPS))
+    members = tuple(Member(folder=task, name=task.name, stack_size=len(tasks)) for task in tasks)
+    job = Job(folder=folder, kind="pack", name="the pack", members=members, options={"capacity": len(tasks)})
+    pack = Pack(job, StopAfter(STEPS))
     pack.run()
 
     def save_round() -> None:
