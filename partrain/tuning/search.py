@@ -80,6 +80,7 @@ def search(
 
     if trainer is None:
         trainer = RungTrainer(plan.dataset, shared, settings, launcher, show_timings=show_progress)
+    SearchFolder(folder).check_manifest(plan.manifest())  # A folder of other work is left as it is.
     with hold_lock(folder, "search"), print_resume_command_on_interrupt(folder, "search", arguments):
         SearchFolder(folder).write_manifest(plan.manifest())
         results = _SearchLoop(plan, SearchFolder(folder), trainer).run(show_progress=show_progress)
