@@ -9,6 +9,7 @@ and no half-written file.
 """
 
 import argparse
+import fcntl
 import os
 import random
 import signal
@@ -112,7 +113,6 @@ def run_quietly(plan: Plan, folder: Path) -> Quiet:
 
 def run_with_kills(plan: Plan, quiet: Quiet, folder: Path) -> Outcome:
     """Do the run of `plan`, kill processes as it says, start the launcher again where it was killed, and check the end."""
-    before = shared_memory()
     log = folder.with_suffix(".txt")
     kills = 0
     launcher = _start(plan, folder, log)
@@ -124,7 +124,7 @@ def run_with_kills(plan: Plan, quiet: Quiet, folder: Path) -> Outcome:
             launcher.wait()
             launcher = _start(plan, folder, log)
     code = launcher.wait()
-    return Outcome(plan, kills, tuple(_faults(code, quiet, folder, log, before)))
+    return Outcome(plan, kills, tuple(_faults(code, quiet, folder, log)))
 
 
 def _start(plan: Plan, folder: Path, log: Path) -> "subprocess.Popen[bytes]":
@@ -185,9 +185,14 @@ def _parent(process: int) -> int:
     return 0
 
 
-def shared_memory() -> set[str]:
-    """Return the names of the folders of shards in shared memory."""
-    return {path.name for path in _SHARED_MEMORY.glob("*partrain*")} if _SHARED_MEMORY.is_dir() else set()
+def left_in_shared_memory() -> list[str]:
+    """Return the names of the folders of shards in shared memory whose process has gone, so that nobody holds their lock."""
+    left = []
+    for folder in _SHARED_MEMORY.glob("*partrain*"):
+        with suppress(OSError), (folder / "lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.append(folder.name)
+    return left
 
 
 def weights_digest(folder: Path) -> str:
@@ -198,7 +203,7 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _faults(code: int, quiet: Quiet, folder: Path, log: Path, before: set[str]) -> Iterator[str]:
+def _faults(code: int, quiet: Quiet, folder: Path, log: Path) -> Iterator[str]:
     """Yield what is wrong with a run that has ended with exit code `code`."""
     if code != 0:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
@@ -214,8 +219,8 @@ def _faults(code: int, quiet: Quiet, folder: Path, log: Path, before: set[str]) 
     hidden = [name for name in hidden if not name.startswith(".hydra")]
     if hidden:
         yield f"left {', '.join(hidden[:3])}"
-    if shared_memory() - before:
-        yield f"left shared memory {shared_memory() - before}"
+    if left := left_in_shared_memory():
+        yield f"left {', '.join(left)} in shared memory"
 
 
 def kill_runs(seeds: Sequence[int], folder: Path) -> Iterator[Outcome]:

@@ -41,11 +41,11 @@ def unchanged_torch(device: torch.device) -> Iterator[None]:
         device: The device that is trained on.
     """
     num_threads = torch.get_num_threads()
-    generators = [torch.default_generator] if is_cpu(device) else [torch.default_generator, default_generator(device)]
-    states = [generator.get_state() for generator in generators]
+    used = [torch.default_generator] if is_cpu(device) else [torch.default_generator, default_generator(device)]
+    states = [one.get_state() for one in used]
     try:
         yield
     finally:
         torch.set_num_threads(num_threads)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+        for one, state in zip(used, states, strict=True):
+            one.set_state(state)

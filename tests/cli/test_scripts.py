@@ -61,7 +61,7 @@ def test_the_run_folder(finished: tuple[Path, Outcome]) -> None:
     folder, _ = finished
     expected = {"config.yaml", "plan.json", "results.json", "report.html", "evaluation.json"}
     expected |= {"confusion.png", "curves.png"}
-    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model"}
+    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model", "lock"}
     assert {file.name for file in (folder / "model").iterdir()} == {"model.json", "model.safetensors"}
     for index in (0, 1):
         files = {file.name for file in (folder / f"segments/{index}").iterdir()}
