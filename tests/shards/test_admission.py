@@ -1,20 +1,28 @@
-"""Tests of models that are added from other threads: each is trained by the run that is under way, or refused."""
+"""Tests of models that are to join: each is prepared in steps, and trained by the run that is under way, or refused."""
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from sharding import TIGHT, settings_of
+import torch
+from sharding import TIGHT, make_preparer, settings_of
 from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.shards.admission import CandidateQueue
+from partrain.networks import MLPSettings
+from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.driver import ShardedTraining
+from partrain.shards.host import HostMemory
+from partrain.shards.host_model import HostModel
+from partrain.shards.profiler import profile_step
 from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Trial
 from partrain.shards.view import TrainingView
 from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.context import LocalContext
 
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
 
@@ -121,3 +129,93 @@ def test_a_model_that_could_not_be_prepared_may_be_added_again(small: Dataset, t
         training.add(task)
         with pytest.raises(UserError, match=r"layer linear0 needs "):
             training.run()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostMemory]:
+    with closing(HostMemory(tmp_path, on_disk=True)) as memory:
+        yield memory
+
+
+def files_in(host: HostMemory) -> set[Path]:
+    """Return the shards and crossings in host memory."""
+    return {path for folder in host.folders for path in folder.iterdir() if path.name != "lock"}
+
+
+def begin_two(small: Dataset, folder: Path, host: HostMemory) -> Admission:
+    """Return the admission of two models of different shapes, whose preparation may begin."""
+    settings = [settings_of(network=MLPSettings(depth=depth, width=32)) for depth in (4, 5)]
+    candidates = CandidateQueue(folder / "shards", {})
+    for task in write_tasks(folder / "tasks", small, settings):
+        candidates.add(task, None, None)
+    admission = Admission(candidates, LocalContext(), make_preparer(SHARD_SETTINGS, host))
+    admission.begin_added()
+    return admission
+
+
+def compute(trial: Trial) -> None:
+    """Compute a trial in this process."""
+    trial.outcome = profile_step(trial.spec, device=torch.device("cpu"), uses_separate_buffers=False)
+
+
+def begin_trial(admission: Admission, host: HostMemory) -> Trial:
+    """Go on until a trial is needed, and return it. Nothing goes on without its outcome, nor is its model's copy lost."""
+    assert admission.next_prepared() is None
+    trial = admission.trial
+    assert trial is not None
+    assert not admission.can_continue
+    assert admission.next_prepared() is None
+    assert admission.trial is trial
+    assert {shard.file for shard in trial.spec.shards} == files_in(host)
+    assert not admission.close_if_idle()
+    return trial
+
+
+def test_a_model_is_prepared_in_steps_between_which_it_waits_for_its_trials(
+    small: Dataset, tmp_path: Path, host: HostMemory
+) -> None:
+    """Let a device run out of memory, so that a second trial follows of other cuts, which fit."""
+    admission = begin_two(small, tmp_path, host)
+    trial = begin_trial(admission, host)
+    trial.outcome = torch.OutOfMemoryError("CUDA out of memory")
+    assert admission.can_continue
+    second = begin_trial(admission, host)
+    assert second.spec.shards[0].layout.num_bytes < trial.spec.shards[0].layout.num_bytes
+    compute(second)
+    ended = admission.next_prepared()
+    assert ended is not None
+    candidate, model = ended
+    assert isinstance(model, HostModel)
+    assert (candidate.folder, len(model.spec.shards)) == (second.spec.folder, len(second.spec.shards))
+    assert set(model.files()) == files_in(host)
+    assert admission.is_busy  # The next one's turn has come.
+
+
+def test_a_preparation_that_fails_or_is_abandoned_leaves_nothing(
+    small: Dataset, tmp_path: Path, host: HostMemory
+) -> None:
+    """Let the first model's trial fail, and end the training during the second one's."""
+    admission = begin_two(small, tmp_path, host)
+    trial = begin_trial(admission, host)
+    trial.outcome = error = RuntimeError("no coffee")
+    ended = admission.next_prepared()
+    assert ended is not None
+    assert (ended[0].folder, ended[1]) == (trial.spec.folder, error)
+    assert files_in(host) == set()
+    assert begin_trial(admission, host).spec.folder != trial.spec.folder
+    admission.close()
+    assert files_in(host) == set()
+    assert not admission.is_busy
+    assert admission.trial is None
+
+
+def test_a_trial_is_sent_until_it_is_answered(small: Dataset, tmp_path: Path, host: HostMemory) -> None:
+    admission = begin_two(small, tmp_path, host)
+    trial = begin_trial(admission, host)
+    assert trial.is_to_be_sent
+    trial.is_sent = True
+    assert not trial.is_to_be_sent
+    trial.is_sent = False  # The worker is lost.
+    assert trial.is_to_be_sent
+    compute(trial)
+    assert not trial.is_to_be_sent

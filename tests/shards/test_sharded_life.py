@@ -37,12 +37,19 @@ def trained_alone(small: Dataset, folder: Path, settings: list[RunSettings]) -> 
     return tasks
 
 
-def disturb(monkeypatch: pytest.MonkeyPatch, num_units: int, disturbance: Callable[[Session], None]) -> None:
-    """Call `disturbance` with the session once `num_units` units have been recorded."""
+def disturb(
+    monkeypatch: pytest.MonkeyPatch,
+    num_units: int,
+    disturbance: Callable[[Session], None],
+    worker: int | None = None,
+) -> None:
+    """Call `disturbance` with the session once `num_units` units have been recorded, of all workers or of `worker`."""
     record_result, count = Session.record_result, [0]
 
-    def disturbed(self: Session, *arguments: object) -> None:
-        record_result(self, *arguments)  # type: ignore[arg-type]
+    def disturbed(self: Session, device: int, *arguments: object) -> None:
+        record_result(self, device, *arguments)  # type: ignore[arg-type]
+        if worker not in (None, device):
+            return
         count[0] += 1
         if count[0] == num_units:
             disturbance(self)
@@ -95,7 +102,8 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 40, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP))
+    # Before its first answer it would count as starting for a minute more.
+    disturb(monkeypatch, 1, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP), worker=1)
     shard_settings = replace(SHARD_SETTINGS, stall_seconds=5.0)
     assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
