@@ -1,11 +1,12 @@
 # make train   set up and run the main job;  make train ARGS="data=emnist partition.segments=3"
-# make test    set up and pass the tests;    make test ARGS="tests/runs/test_run.py -k recovery"
+# make test    set up and pass the tests; make test-all   pass those that take minutes;
+#                 make test ARGS="tests/runs/test_run.py -k recovery"
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: setup train test lint
+.PHONY: setup train test test-all lint
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -20,6 +21,9 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m kills $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from partrain.cli.config import grid_settings, register_schemas, run_settings
 from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.old_words import refuse_old_words
 from partrain.comparison.compare import compare
 
 
@@ -26,4 +27,5 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     register_schemas()
     with errors_in_one_line():
+        refuse_old_words(sys.argv[1:])
         main()

@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 import partrain
 from partrain.cli.config import evaluation_data, register_schemas
 from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.device import devices_named
 from partrain.errors import UserError
-from partrain.launch.placement import assign_devices
 from partrain.report.evaluation import print_evaluation, write_evaluation
 
 
@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
         if OmegaConf.is_missing(config, "run"):
             raise UserError("run=<folder> is needed: the folder of the run to evaluate")
         run = Path(config.run)
-        result = partrain.evaluate(run, evaluation_data(config), assign_devices(config.device, 1, "device")[0])
+        result = partrain.evaluate(run, evaluation_data(config), devices_named(config.device, "device")[0])
         name = "-".join(part for part in (result.data["name"], result.data["split"]) if part)
         folder = run / "evaluation" / name
         write_evaluation(result, run, folder)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from partrain.cli.config import register_schemas, run_settings, search_settings, split_search_arguments
 from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.old_words import refuse_old_words
 from partrain.tuning.search import search
 
 space: list[str] = []
@@ -28,5 +29,6 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     register_schemas()
     with errors_in_one_line():
+        refuse_old_words(sys.argv[1:])
         sys.argv[1:], space = split_search_arguments(sys.argv[1:])
         main()

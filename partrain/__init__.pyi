@@ -13,12 +13,14 @@ from .networks.cnn import CNNSettings as CNNSettings
 from .networks.custom import CustomSettings as CustomSettings
 from .networks.mlp import MLPSettings as MLPSettings
 from .networks.torchvision_models import TorchvisionSettings as TorchvisionSettings
+from .packs.settings import PackSettings as PackSettings
 from .packs.unify import unify as unify
 from .partition.plan import PartitionSettings as PartitionSettings
 from .report.settings import ReportSettings as ReportSettings
 from .runs.prepare import prepare_run as prepare_run
 from .runs.run import run as run
 from .runs.together import run_together as run_together
+from .settings import AloneSettings as AloneSettings
 from .settings import RunSettings as RunSettings
 from .settings import ScheduleSettings as ScheduleSettings
 from .shards.driver import ShardedTraining as ShardedTraining

@@ -4,10 +4,12 @@ So no draw depends on what another consumer drew before it.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from partrain.device import default_generator, is_gpu
+from partrain.device import default_generator, is_cpu
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -27,5 +29,23 @@ def seed_forward(seed: int, device: torch.device) -> None:
     Unlike `torch.manual_seed`, it seeds no other device: called for every step, that would take as long as the step.
     """
     torch.default_generator.manual_seed(seed)
-    if is_gpu(device):
+    if not is_cpu(device):
         default_generator(device).manual_seed(seed)
+
+
+@contextmanager
+def unchanged_torch(device: torch.device) -> Iterator[None]:
+    """Restore the caller's random generators and number of threads at the end, which trainings in its process change.
+
+    Args:
+        device: The device that is trained on.
+    """
+    num_threads = torch.get_num_threads()
+    used = [torch.default_generator] if is_cpu(device) else [torch.default_generator, default_generator(device)]
+    states = [one.get_state() for one in used]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        for one, state in zip(used, states, strict=True):
+            one.set_state(state)

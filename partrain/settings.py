@@ -6,10 +6,12 @@ from typing import Any
 from partrain import checks
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import DataSettings
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import MLPSettings, NetworkSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
+from partrain.shards.settings import ShardSettings
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 
@@ -19,18 +21,35 @@ OPTION_FIELDS = {
     "labels": "family",
     "schedule": "name",
     "strategy": "name",
+    "grouping": "name",
     "launch": "name",
 }
 """The field of each settings group that holds the name of the chosen option."""
 
 _WITHOUT_EFFECT = {
     "data": ("root", "download", "cache"),
-    "launch": ("max_restarts", "shards"),  # A model trained in shards has the same weights.
     "partition": ("dry_run",),
     "report": ("page",),
-    "strategy": ("port",),
 }
 """The settings that no result depends on, by group."""
+_LAST_BITS = ("grouping", "launch")
+"""The groups of settings that change the last bits of results at most."""
+
+
+@dataclass(kw_only=True)
+class AloneSettings(GroupingSettings):
+    """The settings of trainings that are not grouped."""
+
+    name: str = "alone"
+    """How trainings are grouped into processes: alone gives each a process of its own."""
+
+
+GROUPINGS: dict[str, type[GroupingSettings]] = {
+    "alone": AloneSettings,
+    "pack": PackSettings,
+    "shards": ShardSettings,
+}
+"""The class of settings for each way of grouping trainings into processes."""
 
 
 @dataclass(kw_only=True)
@@ -77,8 +96,10 @@ class RunSettings:
     """How every segment is trained: epochs, batches, optimiser, precision and checkpoints."""
     strategy: StrategySettings = field(default_factory=StrategySettings)
     """How the network is trained on several processes: in independent segments, or in one of the usual ways."""
+    grouping: GroupingSettings = field(default_factory=AloneSettings)
+    """How trainings are grouped into processes: alone, in packs or in shards."""
     launch: LaunchSettings = field(default_factory=LaunchSettings)
-    """Which trainings share a process, and on which devices processes run."""
+    """Where and how processes run: on which devices, with how many threads."""
     report: ReportSettings = field(default_factory=ReportSettings)
     """Whether and how often the page of a run is written."""
 
@@ -87,8 +108,11 @@ class RunSettings:
         return asdict(self)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the settings that results depend on, as plain data. Where files are is not among them."""
-        values = self.to_json()
+        """Return the settings that results depend on, as plain data.
+
+        Where files are is not among them, nor how trainings are grouped and launched, which changes last bits at most.
+        """
+        values = {part: value for part, value in self.to_json().items() if part not in _LAST_BITS}
         for part, names in _WITHOUT_EFFECT.items():
             values[part] = {name: value for name, value in values[part].items() if name not in names}
         return values

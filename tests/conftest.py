@@ -10,6 +10,8 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.launch.processes import ProcessExecutor, ProcessHandle
+from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
 
 
@@ -38,6 +40,22 @@ def patterns(count: int, seed: int, num_classes: int = 5) -> tuple[np.ndarray, n
     labels = random.permutation(np.arange(count) % num_classes)
     images = patterns[labels] + random.normal(0, 60, (count, 8, 8))
     return images.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ProcessHandle]:
+    """Return a list that every process is added to when a job is started in it, and again when it is restarted."""
+    handles: list[ProcessHandle] = []
+    start = ProcessExecutor.start
+
+    def record(executor: ProcessExecutor, job: Job) -> ProcessHandle | None:
+        handle = start(executor, job)
+        if handle is not None:
+            handles.append(handle)
+        return handle
+
+    monkeypatch.setattr(ProcessExecutor, "start", record)
+    return handles
 
 
 @pytest.fixture(scope="session")

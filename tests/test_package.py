@@ -12,6 +12,7 @@ from scripting import ROOT, small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.launch.settings import GroupingSettings
 from partrain.storage.run_folder import LOG
 
 NAMES = """
@@ -35,7 +36,7 @@ from torch import nn
 
 def tell() -> None:
     with open(f"{os.environ['TOLD']}/{os.getpid()}.json", "w") as file:
-        json.dump({"modules": sorted(sys.modules), "argv": sys.orig_argv[1:4]}, file)
+        json.dump({"modules": sorted(sys.modules), "argv": sys.orig_argv[1:3]}, file)
 
 
 def build() -> nn.Module:
@@ -77,7 +78,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     ("engine", "count", "what"),
     [
         ("partrain.training.segment", 4, {}),
-        ("partrain.packs.pack", 1, {"launch": partrain.LaunchSettings(device="cpu", threads=1, pack="always")}),
+        ("partrain.packs.pack", 1, {"grouping": partrain.PackSettings(trial=False)}),
         ("partrain.strategies.engine", 4, {"strategy": partrain.StrategySettings(name="data_parallel")}),
     ],
 )
@@ -97,7 +98,13 @@ def test_a_training_process_imports_what_it_uses(
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
     processes = [json.loads(path.read_text()) for path in told.iterdir()]
-    imported = [process["modules"] for process in processes if process["argv"] == ["-m", "partrain.launch", engine]]
+    imported = [
+        process["modules"]
+        for process in processes
+        if process["argv"] == ["-m", "partrain.launch"]
+        and engine in process["modules"]
+        and "partrain.packs.trial" not in process["modules"]
+    ]
     assert len(imported) == count
     no_use = [part for part in ELSEWHERE if part != engine.split(".")[1]]
     for modules in imported:
@@ -106,26 +113,23 @@ def test_a_training_process_imports_what_it_uses(
         assert engine in modules
 
 
-@pytest.mark.parametrize("launch", ["local", "packed", "shards"])
+@pytest.mark.parametrize(
+    "grouping",
+    [partrain.AloneSettings(), partrain.PackSettings(trial=False), partrain.ShardSettings()],
+    ids=lambda grouping: grouping.name,
+)
 def test_no_process_says_a_word_where_warnings_are_errors(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: str
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouping: GroupingSettings
 ) -> None:
     """A file that runs as the main module and is imported too would be there twice, which Python warns of."""
     monkeypatch.setenv("PYTHONWARNINGS", "error")
-    how = {"local": {}, "packed": {"pack": "always"}, "shards": {"name": "shards"}}[launch]
     settings = small_settings(
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
         partition=partrain.PartitionSettings(segments=4),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, **how),  # type: ignore[arg-type]
+        grouping=grouping,
+        launch=partrain.LaunchSettings(device="cpu", threads=1),
     )
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
     assert logs
     assert [log.read_text() for log in logs] == [""] * len(logs)
-
-
-def test_one_file_asks_cuda() -> None:
-    """Any other device is then a matter of that file."""
-    package = Path(partrain.__file__).parent
-    asking = [path for path in package.rglob("*.py") if "torch.cuda" in path.read_text()]
-    assert asking == [package / "device.py"]

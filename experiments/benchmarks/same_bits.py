@@ -45,12 +45,13 @@ SMALL = (
     *("launch.device=cpu", "launch.threads=1", "report.page=false"),
 )
 MLP = ("network.width=64", "network.dropout=0.1")
-PACKED = ("launch.pack=always", "launch.pack_memory_gib=2")
+PACKED = ("grouping=pack", "grouping.trial=false", "grouping.memory_gib=2")
 # 256 wide, the largest layer alone needs 0.0079 GiB, so that the networks are cut into two and three shards
-SHARDED = ("strategy=end_to_end", "launch=shards", "launch.shards.budget_gib=0.0085", "launch.shards.separate=true")
+SHARDED = ("strategy=end_to_end", "grouping=shards", "grouping.budget_gib=0.0085", "grouping.separate=true")
 CNN = ("network=cnn", "network.channels=[8,16,16,16]", "network.strides=[2,2,2,1]", "network.hidden=[64]")
 
-PACK_FILES = "packs/**/pack.json"
+PACK_FILES = "packs/**/packs.json"
+_OLD_WORDS = {"grouping=pack": "launch.pack=always", "grouping=shards": "launch=shards"}
 SECOND_WORKER_FILES = "shards/**/workers/1.txt"
 
 # files with weights, and how the weights' names begin, beside the optimizer's in a checkpoint
@@ -336,9 +337,25 @@ def command_in(worktree: Path, run: Run) -> list[str]:
     """Return the run's command line, after `python`, in the words of the worktree's commit.
 
     This is the place for a script or a setting that two commits spell differently: look here which spelling the
-    worktree has, and translate. All commits so far spell alike.
+    worktree has, and translate.
     """
-    return [str(worktree / "experiments" / f"{run.script}.py"), *SMALL, *run.settings]
+    settings: Sequence[str] = run.settings
+    if not (worktree / "conf" / "grouping").is_dir():
+        settings = words_before_grouping(settings)
+    return [str(worktree / "experiments" / f"{run.script}.py"), *SMALL, *settings]
+
+
+def words_before_grouping(words: Sequence[str]) -> list[str]:
+    """Return `words` as they were while what is `grouping` now was a part of `launch`."""
+    in_shards = "grouping=shards" in words
+    old_words = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if in_shards and name.startswith("grouping."):
+            old_words.append(f"launch.shards.{name.removeprefix('grouping.')}={value}")
+        elif word not in ("grouping.trial=false",):
+            old_words.append(_OLD_WORDS.get(word, word).replace("grouping.memory_gib=", "launch.pack_memory_gib="))
+    return old_words
 
 
 def digest_run(run: Run, folder: Path) -> str:

@@ -34,7 +34,7 @@ from partrain.networks import MLPSettings
 from partrain.partition.plan import make_plan
 from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import SegmentTraining
@@ -128,11 +128,11 @@ def make_row(case: Case, measured: Measurement, num_images: int) -> dict[str, An
 # ---- partrain's loop.
 
 
-class Deadline(TrainingContext):
+class Deadline(LocalContext):
     """A context that lets training run for some seconds at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self) -> None:
+        super().__init__()
         self.at = 0.0
 
     def poll(self) -> None:
@@ -148,8 +148,8 @@ class Deadline(TrainingContext):
 def make_training(settings: RunSettings, index: int, dataset: Dataset, folder: Path) -> SegmentTraining:
     """Return the training of segment `index` of the two that the settings describe, in `folder`."""
     plan = make_plan(settings.network, (1, 28, 28), dataset.num_classes, settings.partition, settings.train.batch_size)
-    make_tasks(settings, plan, dataset)[f"segments/{index}"].write(folder)
-    return SegmentTraining(folder, Deadline(folder), PeakMemory())
+    make_tasks(settings, plan, dataset, "cpu")[f"segments/{index}"].write(folder)
+    return SegmentTraining(folder, Deadline(), PeakMemory())
 
 
 def partrain_rate(training: SegmentTraining, seconds: float) -> float:

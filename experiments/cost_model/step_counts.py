@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_model.workload import GRADIENT_BYTES, Stage, System, Workload, sent_bytes, sent_values
-from partrain.launch.placement import divide_cores
+from partrain.launch.processes import divide_cores
 from partrain.strategies.settings import PIPELINES, REPLICAS
 
 Counts = NDArray[np.float64]

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from partrain.boundaries.code_layout import code_size, lay_out_codes
 from partrain.boundaries.labels import LabelSettings, make_codes
 from partrain.data.batches import Batch, DeviceImages
+from partrain.device import supports_fp64
 from partrain.rng import derive_seed, generator
 
 
@@ -247,10 +248,12 @@ def _centred(codes: Tensor) -> Tensor:
 def _pseudo_inverse(codes: Tensor) -> Tensor:
     """Return the pseudo-inverse [size, classes] of codes [classes, size], in fp32.
 
-    It goes by way of a small matrix [classes, classes], in fp64. Centred codes are one short of full rank.
+    It goes by way of a small matrix [classes, classes], in fp64, on the CPU if the codes' device has none. Centred codes
+    are one short of full rank.
     """
-    codes64 = codes.double()
-    return (codes64.T @ torch.linalg.pinv(codes64 @ codes64.T, rtol=1e-10, hermitian=True)).float()
+    codes64 = (codes if supports_fp64(codes.device) else codes.cpu()).double()
+    inverse = codes64.T @ torch.linalg.pinv(codes64 @ codes64.T, rtol=1e-10, hermitian=True)
+    return inverse.float().to(codes.device)
 
 
 def _first_layer(segment: fx.GraphModule) -> nn.Module | None:

@@ -12,17 +12,26 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from partrain import checks
+from partrain.cli.old_words import refuse_old_words
 from partrain.comparison.grid import GridSettings
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.errors import UserError
 from partrain.networks import NETWORKS
-from partrain.settings import RunSettings
+from partrain.runs.old_config import upgrade_config
+from partrain.settings import GROUPINGS, OPTION_FIELDS, RunSettings
 from partrain.shards.makespans import SimulateSettings
 from partrain.storage.run_folder import CONFIG, PLAN
 from partrain.tuning.settings import SearchSettings
 
 # A setting and its distribution, such as train.lr=loguniform(1e-4,1e-1), on the command line of a search.
 _DISTRIBUTION = re.compile(r"\+*(?!hydra\.|search\.)[\w.]+=[a-z_]\w*\(")
+
+_SCHEMAS: dict[str, dict[str, Any]] = {"network": NETWORKS, "grouping": GROUPINGS}
+"""The class of settings for each option, by the groups in which every option has settings of its own."""
+
+_MAY_DIFFER = ("grouping", "launch")
+"""The groups of settings that may differ when a run is resumed."""
 
 _MAX_SHOWN = 60
 """How many characters of a setting's value errors show."""
@@ -34,10 +43,11 @@ _MAX_SHOWN = 60
 def _make_train_config() -> type:
     """Return the schema of experiments/train.py: the fields of `RunSettings`, and `resume`, the folder of a run.
 
-    The field of the network accepts anything, since its schema is that of the option that is chosen.
+    The fields of the network and of the grouping accept anything, since their schema is that of the option that is
+    chosen.
     """
     parts = [
-        ("network", Any, None) if part.name == "network" else (part.name, part.type, _copy_default(part))
+        (part.name, Any, None) if part.name in _SCHEMAS else (part.name, part.type, _copy_default(part))
         for part in fields(RunSettings)
     ]
     return make_dataclass("TrainConfig", [*parts, ("resume", str | None, None)])
@@ -60,7 +70,7 @@ class EvaluateConfig:
     run: str = MISSING
     """The folder of the run whose stitched network is evaluated; it must be given."""
     device: str = "auto"
-    """The device to evaluate on: cpu, cuda, cuda:<n>, or auto, which takes a GPU if there is one."""
+    """The device to evaluate on: cpu, gpu, one by its name such as cuda:1, or auto, which takes a GPU if there is one."""
 
 
 def register_schemas() -> None:
@@ -71,13 +81,15 @@ def register_schemas() -> None:
     store.store(name="grid_schema", node=GridSettings)
     store.store(name="search_schema", node=SearchSettings)
     store.store(name="simulate_schema", node=SimulateSettings)
-    for kind, settings in NETWORKS.items():
-        store.store(name=f"{kind}_schema", node=settings)
+    for classes in _SCHEMAS.values():
+        for option, settings in classes.items():
+            store.store(name=f"{option}_schema", node=settings)
     OmegaConf.register_new_resolver("or_new", lambda resumed, new: resumed or new, replace=True)
 
 
 def compose_config(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration `name` in `folder` with `overrides`, for scripts without Hydra's command line."""
+    refuse_old_words(overrides)
     register_schemas()
     with initialize_config_dir(str(folder), version_base="1.3"):
         return compose(name, list(overrides))
@@ -150,6 +162,8 @@ def evaluation_data(config: DictConfig) -> Dataset:
 def resumed_settings(config: DictConfig) -> RunSettings:
     """Return the settings of the run in the folder `config.resume`, with the present `launch` settings.
 
+    The grouping is the run's own, unless the command line sets one.
+
     Raises:
         UserError: If the folder is no run's, or if the command line sets something else than the run did.
     """
@@ -160,22 +174,31 @@ def resumed_settings(config: DictConfig) -> RunSettings:
     stored = _read_config(path)
     _check_overrides(config, stored)
 
-    network = OmegaConf.structured(NETWORKS[stored.network.kind])
-    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), {"network": network}, stored)
+    schemas = {group: OmegaConf.structured(_class_of_option(stored, group, path)) for group in _SCHEMAS}
+    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), schemas, stored)
     merged.launch = config.launch
+    if any(_setting_of(override).startswith("grouping") for override in HydraConfig.get().overrides.task):
+        merged.grouping = config.grouping
     assert isinstance(merged, DictConfig)
     return run_settings(merged)
+
+
+def _class_of_option(stored: DictConfig, group: str, path: Path) -> Any:
+    """Return the class of settings for the option of `group` that a run's `stored` settings, in the file `path`, have."""
+    option = OmegaConf.select(stored, f"{group}.{OPTION_FIELDS[group]}")
+    checks.one_of(f"{path}: {group}", option, _SCHEMAS[group])
+    return _SCHEMAS[group][option]
 
 
 def _check_overrides(config: DictConfig, stored: DictConfig) -> None:
     """Raise `UserError` if a word on the command line sets something else than the run's `stored` settings."""
     composed = OmegaConf.create(run_settings(config).to_json())
     for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
-        if key == "resume" or key.startswith(("launch", "hydra")):
+        key = _setting_of(override)
+        if key == "resume" or key.startswith((*_MAY_DIFFER, "hydra")):
             continue
         # An experiment may set anything.
-        names = [str(name) for name in composed if name != "launch"] if key == "experiment" else [key]
+        names = [str(name) for name in composed if name not in _MAY_DIFFER] if key == "experiment" else [key]
         for name in names:
             value = OmegaConf.select(stored, name)
             if value != OmegaConf.select(composed, name):
@@ -185,8 +208,13 @@ def _check_overrides(config: DictConfig, stored: DictConfig) -> None:
                 )
 
 
+def _setting_of(override: str) -> str:
+    """Return the name of the setting, or of the group of settings, that a word on the command line sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def _read_config(path: Path) -> DictConfig:
-    """Return the contents of a run's config.yaml.
+    """Return the contents of a run's config.yaml, in today's form.
 
     Raises:
         UserError: If the file is damaged.
@@ -195,6 +223,10 @@ def _read_config(path: Path) -> DictConfig:
         stored = OmegaConf.load(path)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+    if isinstance(stored, DictConfig):
+        values = OmegaConf.to_container(stored)
+        assert isinstance(values, dict)
+        stored = OmegaConf.create(upgrade_config({str(name): value for name, value in values.items()}))
     parts = {part.name for part in fields(RunSettings)}
     if not isinstance(stored, DictConfig) or set(stored) != parts:
         raise UserError(f"{path} is damaged: expected the settings {', '.join(sorted(parts))}")

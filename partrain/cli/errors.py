@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -14,8 +15,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from partrain import checks
+from partrain.cli.old_words import describe_old_word
 from partrain.console import console
 from partrain.errors import JobFailed, UserError
+from partrain.settings import GROUPINGS
 
 
 @contextmanager
@@ -59,9 +62,12 @@ def job_errors_in_one_line(resume: str | None = None) -> Iterator[None]:
 
 
 def _resume_command(folder: str) -> str:
-    """Return the command that resumes the run in `folder`, with the present launch settings, which no run keeps."""
-    launch = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith("launch")]
-    return shlex.join(["python", "experiments/train.py", f"resume={folder}", *launch])
+    """Return the command that resumes the run in `folder`, with the present settings of grouping and launching.
+
+    A resumed run takes those of launching from the command alone.
+    """
+    words = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith(("grouping", "launch"))]
+    return shlex.join(["python", "experiments/train.py", f"resume={folder}", *words])
 
 
 def _exit_with(message: str) -> None:
@@ -77,7 +83,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = ", ".join(sorted(error.options))
-        return f"{group}={option} is unknown; known: {known}"
+        return describe_old_word(f"{group}={option}") or f"{group}={option} is unknown; known: {known}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, OmegaConfBaseException):
         return _setting_error(error, lines[0])
@@ -98,5 +104,15 @@ def _setting_error(error: OmegaConfBaseException, message: str) -> str:
         return f"{name}: {message}" if name and name not in message else message
     if name.rpartition(".")[0].endswith("options"):
         return f"{name} is not a setting yet; add it as +{name}=<value>"
+    if grouping := _grouping_with(name):
+        return f"{name} is a setting of grouping={grouping}; add grouping={grouping}, or leave it out"
     known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
     return checks.unknown_setting(name, map(str, known))
+
+
+def _grouping_with(name: str) -> str | None:
+    """Return the option of `grouping` that has the setting `name`, or None if none has, as outside that group."""
+    for option, settings in GROUPINGS.items():
+        if name in {f"grouping.{field.name}" for field in fields(settings)}:
+            return option
+    return None

@@ -133,13 +133,19 @@ def print_grid(grid: GridSettings, folder: Path) -> None:
 def write_comparison_manifest(shared: RunSettings, grid: GridSettings, folder: Path) -> dict[str, Any]:
     """Write the manifest of a comparison: all that its numbers depend on, which the paths of its files are not.
 
+    Its numbers are of speed, so that grouping, devices and threads are among them.
+
     Returns:
         The contents of the manifest.
 
     Raises:
         UserError: If the folder holds another comparison.
     """
-    manifest = {"grid": asdict(grid), "settings": shared.fingerprint(), "machine": machine_facts()}
+    settings = shared.fingerprint() | {
+        "grouping": asdict(shared.grouping),
+        "launch": {"device": shared.launch.device, "threads": shared.launch.threads},
+    }
+    manifest = {"grid": asdict(grid), "settings": settings, "machine": machine_facts()}
     write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
     return manifest
 

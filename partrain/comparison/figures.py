@@ -46,7 +46,7 @@ def comparison_plots(runs: Sequence[CellRun], cells: Sequence[Cell]) -> list[Plo
     """Return the figures that the finished ones among `runs` suffice for."""
     plots = []
     for panel in _panels(runs, cells):
-        plots += [speed_plot(panel), accuracy_plot(panel), memory_plot(panel)]
+        plots += [speed_plot(panel), accuracy_plot(panel), *memory_plots(panel)]
         plots += [*traffic_plots(panel), *accuracy_over_time_plots(panel)]
     return plots
 
@@ -88,15 +88,19 @@ def accuracy_plot(panel: Panel) -> Plot:
     return Plot(f"Test accuracy · {panel.title}", caption, figure, panel.height)
 
 
-def memory_plot(panel: Panel) -> Plot:
-    """Return the figure of the largest process's peak memory: bars of the medians, and a dot per run."""
-    unit, unit_bytes = byte_unit(max(map(largest_process_bytes, panel.runs)))
+def memory_plots(panel: Panel) -> list[Plot]:
+    """Return the figure of the largest process's peak memory, where it is known: bars of the medians, a dot per run."""
+    known = {cell: runs for cell, runs in panel.runs_by_cell.items() if all(map(largest_process_bytes, runs))}
+    if not known:
+        return []
+    runs = [run for run in panel.runs if run.cell in known]
+    unit, unit_bytes = byte_unit(max(map(largest_process_bytes, runs)))
     figure = _make_row_figure(f"peak memory of the largest process, {unit}")
-    _add_bars(figure, panel.runs_by_cell, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
-    _add_dots(figure, panel.runs, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
+    _add_bars(figure, known, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
+    _add_dots(figure, runs, lambda run: largest_process_bytes(run) / unit_bytes, f"%{{x:,.1f}} {unit}")
     figure.update_xaxes(rangemode="tozero")
     caption = "A bar is the median of the repeats, and a dot is one run."
-    return Plot(f"Peak memory · {panel.title}", caption, figure, panel.height)
+    return [Plot(f"Peak memory · {panel.title}", caption, figure, panel.height)]
 
 
 def traffic_plots(panel: Panel) -> list[Plot]:

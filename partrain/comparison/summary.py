@@ -117,7 +117,7 @@ def _accuracy_columns(finished: Sequence[CellRun], accuracies: Sequence[float]) 
 
 def _resource_columns(finished: Sequence[CellRun]) -> dict[str, float | None]:
     return {
-        "peak_memory_bytes": max(map(largest_process_bytes, finished), default=None),
+        "peak_memory_bytes": max(map(largest_process_bytes, finished), default=0) or None,
         "traffic_bytes_per_step": median_or_none(_known_values(finished, "traffic_bytes_per_step")),
         "utilization": median_or_none(_known_values(finished, "utilization")),
     }
@@ -140,8 +140,9 @@ def _known_values(finished: Sequence[CellRun], key: str) -> list[float]:
 
 
 def largest_process_bytes(run: CellRun) -> int:
-    """Return the peak memory of the run's largest process, in bytes."""
-    return max(process["peak_memory_bytes"] for process in run.results["segments"])
+    """Return the peak memory of the run's largest process, in bytes, or 0 if the peak of one of them is unknown."""
+    peaks = [process["peak_memory_bytes"] for process in run.results["segments"]]
+    return 0 if None in peaks else max(peaks)
 
 
 def median_or_none(values: Sequence[float]) -> float | None:

@@ -77,9 +77,10 @@ def run_row(run: CellRun, accuracies: Sequence[float]) -> dict[str, Any]:
 def _memory_columns(processes: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """Return the columns about memory, given the processes' entries in results.json."""
     peaks = [process["peak_memory_bytes"] for process in processes]
+    is_known = peaks and None not in peaks
     return {
-        "peak_memory_bytes": max(peaks, default=None),
-        "peak_memory_bytes_total": sum(peaks) or None,
+        "peak_memory_bytes": max(peaks) if is_known else None,
+        "peak_memory_bytes_total": sum(peaks) if is_known else None,
         "parameter_bytes": max((process["parameter_bytes"] for process in processes), default=None),
         "optimizer_state_bytes": max((process["optimizer_state_bytes"] for process in processes), default=None),
     }

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from partrain.console import ProgressDisplay, ProgressView
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import PROGRESS
+from partrain.storage.run_folder import MESSAGES, PROGRESS
 
 
 class Display(ProgressView):
@@ -30,6 +30,8 @@ class Display(ProgressView):
         """The last epoch that a line was printed for."""
         self._file_times: dict[Path, int] = {}
         """When each progress.json that is shown was written, in nanoseconds."""
+        self._message_ends: dict[Path, int] = {}
+        """How many bytes of each job's messages are shown."""
         for folder, name in trainings:
             self.add(folder, name)
 
@@ -54,6 +56,24 @@ class Display(ProgressView):
         if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]
             self.progress.print_line(f"{self._names[folder]}: {_status(state)}")
+
+    def print_messages(self, job_folder: Path) -> None:
+        """Print the lines that a job has added to its messages, those of earlier starts left out."""
+        path = job_folder / MESSAGES
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        shown = self._message_ends.setdefault(job_folder, size)
+        if size <= shown:
+            return
+        with path.open("rb") as file:
+            file.seek(shown)
+            text = file.read(size - shown)
+        complete = text[: text.rfind(b"\n") + 1]
+        self._message_ends[job_folder] = shown + len(complete)
+        for line in complete.decode(errors="replace").splitlines():
+            self.print(line)
 
     def finish(self, folder: Path) -> None:
         """Show the training in `folder` as finished."""

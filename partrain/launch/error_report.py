@@ -2,7 +2,7 @@
 
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ class ErrorReport:
     """An error that ended a training, as its process wrote it to error.json."""
 
     type: str
-    """The name of the exception's class."""
+    """The name of the exception's class, or an empty text if a process ended without one.
+
+    The message then is the end of a sentence that begins with the training's name.
+    """
     message: str
     clear: bool
     """Whether the message says all that the user needs, so that the traceback is not shown."""
@@ -43,7 +46,7 @@ class ErrorReport:
         return cls(
             type=type(error).__name__,
             message=str(error),
-            clear=isinstance(error, UserError | OSError | torch.OutOfMemoryError),
+            clear=_is_clear(error),
             traceback="".join(traceback.format_exception(error)),
             file=file,
             line=line,
@@ -61,6 +64,8 @@ class ErrorReport:
             name: The name of the training in messages, e.g. "segment 0".
             traceback_file: The file that the message refers to for the traceback.
         """
+        if not self.type:
+            return JobFailed(f"{capitalised(name)} {self.message}", is_user_error=True)
         if self.clear:
             return JobFailed(_prefixed(name, self.message), is_user_error=True)
         reason = f"{self.type}: {self.message}" if self.message else self.type
@@ -89,22 +94,6 @@ def read_error_report(folder: Path) -> ErrorReport | None:
         return None
 
 
-def reported_failures(trainings: Mapping[Path, str]) -> list[JobFailed]:
-    """Return the errors of those `trainings` that failed with a report.
-
-    Several trainings may have been in one process, so that its log is in neither's folder. Messages refer to error.json.
-
-    Args:
-        trainings: The trainings' names, by folder.
-    """
-    failures = []
-    for folder, name in trainings.items():
-        report = read_error_report(folder)
-        if report is not None:
-            failures.append(report.failure(name, folder / ERROR_FILE))
-    return failures
-
-
 def raise_failures(failures: Sequence[JobFailed]) -> None:
     """Raise `failures` as one error with a line or more for each; do nothing if there are none."""
     if len(failures) == 1:
@@ -122,6 +111,13 @@ def with_sentence(message: str, sentence: str) -> str:
 def capitalised(text: str) -> str:
     """Return `text` with its first letter in upper case and the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def _is_clear(error: Exception) -> bool:
+    """Return whether the message of `error` says all that the user needs."""
+    if isinstance(error, JobFailed):
+        return error.is_user_error
+    return isinstance(error, UserError | OSError | torch.OutOfMemoryError)
 
 
 def _prefixed(name: str, message: str) -> str:

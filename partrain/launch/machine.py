@@ -1,23 +1,15 @@
 """The facts of this machine that a measurement is published with."""
 
-import platform
-from pathlib import Path
 from typing import Any
 
-from partrain.device import gpu_names, num_cores
+import torch
 
-_CPUINFO = Path("/proc/cpuinfo")
+from partrain.device import num_cores, processor_name, product_names
 
 
 def machine_facts() -> dict[str, Any]:
     """Return the processor's name, the number of cores that this process may use, and the names of the GPUs."""
-    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return {
-        "cpu": next(names, platform.processor() or platform.machine()),
-        "cores": num_cores(),
-        "gpus": gpu_names(),
-    }
+    return {"cpu": processor_name(torch.device("cpu")), "cores": num_cores(), "gpus": product_names()}
 
 
 def describe_machine(facts: dict[str, Any]) -> str:

@@ -1,57 +1,57 @@
-"""The settings of which processes train, on which devices, and how many threads each has."""
+"""The settings of how trainings are grouped into processes, and of where and how these processes run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.shards.settings import ShardSettings
-from partrain.storage.run_folder import PACKS, SHARDS
+from partrain.storage.run_folder import PACKS
+
+LAUNCHERS = ("inline", "local")
+"""The names of the options of `launch`."""
+
+
+@dataclass(kw_only=True)
+class GroupingSettings:
+    """The settings of how trainings are grouped into processes: the base of the classes of the options."""
+
+    name: str
+    """How trainings are grouped into processes: alone, pack or shards."""
+
+    def __post_init__(self) -> None:
+        own_name = next(field.default for field in fields(self) if field.name == "name")
+        if self.name != own_name:
+            raise UserError(
+                f"grouping.name={self.name} does not fit {type(self).__name__}, whose name is {own_name}; "
+                f"choose another option as grouping={self.name}"
+            )
+
+    @property
+    def subfolder(self) -> str:
+        """Return the name of the folder, in a run's, for the files of processes that train several trainings."""
+        return PACKS
 
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """The settings of how trainings are launched."""
+    """The settings of where and how the processes of trainings run."""
 
     name: str = "local"
-    """How trainings share devices: local starts a process for each, shards lets shards of all take turns on the
-    devices."""
+    """Where trainings run: local starts processes on this machine, inline runs one training after another in this
+    process."""
     device: str = "auto"
-    """The device to train on: cpu, cuda, cuda:<n>, or auto, which takes the GPUs in turn, or the CPU if there are none."""
+    """The devices to train on: cpu, gpu, one by its name such as cuda:1, or auto, which takes all GPUs, or the CPU if there
+    are none."""
     threads: str | int = "auto"
     """CPU threads of each process, 1 or more, or auto. With a number, results are the same to the bit in every run;
     auto divides all cores, which is faster."""
     max_restarts: int = 3
     """How many times a segment whose process is killed is restarted from its checkpoint, 0 or more."""
-    pack: str = "never"
-    """Whether trainings of one shape run as one computation in one process: never, always or auto. With auto they do
-    where a trial of a few steps shows that it is faster."""
-    pack_memory_gib: float | None = None
-    """Device memory that packs may use, in GiB, above 0. By default 0.8 of what is free."""
-    shards: ShardSettings = field(default_factory=ShardSettings)
-    """The settings of launch=shards."""
-
-    @property
-    def subfolder(self) -> str:
-        """Return the name of the folder, in a run's, for the files of packs or shards."""
-        return SHARDS if self.name == "shards" else PACKS
 
     def __post_init__(self) -> None:
-        checks.one_of("launch", self.name, ("local", "shards"))
-        if self.name != "shards" and self.shards != ShardSettings():
-            raise UserError(
-                f"launch.shards is set, but launch={self.name} uses no shards. "
-                "Add launch=shards, or leave launch.shards out."
-            )
-        if self.name == "shards" and self.pack == "always":
-            raise UserError(
-                "launch.pack=always cannot be used with launch=shards, which packs nothing. Leave launch.pack out."
-            )
+        checks.one_of("launch", self.name, LAUNCHERS)
         if self.threads != "auto":
             if not str(self.threads).isdigit():
                 raise UserError(f"launch.threads={self.threads} is not a number. Give a number of 1 or more, or auto.")
             self.threads = int(self.threads)
             checks.at_least("launch.threads", self.threads, 1)
         checks.at_least("launch.max_restarts", self.max_restarts, 0)
-        checks.one_of("launch.pack", self.pack, ("never", "auto", "always"))
-        if self.pack_memory_gib is not None:
-            checks.above("launch.pack_memory_gib", self.pack_memory_gib, 0)

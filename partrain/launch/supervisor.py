@@ -1,154 +1,172 @@
-"""The supervisor of training processes on this machine: it starts, polls, restarts and stops them.
+"""The supervisor of jobs: it starts them in their order, shows how far they are, restarts those that are lost.
 
-The launcher and its processes share nothing but files. A process that is killed is started again and resumes from its
-checkpoint. A process that fails with an error of its own is not restarted, and the others finish.
+It knows nothing of where jobs run, which the executor does, nor of what they train, which the engines do. Both sides meet
+in folders of files alone. A job that is lost is started again and resumes from its checkpoint. A job that fails with an
+error of its own is not started again, and the others finish.
 """
 
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
-from partrain.device import num_cores
 from partrain.errors import JobFailed
 from partrain.launch.display import Display
+from partrain.launch.end import Done, End, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, raise_failures, with_sentence
-from partrain.launch.job import Job
-from partrain.launch.placement import divide_cores
-from partrain.launch.settings import LaunchSettings
-from partrain.launch.worker import DONE, STOPPED
+from partrain.launch.executor import Executor
+from partrain.launch.inline import InlineExecutor
+from partrain.launch.launch import Launch
+from partrain.training.context import interrupt_on_signals
+from partrain.training.job import Job
 
 _POLL_SECONDS = 0.1
+_STOP_SECONDS = 30.0
+"""Seconds that jobs have to write their checkpoints and end, before they are killed."""
 
 
-def supervise(jobs: Sequence[Job], settings: LaunchSettings, *, show_progress: bool = True) -> None:
-    """Run every job in a process of its own until all are done.
+def supervise(jobs: Sequence[Job], executor: Executor, *, max_restarts: int = 3, show_progress: bool = True) -> None:
+    """Run every job until all are done.
 
-    A process begins with `main` in `partrain.launch.worker`, which calls the engine that the job names.
+    Args:
+        jobs: The jobs. Those of a gang start and end together.
+        executor: The place where they run.
+        max_restarts: How many times a job that is lost is started again.
+        show_progress: Whether to show how far their trainings are.
 
     Raises:
         JobFailed: If a training failed for good. It is raised once the others have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
-            killed because they took more than 30 s.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. A job that does not end within 30 s is killed, and has its last
+            checkpoint. So has a job of a gang.
     """
-    trainings: list[tuple[Path, str]] = []
-    for job in jobs:
-        trainings += job.trainings().items()
-    with Display(trainings, show_progress=show_progress) as display, treat_sigterm_as_ctrl_c():
-        supervisor = Supervisor(jobs, settings, display)
+    trainings = [(member.folder, member.name) for job in jobs for member in job.members]
+    with Display(trainings, show_progress=show_progress) as display, interrupt_on_signals():
+        if isinstance(executor, InlineExecutor):  # It returns to the supervisor only when a job has ended.
+            executor.on_report = display.update
+        supervisor = Supervisor(jobs, executor, display, max_restarts=max_restarts)
         supervisor.run()
     raise_failures(supervisor.failures)
 
 
-@contextmanager
-def treat_sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 class Supervisor:
-    """A supervisor that starts `jobs` as settings and cores allow, and restarts those that are killed.
+    """A supervisor that runs `jobs` to their end.
 
     Args:
         jobs: The jobs, which are started in the order of falling cost.
-        settings: The threads of a process, and how often it may be restarted.
+        executor: The place where they run.
         display: The display of their progress.
+        max_restarts: How many times a job that is lost is started again.
+        poll_seconds: Seconds between looks at the jobs.
 
     Attributes:
         failures: The errors of the trainings that failed for good, so far.
     """
 
-    def __init__(self, jobs: Sequence[Job], settings: LaunchSettings, display: Display) -> None:
-        self.settings, self.display = settings, display
-        self.waiting = sorted(jobs, key=lambda job: -job.cost)
-        self.running: list[Job] = []
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        executor: Executor,
+        display: Display,
+        *,
+        max_restarts: int = 3,
+        poll_seconds: float = _POLL_SECONDS,
+    ) -> None:
+        self.executor, self.display = executor, display
+        self.max_restarts, self.poll_seconds = max_restarts, poll_seconds
+        self.waiting = [Launch(together) for together in _start_order(jobs)]
+        self.running: list[Launch] = []
         self.failures: list[JobFailed] = []
 
+    # ---- The story of a supervision.
+
     def run(self) -> None:
-        """Run all jobs to their end. Processes that still run when an exception interrupts this are stopped."""
+        """Run all jobs to their end. Those that still run when an exception interrupts this are stopped."""
         try:
             while self.waiting or self.running:
-                self.start_jobs()
-                time.sleep(_POLL_SECONDS)
+                self.start_waiting()
+                time.sleep(self.poll_seconds)
                 self.poll()
         finally:
-            self._stop_all()
+            self.stop_all()
 
-    def start_jobs(self) -> None:
-        """Start waiting jobs: on a CPU as many as there are cores for, on GPUs all."""
-        has_started = False
-        while self.waiting and self._has_room_for(self.waiting[0]):
-            job = self.waiting.pop(0)
-            self.running.append(job)
-            has_started = True
-            self.assign_threads()
-            job.start()
-        if has_started:
-            self.assign_threads()
-
-    def _has_room_for(self, job: Job) -> bool:
-        """Return whether `job` may start beside those that run."""
-        threads = self.settings.threads
-        capacity = max(1, num_cores() // threads) if isinstance(threads, int) else num_cores()
-        return job.device != "cpu" or len(self.running) < capacity
-
-    def assign_threads(self) -> None:
-        """Set the threads of the running processes: a fixed number each, or shares of the cores by their cost."""
-        threads = self.settings.threads
-        if isinstance(threads, int):
-            shares = [threads] * len(self.running)
-        else:
-            shares = divide_cores(num_cores(), [job.cost for job in self.running])
-        for job, share in zip(self.running, shares, strict=True):
-            job.set_threads(share)
+    def start_waiting(self) -> None:
+        """Start what waits, in its order, until the executor has no room for the next one."""
+        while self.waiting:
+            launch = self.waiting[0]
+            self.running.append(launch)  # Before its start, so that an exception within that stops what has started.
+            if not launch.start(self.executor):
+                self.running.remove(launch)
+                return
+            self.waiting.pop(0)
+            self.share_cores()
 
     def poll(self) -> None:
-        """Show the progress of the running jobs, and handle those whose process has ended."""
-        for job in list(self.running):
-            for folder in job.trainings():
-                self.display.update(folder)
-            exit_code = job.exit_code()
-            if exit_code is not None:
-                self.running.remove(job)
-                self._handle_end(job, exit_code)
-                self.assign_threads()
+        """Show the progress of what runs, send files that have appeared, and handle what has ended."""
+        for launch in list(self.running):
+            end = launch.poll()
+            for member in launch.follow_files():  # After the end, which may come just before a training joins.
+                self.display.add(member.folder, member.name)
+            self.show_progress(launch)
+            if end is not None:
+                self.running.remove(launch)
+                self.handle_end(launch, end)
+                self.share_cores()
 
-    def _handle_end(self, job: Job, exit_code: int) -> None:
-        """Record that the process of `job` ended with `exit_code`, and queue the job again if it was killed."""
-        if exit_code == DONE:
-            self._finish(job)
-        elif exit_code < 0 and job.restarts < self.settings.max_restarts:
-            job.restarts += 1
-            killed = f"{capitalised(job.name)} was killed by {signal.Signals(-exit_code).name}"
-            self.display.print(f"{killed}; it restarts from its checkpoint.")
-            self.waiting.insert(0, job)
-        elif exit_code != STOPPED:
-            self.failures.append(job.failure(exit_code))
-            self.display.print(f"{capitalised(job.name)} failed; the others continue.")
+    def share_cores(self) -> None:
+        """Let the executor divide the cores among what runs."""
+        self.executor.share_cores([handle for launch in self.running for handle in launch.handles])
 
-    def _finish(self, job: Job) -> None:
-        """Record that `job` is done, and which of its members failed on the way."""
-        for folder in job.trainings():
-            self.display.finish(folder)
-        failures = job.member_failures()
+    def show_progress(self, launch: Launch) -> None:
+        """Show how far the trainings of a launch are, and what its jobs have said."""
+        for member in launch.members:
+            self.display.update(member.folder)
+        for job in launch.jobs:
+            self.display.print_messages(job.folder)
+
+    # ---- The ends of jobs.
+
+    def handle_end(self, launch: Launch, end: End) -> None:
+        """Start a launch that was lost again, as often as it may be, and record every other end."""
+        if isinstance(end, Stopped):  # Nothing here asked it to.
+            end = Lost("was stopped from outside")
+        if isinstance(end, Done) and launch.has_joined and launch.leaves_work(end):
+            end = Lost("ended before it saw a training that joined", counts=False)
+        may_restart = isinstance(end, Lost) and (not end.counts or launch.restarts < self.max_restarts)
+        if isinstance(end, Lost) and may_restart and launch.leaves_work(end):
+            self.display.print(f"{capitalised(launch.name)} {end.why}; it restarts from its checkpoint.")
+            launch.prepare_restart(counts=end.counts)
+            self.waiting.insert(0, launch)
+            return
+        self.record_end(launch, end)
+
+    def record_end(self, launch: Launch, end: End) -> None:
+        """Record which trainings of a launch failed, and show the others as finished."""
+        failures = launch.failures(end)
         self.failures += failures
-        if self.display.show_progress:
+        for member in launch.members:
+            if isinstance(training_end(member, end), Done):
+                self.display.finish(member.folder)
+        if not isinstance(end, Done):
+            self.display.print(f"{capitalised(launch.name)} failed; the others continue.")
+        elif self.display.show_progress:
             for failure in failures:
                 self.display.print(with_sentence(str(failure), "The others continued."))
 
-    def _stop_all(self) -> None:
-        """Ask the processes that still run to write a checkpoint and end, and wait for them."""
-        for job in self.running:
-            job.stop()
-        for job in self.running:
-            job.wait()
+    def stop_all(self) -> None:
+        """Ask what still runs to write its checkpoints and end, and kill it if it does not in time."""
+        for launch in self.running:
+            launch.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(launch.is_running() for launch in self.running):
+            if time.monotonic() > deadline:
+                for launch in self.running:
+                    launch.kill()
+            time.sleep(min(self.poll_seconds, 0.02))
+
+
+def _start_order(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs that start together, a gang or a single one, in the order of falling cost."""
+    gangs: dict[str | Path, list[Job]] = defaultdict(list)
+    for job in jobs:
+        gangs[job.gang or job.folder].append(job)
+    return sorted(gangs.values(), key=lambda together: -sum(job.cost for job in together))

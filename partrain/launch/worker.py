@@ -1,91 +1,128 @@
-"""The process that trains: `python -m partrain.launch <module> <folder> [<its launcher's process id>]`.
+"""The process that runs a job: `python -m partrain.launch <folder> <devices>`.
 
-The module is the engine, `partrain.training.segment` for the main job. Its `make_training` gets the folder, which holds
-all that the training needs, and the process runs what it returns. The engine may define `ON_TERMINATE`, which replaces
-the handler of SIGTERM. A process that has a launcher writes a checkpoint and ends once the launcher has ended.
+The folder holds job.json, which names the engine, and the process runs what that engine makes of it. The launcher holds
+the other end of the process's standard input. When that closes, the launcher is gone, and the process ends.
 """
 
-import fcntl
 import importlib
+import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from partrain.launch.error_report import write_error_report
-from partrain.storage.run_folder import LOCK
-from partrain.training.context import TrainingContext
+import torch
+
+from partrain.launch.end import Done, End, Failed, Stopped
+from partrain.launch.engines import ENGINES
+from partrain.launch.error_report import ErrorReport, write_error_report
+from partrain.storage.lock import wait_for_lock
+from partrain.storage.run_folder import ERROR_FILE, MESSAGES, THREADS_FILE
+from partrain.training.context import LocalContext, TrainingContext
+from partrain.training.job import Job
 from partrain.training.meters import PeakMemory
 
 # Exit codes. A process that failed and could not even write error.json, as the disk is full, ends with UNWRITABLE.
 DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75
 
-
-class RunnableTraining(Protocol):
-    """A training that an engine has made: of one task, of a pack, or of a process of a group."""
-
-    def run(self) -> bool:
-        """Train, and return whether the training is finished. It is not if it was asked to stop."""
-        ...
-
-
-MakeTraining = Callable[[Path, TrainingContext, PeakMemory], RunnableTraining]
-"""The type of an engine's `make_training`: it builds the training in a folder, or resumes it from its checkpoint."""
+_ORPHAN_SECONDS = 1.0
+"""Seconds that a training has for its checkpoint when its launcher is gone."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the engine that the command line names, and return the exit code."""
-    module, folder, *launcher = arguments
-    engine = importlib.import_module(module)
-    on_terminate = getattr(engine, "ON_TERMINATE", None)
-    return run_training(Path(folder), int(launcher[0]) if launcher else None, engine.make_training, on_terminate)
-
-
-def run_training(
-    folder: Path, launcher: int | None, make_training: MakeTraining, on_terminate: signal.Handlers | None = None
-) -> int:
-    """Make the training in `folder` and run it, and write error.json if it fails.
-
-    Args:
-        folder: The folder of the training.
-        launcher: The process id of the launcher, if there is one.
-        make_training: The engine's function.
-        on_terminate: The handler of SIGTERM. By default it has a checkpoint written at the next logged step.
-
-    Returns:
-        The exit code of the process.
-    """
-    memory = PeakMemory()
-    context = TrainingContext(folder, launcher)
-    signal.signal(signal.SIGTERM, context.request_stop if on_terminate is None else on_terminate)
+    """Run the job in the folder that the command line names, and return the exit code."""
+    folder, devices = arguments
+    job = Job.read(Path(folder))
+    context = WorkerContext(job.folder, devices.split(","))
+    ends_at_once = ENGINES[job.kind].ends_at_once
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if ends_at_once else context.request_stop)
     # A terminal sends Ctrl-C to the launcher's processes too, but the launcher alone decides when they stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _locked(folder):
+    context.follow_launcher(ends_at_once=ends_at_once)
+
+    end = run_job(job, context)
+    if isinstance(end, Failed):
+        return FAILED if (job.folder / ERROR_FILE).exists() else UNWRITABLE
+    return DONE if isinstance(end, Done) else STOPPED
+
+
+def run_job(job: Job, context: TrainingContext) -> End:
+    """Run the engine of `job`, whose files are in its folder, and write error.json there if it fails."""
+    memory = PeakMemory()
+    engine = importlib.import_module(ENGINES[job.kind].module)
+    with _locked(job):
         context.poll()
         try:
-            training = make_training(folder, context, memory)
-            return DONE if training.run() else STOPPED
+            work = engine.make_work(job, context, memory)
+            return Done() if work.run() else Stopped()
         except Exception as error:
             traceback.print_exc()
-            return _report(folder, error)
+            _write_report(job.folder, error)
+            return Failed(ErrorReport.from_exception(error))
+
+
+class WorkerContext(LocalContext):
+    """The context of a job in a process of its own, which obeys the launcher.
+
+    Args:
+        folder: The job's folder, where the launcher writes the number of threads.
+        devices: The devices that the job may use.
+
+    Attributes:
+        devices: The devices that the job may use. Trainings are on the first one, but for those in shards.
+    """
+
+    def __init__(self, folder: Path, devices: Sequence[str]) -> None:
+        super().__init__(devices[0])
+        self.devices = list(devices)
+        self._folder = folder
+        self._threads_file_time = 0
+
+    def poll(self) -> None:
+        """Use the number of threads that the launcher has written last."""
+        file = self._folder / THREADS_FILE
+        try:
+            file_time = file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if file_time != self._threads_file_time:
+            self._threads_file_time = file_time
+            torch.set_num_threads(int(file.read_text()))
+
+    def print(self, line: str) -> None:
+        """Append a line to the job's messages, which the launcher shows, and to its log."""
+        print(line, flush=True)
+        with (self._folder / MESSAGES).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+    def follow_launcher(self, *, ends_at_once: bool) -> None:
+        """Stop when the launcher is gone, which closes this process's standard input. Steps do not wait for that."""
+
+        def wait_for_end() -> None:
+            os.read(sys.stdin.fileno(), 1)
+            if ends_at_once:
+                os._exit(STOPPED)
+            self.stop_seconds = _ORPHAN_SECONDS
+            self.request_stop()
+
+        threading.Thread(target=wait_for_end, daemon=True).start()
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, and first wait for it: the process of a killed launcher may still train there."""
-    with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(job: Job) -> Iterator[None]:
+    """Hold the locks of the job's folder and of its trainings'. The process of a killed launcher may still hold them."""
+    with ExitStack() as locks:
+        for folder in sorted({job.folder, *(member.folder for member in job.members)}):
+            locks.enter_context(wait_for_lock(folder))
         yield
 
 
-def _report(folder: Path, error: Exception) -> int:
-    """Write the report of `error`, and return the exit code."""
+def _write_report(folder: Path, error: Exception) -> None:
+    """Write the report of `error`. If that is not possible either, as the disk is full, the log says so."""
     try:
         write_error_report(folder, error)
     except OSError as unwritable:
         print(unwritable, file=sys.stderr)
-        return UNWRITABLE
-    return FAILED

@@ -14,7 +14,7 @@ from partrain.device import synchronize
 from partrain.errors import UserError
 from partrain.packs.capacity import LiveBytesMode, StackMemory
 from partrain.packs.stack import make_stack
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
@@ -127,7 +127,7 @@ def max_stack_size(tasks: Sequence[SegmentTask], budget: int) -> int:
     if size < 1:
         raise UserError(
             f"One training of the pack needs {memory.fixed_bytes + memory.member_bytes:,} bytes, but packs may take "
-            f"{budget:,}; raise launch.pack_memory_gib, or train smaller networks or batches"
+            f"{budget:,}; raise grouping.memory_gib, or train smaller networks or batches"
         )
     return size
 
@@ -157,7 +157,7 @@ def make_throwaway_copies(tasks: Sequence[SegmentTask], folder: Path) -> list[Se
         copy_folder = folder / str(number)
         settings = replace(task.train, epochs=_MANY_EPOCHS)
         replace(task, train=settings, stored_input=None, stored_output=None, initial=None).write(copy_folder)
-        trainings.append(SegmentTraining(copy_folder, TrainingContext(copy_folder), PeakMemory()))
+        trainings.append(SegmentTraining(copy_folder, LocalContext(task.device), PeakMemory()))
     return trainings
 
 

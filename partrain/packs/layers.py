@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from partrain.device import is_cpu
 from partrain.networks.nonlinearities import ACTIVATION_MODULES
 from partrain.packs.linear import StackedLinear
 from partrain.packs.member_modules import MemberModules, StackedLayer
@@ -223,7 +224,7 @@ class StackedDropout(StackedLayer):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the values [M, batch, ...], some of them zero and the others scaled up."""
-        if values.device.type != "cpu":  # PyTorch draws the mask within its kernel there.
+        if not is_cpu(values.device):  # PyTorch draws the mask within its kernel there.
             return self.one_by_one(values)
         if not self.module.training or self.module.p == 0:
             return values

@@ -1,40 +1,86 @@
-"""The members of a pack while they train: their next steps, their stacks, and their share of the process's memory."""
+"""The members of a pack while they train: their next steps, their ends, their stacks, and their share of the memory."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from partrain.launch.error_report import ErrorReport, read_error_report
 from partrain.packs.stack import Stack, UnstackedTraining, make_stack, stacking_shape
-from partrain.packs.task import PackMember
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.job import Member
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
+from partrain.training.task import SegmentTask
 
 
 class ActiveMember:
     """A training under way in a pack.
 
     Args:
-        entry: The training's entry in the pack's task.
+        entry: The training as an entry of the pack's job.
         training: The training, restored to the step at which it resumes.
 
     Attributes:
         shape: What members must have in common to be stacked.
         next_step: The step that the training does next, or None at its end or pause.
+        failure: The report of the error that ended the training, or None.
+        is_evicted: Whether the training has to wait until there is memory for it.
     """
 
-    def __init__(self, entry: PackMember, training: SegmentTraining) -> None:
+    def __init__(self, entry: Member, training: SegmentTraining) -> None:
         training.pause_after = entry.pause_after
         self.entry, self.training = entry, training
         self.shape: Hashable = stacking_shape(training) if entry.stack_size > 1 else entry.folder
         self._steps: Iterator[Step] = training.steps()
         self.next_step: Step | None = next(self._steps, None)
+        self.failure: ErrorReport | None = None
+        self.is_evicted = False
+        # The step of the checkpoint that rounds may name. One of no round is written anew before the first step.
+        self._saved_step = None if training.progress.round is None else training.progress.step
+
+    @property
+    def is_leaving(self) -> bool:
+        """Return whether the training has ended, paused, failed or been evicted."""
+        return self.next_step is None or self.failure is not None or self.is_evicted
+
+    @property
+    def has_unsaved_steps(self) -> bool:
+        """Return whether the next round needs a new checkpoint of the training. One that has failed keeps its last."""
+        return self.failure is None and self._saved_step != self.training.progress.step
+
+    @property
+    def saved_round(self) -> int:
+        """Return the number of the round that the training's checkpoint was written for."""
+        assert self.training.progress.round is not None
+        return self.training.progress.round
+
+    def save(self, round_number: int) -> None:
+        """Write the training's checkpoint for a round."""
+        self.training.write_round(round_number)
+        self._saved_step = self.training.progress.step
 
     def advance(self) -> None:
         """Set `next_step` to the step after it. The present one has to be done and logged."""
         self.next_step = next(self._steps, None)
+
+
+def has_ended(folder: Path, pause_after: int | None) -> bool:
+    """Return whether the training in `folder` has failed, finished, or come to the end of epoch `pause_after`."""
+    if read_error_report(folder) is not None:
+        return True
+    try:
+        progress = checkpoint.load_metadata(folder / CHECKPOINT)
+    except (FileNotFoundError, checkpoint.DamagedFile):
+        return False
+    if progress["finished"] or pause_after is None:
+        return bool(progress["finished"])
+    task = SegmentTask.read(folder)
+    return bool(progress["step"] >= pause_after * (task.num_images // task.train.batch_size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +129,7 @@ class SharedPeakMemory(PeakMemory):
         """Split the peak into at least `num_trainings` shares from now on."""
         self._num_shares = max(self._num_shares, num_trainings)
 
-    def bytes(self, device: torch.device) -> int:
-        """Return the peak memory of one training on `device`, in bytes."""
-        return self._process_memory.bytes(device) // self._num_shares
+    def bytes(self, device: torch.device) -> int | None:
+        """Return the peak memory of one training on `device`, in bytes, or None if devices of its kind do not report it."""
+        peak_bytes = self._process_memory.bytes(device)
+        return None if peak_bytes is None else peak_bytes // self._num_shares

@@ -1,75 +1,56 @@
 """The division of trainings among processes: packs of those that are stacked, and a process for each of the others.
 
-Trainings are stacked by device and shape, as far as stacking pays. Which trainings share a pack decides the last bits of
-their results. The packs are therefore written to disk before the first step, and a run that resumes uses them again.
+Trainings are stacked by shape, as far as stacking pays, and an equal part of each shape goes to every device. Which
+trainings share a pack decides the last bits of their results. The packs are therefore written to disk before the first
+step, and a run that resumes uses them again.
 """
 
-import os
+import shutil
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from json import dumps, loads
 from pathlib import Path
 
-import torch
-
 from partrain.console import console
-from partrain.device import free_bytes, num_cores
-from partrain.launch.job import Job
-from partrain.launch.settings import LaunchSettings
+from partrain.errors import JobFailed, UserError
+from partrain.launch.error_report import read_error_report
+from partrain.launch.launcher import Launcher
 from partrain.networks import Chain, network_settings_from_dict
-from partrain.packs.autotune import MeasureStep, StackTimings, autotune, max_stack_size, measure_step
+from partrain.packs.autotune import STACK_SIZES, StackTimings
 from partrain.packs.graph import structure
-from partrain.packs.task import PackMember, PackTask
+from partrain.packs.settings import PackSettings
+from partrain.packs.trial import read_timings, trial_job
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import PACK_LIST
-from partrain.training.optimization import resolve_precision
-from partrain.training.task import SegmentTask
-
-_ENGINE = "partrain.packs.pack"
-
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""Environment variables of glibc's allocator for packs, in bytes; see `launch.job.ALLOCATOR` for single trainings.
-
-A stack's temporary tensors are M times as large as a training's. glibc takes no mmap threshold above 32 MiB.
-"""
+from partrain.storage.run_folder import PACK_LIST, PACK_TRIAL
+from partrain.training.job import Job, Member, Resources
+from partrain.training.task import PendingTraining
 
 TimingCache = dict[Hashable, StackTimings]
 """Measured timings by shape."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PendingTraining:
-    """A training that is to run until its end or its pause."""
-
-    folder: Path
-    task: SegmentTask
-    name: str
-    """The name that messages give it."""
-    cost: float
-    """Its amount of computation, in a unit that all trainings of a plan share."""
-    pause_after: int | None = None
-    """The epoch after which it pauses, or None if it trains to its end."""
+MeasureShapes = Callable[[Sequence[Sequence[PendingTraining]]], list[StackTimings]]
+"""A function that returns the timings of stacks of each shape, of which it is given the trainings."""
 
 
 @dataclass(frozen=True)
 class ShapeGroup:
-    """Trainings of one shape on one device, and in how large stacks they train."""
+    """Trainings of one shape that train on one device, and in how large stacks."""
 
     trainings: Sequence[PendingTraining]
     stack_size: int
     """How many are stacked at most; 1 if none are."""
-    timings: StackTimings | None = None
-    """The measurement that the stack size follows, if there was one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlanner:
-    """A planner that turns trainings into jobs, each a process that trains a pack or a single training."""
+    """A planner that turns trainings into jobs, each a pack or a single training."""
 
-    settings: LaunchSettings
+    settings: PackSettings | None
+    """The settings of packs, or None if nothing is stacked."""
+    launcher: Launcher
+    """The launcher, whose devices packs are dealt to and on which trials run."""
     folder: Path
     """The folder for the packs and for packs.json, the list of their names."""
     one_process_per_core: bool = False
@@ -78,8 +59,8 @@ class PackPlanner:
     """Whether to print, for each shape that was measured, how its trainings will train."""
     timings: TimingCache = field(default_factory=dict)
     """Timings measured so far. Shapes in it are not measured again, and new ones are added."""
-    measure: MeasureStep = measure_step
-    """The function that times a step of a stack."""
+    measure: MeasureShapes | None = None
+    """The function that measures stacks, in place of a trial job."""
 
     def plan(self, trainings: Sequence[PendingTraining]) -> list[Job]:
         """Return a job for every pack with a pending member, then one for every training in no pack.
@@ -90,115 +71,186 @@ class PackPlanner:
         pending = {training.folder: training for training in trainings}
         jobs = []
         for pack_folder in self.read_or_write_packs(trainings):
-            folders = PackTask.read(pack_folder).member_folders(pack_folder)
-            members = [pending.pop(folder) for folder in folders if folder in pending]
+            pack = Job.read(pack_folder)
+            members = [pending.pop(member.folder) for member in pack.members if member.folder in pending]
             if members:
-                jobs.append(pack_job(pack_folder, members))
-        return jobs + [single_job(training) for training in pending.values()]
+                kind = self.launcher.kind
+                cost = sum(member.cost for member in members)
+                jobs.append(replace(pack, name=f"pack of {len(members)}", cost=cost, resources=Resources(kind=kind)))
+        return jobs + [single_job(training, self.launcher.kind) for training in pending.values()]
 
     def read_or_write_packs(self, trainings: Sequence[PendingTraining]) -> list[Path]:
-        """Return the folders of the packs that were written before, or else write packs of `trainings`."""
-        path = self.folder / PACK_LIST
-        if path.exists():
-            return [self.folder / name for name in checkpoint.read_json(path)]
-        if self.settings.pack == "never" and not self.one_process_per_core:
+        """Return the folders of the packs that were written before, or else write packs of `trainings`.
+
+        Packs of other settings are dealt anew. The trainings keep their checkpoints, which are in their own folders.
+
+        Raises:
+            UserError: If the packs are those of an earlier version of partrain.
+        """
+        if self.settings is None and not self.one_process_per_core:
             return []
+        path = self.folder / PACK_LIST
+        grouping = None if self.settings is None else asdict(self.settings)
+        if path.exists():
+            written = checkpoint.read_json(path)
+            if isinstance(written, list):
+                raise UserError(f"{self.folder} holds packs of an earlier version; continue with that version")
+            if written["grouping"] == grouping:
+                return [self.folder / name for name in written["packs"]]
+            shutil.rmtree(self.folder)
+
         packs = self.divide(trainings)
         for name, groups in packs.items():
-            write_pack(self.folder / name, groups)
-        checkpoint.write_json(path, list(packs))
+            write_pack(self.folder / name, groups, self.launcher.kind)
+        checkpoint.write_json(path, {"grouping": grouping, "packs": list(packs)})
         return [self.folder / name for name in packs]
 
-    def divide(self, trainings: Sequence[PendingTraining]) -> dict[str, list[ShapeGroup]]:
-        """Return the groups of each pack, by the pack's name."""
-        stacked: dict[str, list[ShapeGroup]] = defaultdict(list)
-        single: dict[str, list[PendingTraining]] = defaultdict(list)
-        for group in self.group_by_shape(trainings):
-            self.print_timings(group)
-            device = group.trainings[0].task.device
-            if group.stack_size > 1:
-                stacked[device].append(group)
-            else:
-                single[device] += group.trainings
+    # ---- Which trainings share a pack.
 
-        packs = {_folder_name(device): groups for device, groups in stacked.items()}
+    def divide(self, trainings: Sequence[PendingTraining]) -> dict[str, list[ShapeGroup]]:
+        """Return the groups of each pack, by the pack's name.
+
+        Every device has a pack of all that is stacked on it. What is not stacked is dealt to as many packs as there are
+        processes, if one process per core is asked for.
+        """
+        kind, num_devices = self.launcher.kind, len(self.launcher.slots)
+        stacked: list[list[ShapeGroup]] = [[] for _ in range(num_devices)]
+        single: list[PendingTraining] = []
+        for group in self.group_by_shape(trainings):
+            if group.stack_size == 1:
+                single += group.trainings
+                continue
+            # Each shape begins with the device that has the fewest trainings so far.
+            emptiest = sorted(range(num_devices), key=lambda number: sum(len(g.trainings) for g in stacked[number]))
+            for number, share in zip(emptiest, _deal_out(group.trainings, num_devices), strict=False):
+                stacked[number].append(ShapeGroup(share, group.stack_size))
+
+        packs = {
+            kind if num_devices == 1 else f"{kind}{number}": groups for number, groups in enumerate(stacked) if groups
+        }
         if self.one_process_per_core:
-            for device, remaining in single.items():
-                for number, share in enumerate(_deal_out(remaining, num_processes(device, self.settings))):
-                    packs[f"{_folder_name(device)}-{number}"] = [ShapeGroup(share, 1)]
+            num_processes = sum(slot.processes for slot in self.launcher.slots)
+            for number, share in enumerate(_deal_out(single, num_processes)):
+                packs[f"{kind}-{number}"] = [ShapeGroup(share, 1)]
         return packs
 
-    def print_timings(self, group: ShapeGroup) -> None:
-        """Print how the trainings of a group will train, if that was measured and is to be shown."""
-        if not self.show_timings or group.timings is None:
-            return
-        count = len(group.trainings)
-        which = f"{group.trainings[0].name} and {count - 1} more of the same shape"
-        console.print(f"{which} train {group.timings.describe(count)}", markup=False)
-
     def group_by_shape(self, trainings: Sequence[PendingTraining]) -> list[ShapeGroup]:
-        """Return `trainings` grouped by shape, each group with the stack size that the settings ask for.
+        """Return `trainings` grouped by shape, each group with the size of its stacks on one device.
 
         Raises:
             UserError: If one training of a group does not fit into the memory that packs may take.
         """
-        trainings_by_shape: dict[Hashable, list[PendingTraining]] = defaultdict(list)
+        if self.settings is None:
+            return [ShapeGroup(trainings, 1)]
+        shapes: dict[Hashable, list[PendingTraining]] = defaultdict(list)
         for training in trainings:
-            trainings_by_shape[_shape(training)].append(training)
-        return [self.size_group(shape, members) for shape, members in trainings_by_shape.items()]
+            shapes[_shape(training)].append(training)
+        self.measure_shapes(shapes)
+        return [self.size_group(shape, members) for shape, members in shapes.items()]
+
+    def measure_shapes(self, shapes: dict[Hashable, list[PendingTraining]]) -> None:
+        """Measure the shapes that have several trainings for a device and no timings yet, and remember the timings."""
+        missing = [
+            shape
+            for shape, members in shapes.items()
+            if self.num_per_device(members) > 1 and self.known_timings(shape, members) is None
+        ]
+        if not missing:
+            return
+        # More than the largest stack is never tried.
+        tried = [shapes[shape][: min(self.num_per_device(shapes[shape]), STACK_SIZES[-1])] for shape in missing]
+        measured = (self.measure or self.run_trial)(tried)
+        self.timings.update(zip(missing, measured, strict=True))
+
+    def run_trial(self, shapes: Sequence[Sequence[PendingTraining]]) -> list[StackTimings]:
+        """Return the timings of stacks of each shape, which a job measures.
+
+        Raises:
+            UserError: If one training of a shape does not fit into the memory that packs may take.
+        """
+        assert self.settings is not None
+        folder = self.folder / PACK_TRIAL
+        job = trial_job(
+            folder,
+            [[training.folder for training in trainings] for trainings in shapes],
+            self.launcher.kind,
+            self.settings.memory_bytes,
+            times_steps=self.settings.trial,
+        )
+        try:
+            self.launcher.run([job], show_progress=False)
+        except JobFailed:
+            report = read_error_report(folder)
+            if report is not None and report.clear:
+                raise UserError(report.message) from None
+            raise
+        return read_timings(folder)
+
+    def known_timings(self, shape: Hashable, trainings: Sequence[PendingTraining]) -> StackTimings | None:
+        """Return the timings of a shape, as far as they apply to so many trainings, or None if they must be measured."""
+        timings = self.timings.get(shape)
+        if timings is None or not timings.step_seconds:
+            return timings
+        return timings.restrict_to(self.num_per_device(trainings))
+
+    def num_per_device(self, trainings: Sequence[PendingTraining]) -> int:
+        """Return how many of `trainings` one device gets at most."""
+        return -(-len(trainings) // len(self.launcher.slots))
 
     def size_group(self, shape: Hashable, trainings: Sequence[PendingTraining]) -> ShapeGroup:
         """Return the group of all `trainings` of a shape, with the size of their stacks."""
-        if self.settings.pack == "never" or len(trainings) == 1:
+        count = self.num_per_device(trainings)
+        timings = self.known_timings(shape, trainings) if count > 1 else None
+        if timings is None:
             return ShapeGroup(trainings, 1)
-        tasks = [training.task for training in trainings]
-        budget = pack_budget(tasks[0].device, self.settings)
-        with _threads_of(self.settings):
-            if self.settings.pack == "always":
-                return ShapeGroup(trainings, min(len(tasks), max_stack_size(tasks, budget)))
-            timings = self.timings[shape].restrict_to(len(tasks)) if shape in self.timings else None
-            if timings is None:
-                timings = self.timings[shape] = autotune(tasks, budget, self.measure)
-            return ShapeGroup(trainings, timings.choose_size(len(tasks)), timings)
+        if not timings.step_seconds:
+            return ShapeGroup(trainings, min(count, timings.max_size))
+        if self.show_timings:
+            which = f"{trainings[0].name} and {len(trainings) - 1} more of the same shape"
+            console.print(f"{which} train {timings.describe(count)}", markup=False)
+        return ShapeGroup(trainings, timings.choose_size(count))
 
 
-# ---- jobs and packs
+# ---- Jobs and packs.
 
 
-def single_job(training: PendingTraining) -> Job:
-    """Return the process that trains one training alone."""
-    return Job(training.folder, training.name, training.task.device, training.cost)
-
-
-def pack_job(pack_folder: Path, members: Sequence[PendingTraining]) -> Job:
-    """Return the process that trains `members` as the task in `pack_folder` describes."""
+def single_job(training: PendingTraining, kind: str) -> Job:
+    """Return the job of one training alone."""
+    member = Member(folder=training.folder, name=training.name, pause_after=training.pause_after)
     return Job(
-        pack_folder,
-        f"pack of {len(members)}",
-        members[0].task.device,
-        sum(member.cost for member in members),
-        _ENGINE,
-        ALLOCATOR,
-        {member.folder: member.name for member in members},
+        folder=training.folder,
+        kind="segment",
+        name=training.name,
+        members=(member,),
+        resources=Resources(kind=kind),
+        cost=training.cost,
     )
 
 
-def write_pack(pack_folder: Path, groups: Sequence[ShapeGroup]) -> None:
-    """Write the task of a pack of `groups`, which start one after another, with one stack under way at a time."""
-    members: list[PackMember] = []
+def write_pack(pack_folder: Path, groups: Sequence[ShapeGroup], kind: str) -> None:
+    """Write the job of a pack of `groups`, which start one after another, with one stack under way at a time."""
+    members: list[Member] = []
     capacity = 1
     for group in groups:
         size = _balanced_size(len(group.trainings), group.stack_size)
         capacity = max(capacity, size)
-        members += _pack_members(pack_folder, group.trainings, size)
-    PackTask(members=members, capacity=capacity).write(pack_folder)
+        members += _pack_members(group.trainings, size)
+    Job(
+        folder=pack_folder,
+        kind="pack",
+        name=f"pack of {len(members)}",
+        members=tuple(members),
+        resources=Resources(kind=kind),
+        options={"capacity": capacity},
+    ).write()
 
 
-def _pack_members(pack_folder: Path, trainings: Sequence[PendingTraining], stack_size: int) -> Iterator[PackMember]:
-    """Yield the entries of trainings of one shape. The first waits until there is room for a whole stack."""
+def _pack_members(trainings: Sequence[PendingTraining], stack_size: int) -> Iterator[Member]:
+    """Yield trainings of one shape as members. The first waits until there is room for a whole stack."""
     for number, training in enumerate(trainings):
-        yield PackMember(
-            folder=os.path.relpath(training.folder, pack_folder),
+        yield Member(
+            folder=training.folder,
+            name=training.name,
             pause_after=training.pause_after,
             stack_size=stack_size,
             required_room=stack_size if number == 0 else 1,
@@ -211,24 +263,12 @@ def _balanced_size(count: int, largest: int) -> int:
     return -(-count // num_stacks)
 
 
-def num_processes(device: str, settings: LaunchSettings) -> int:
-    """Return how many processes train side by side on `device`."""
-    if device != "cpu":
-        return 1
-    return max(1, num_cores() // settings.threads) if isinstance(settings.threads, int) else num_cores()
-
-
 def _deal_out(trainings: Sequence[PendingTraining], num_shares: int) -> list[Sequence[PendingTraining]]:
     """Return `trainings` dealt out in turn, like cards, to `num_shares` shares or fewer, so that none is empty."""
     return [trainings[number::num_shares] for number in range(min(num_shares, len(trainings)))]
 
 
-def _folder_name(device: str) -> str:
-    """Return the name of the folder of a device's pack, such as cuda0."""
-    return device.replace(":", "")
-
-
-# ---- shapes and memory
+# ---- Shapes.
 
 
 def _shape(training: PendingTraining) -> Hashable:
@@ -237,11 +277,10 @@ def _shape(training: PendingTraining) -> Hashable:
     A compiled training is stacked with no other, nor is one with projections or with weights that modules share.
     """
     task = training.task
-    precision = resolve_precision(task.train.precision, torch.device(task.device))
     network = _structure(dumps(task.network), tuple(task.image_shape), task.num_classes, task.start, task.stop)
     is_unique = task.train.compile or task.projections or network is None
     unique = training.folder if is_unique else None
-    return network, task.train.batch_size, precision, task.device, unique
+    return network, task.train.batch_size, task.train.precision, unique
 
 
 @cache
@@ -251,22 +290,3 @@ def _structure(
     """Return the structure of the segment between two cuts of a network, which is given by its settings as JSON."""
     chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, num_classes)
     return structure(chain.extract_segment(chain.cut_named(start), chain.cut_named(stop)))
-
-
-def pack_budget(device: str, settings: LaunchSettings) -> int:
-    """Return how many bytes of `device` a pack may take: those that the settings allow, or else all that are free."""
-    if settings.pack_memory_gib is None:
-        return free_bytes(torch.device(device))
-    return int(settings.pack_memory_gib * 2**30)
-
-
-@contextmanager
-def _threads_of(settings: LaunchSettings) -> Iterator[None]:
-    """Compute with as many threads as a process of these settings has, for as long as the context is open."""
-    num_threads = torch.get_num_threads()
-    try:
-        if isinstance(settings.threads, int):
-            torch.set_num_threads(settings.threads)
-        yield
-    finally:
-        torch.set_num_threads(num_threads)

@@ -49,10 +49,12 @@ class UnstackedTraining:
     def __init__(self, training: SegmentTraining) -> None:
         self.training = training
         unstack(training)
+        self._rollback = StepRollback([training])
 
     def train_step(self, steps: Sequence[Step]) -> None:
-        """Do the training's step, the only one in `steps`."""
-        self.training.train_step(steps[0])
+        """Do the training's step, the only one in `steps`. If it fails, its buffers and metrics are as before."""
+        with self._rollback.undo_if_failed(steps):
+            self.training.train_step(steps[0])
 
     def flush_losses(self) -> None:
         """Do nothing, since the training keeps its own losses."""
@@ -78,7 +80,7 @@ class Stack:
         self.model = stack_networks([training.model for training in trainings], self.parameters, self.rngs)
         self.optimizer = FusedOptimizer(self.parameters, trainings)
         self.output = make_stacked_output(trainings)
-        self.buffers = [buffer for training in trainings for buffer in training.model.buffers()]
+        self._rollback = StepRollback(trainings)
         self.draws_random_numbers = any(isinstance(m, OneByOne | StackedDropout) for m in self.model.modules())
         self._losses: list[Tensor] = []  # [M, n] of every step that the trainings have not received.
 
@@ -89,15 +91,15 @@ class Stack:
             steps: The step of each training, in the order of the trainings.
 
         Raises:
-            torch.OutOfMemoryError: If the device's memory is full during the forward or the backward pass. The weights,
-                buffers and optimiser states of all trainings then are as before the step.
+            Exception: If the forward or the backward pass fails: a layer raises an error, or memory is full. The weights,
+                buffers, metrics and optimiser states of all trainings then are as before the step.
         """
         features, targets = sample_batches(self.trainings, [step.batch for step in steps])
         self.set_learning_rates(steps)
         self.seed_random_numbers(steps)
         self.parameters.zero_gradients()
 
-        with _restored_if_out_of_memory(self.buffers):
+        with self._rollback.undo_if_failed(steps):
             losses = self.forward_backward(features, targets, steps)
         self.optimizer.step()
 
@@ -151,13 +153,34 @@ class Stack:
                 training.update_metrics(outputs[number], targets[number], step)
 
 
-@contextmanager
-def _restored_if_out_of_memory(buffers: Sequence[Tensor]) -> Iterator[None]:
-    """Restore the values of `buffers` if memory runs out within the context."""
-    values = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        for buffer, value in zip(buffers, values, strict=True):
-            buffer.copy_(value)
-        raise
+class StepRollback:
+    """A way back for trainings whose step fails: to their buffers and their counts of decoded outputs before the step.
+
+    Random generators need none, since they are seeded at the beginning of every step.
+
+    Args:
+        trainings: The trainings, whose models have the buffers that they compute with.
+    """
+
+    def __init__(self, trainings: Sequence[SegmentTraining]) -> None:
+        self._trainings = trainings
+        # A user's layer may assign a new tensor to its buffer, so each is found by its place.
+        modules = [module for training in trainings for module in training.model.modules()]
+        self._places = [(module._buffers, name) for module in modules for name in module._buffers]
+
+    @contextmanager
+    def undo_if_failed(self, steps: Sequence[Step]) -> Iterator[None]:
+        """Restore the trainings if an exception leaves the context, in which they do `steps`."""
+        places = [(owner, name, owner[name]) for owner, name in self._places]
+        pairs = zip(self._trainings, steps, strict=True)
+        counts = [training.meter.decoded for training, step in pairs if step.is_logged]
+        tensors = [tensor for *_, tensor in places if tensor is not None] + counts
+        values = [tensor.clone() for tensor in tensors]
+        try:
+            yield
+        except BaseException:
+            for owner, name, tensor in places:
+                owner[name] = tensor
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+            raise

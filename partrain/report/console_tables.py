@@ -63,13 +63,13 @@ def results_table(results: dict[str, Any]) -> Table:
     for column in ("segment", "epochs", "seconds", "samples/s", "peak memory", "decode accuracy (test)"):
         table.add_column(column, justify="right")
     for segment in results["segments"]:
-        accuracy = segment["decode_accuracy"]
+        accuracy, peak_bytes = segment["decode_accuracy"], segment["peak_memory_bytes"]
         table.add_row(
             str(segment["index"]),
             f"{segment['epochs']}{' (early stop)' if segment['stopped_early'] else ''}",
             f"{segment['train_seconds']:.1f}",
             f"{segment['samples_per_second']:,.0f}",
-            f"{segment['peak_memory_bytes'] / 2**20:,.0f} MiB",
+            "unknown" if peak_bytes is None else f"{peak_bytes / 2**20:,.0f} MiB",
             "" if accuracy is None else f"{accuracy:.2%}",
         )
     return table

@@ -58,13 +58,14 @@ def _accuracy_plots(finished: Mapping[str, RunRecord]) -> list[Plot]:
 
 
 def _memory_plots(finished: Mapping[str, RunRecord]) -> list[Plot]:
-    """Return the figure of peak memory, of the largest process and of all processes of each finished run."""
-    if not finished:
-        return []
+    """Return the figure of peak memory, of the largest process and of all, for each finished run where it is known."""
     peaks = {
         name: [process["peak_memory_bytes"] for process in record.results["segments"]]
         for name, record in finished.items()
     }
+    peaks = {name: process_peaks for name, process_peaks in peaks.items() if None not in process_peaks}
+    if not peaks:
+        return []
     totals = {name: sum(process_peaks) for name, process_peaks in peaks.items()}
     unit, unit_bytes = byte_unit(max(totals.values()))
     largest_values = {name: max(process_peaks) / unit_bytes for name, process_peaks in peaks.items()}
@@ -76,7 +77,7 @@ def _memory_plots(finished: Mapping[str, RunRecord]) -> list[Plot]:
     ):
         add_horizontal_bars(figure, series, f"%{{x:,.1f}} {unit}")
     caption = "Each process's peak, and the sum of the peaks, which processes may reach at different times."
-    return [Plot("Memory", caption, figure, height_for_rows(len(finished)))]
+    return [Plot("Memory", caption, figure, height_for_rows(len(peaks)))]
 
 
 def _accuracy_over_time_plots(finished: Mapping[str, RunRecord]) -> list[Plot]:

@@ -49,7 +49,8 @@ def _add_epochs(figure: go.Figure, process: ProcessRecord, colour: str, start: f
 
 
 def memory_plots(processes: Sequence[ProcessRecord]) -> list[Plot]:
-    """Return the figure of each finished process's peak memory: parameters, optimiser state and other."""
+    """Return the figure of each finished process's peak memory, where it is known: parameters, optimiser state, other."""
+    processes = [process for process in processes if process.result.get("peak_memory_bytes") is not None]
     peaks = _result_bytes(processes, "peak_memory_bytes")
     if not peaks:
         return []

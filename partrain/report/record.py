@@ -77,7 +77,7 @@ class ProcessRecord:
 
     @property
     def device(self) -> str:
-        """Return the device that the process trains on, e.g. "cuda:0", or an empty text if no file names it."""
+        """Return the name of the device that the process trains on, or an empty text if no file names it."""
         return str(self.result.get("device") or self.task.get("device") or "")
 
     @property
@@ -219,7 +219,7 @@ class RunRecord:
         return [*inner, f"{self.plan.num_classes} classes"]
 
     def device_label(self, segment: SegmentPlan) -> str:
-        """Return the devices of the processes that train `segment`, e.g. "cuda:0" or "cpu ×2"."""
+        """Return the devices of the processes that train `segment`, e.g. "cpu" or "cpu ×2"."""
         ends = (segment.start, segment.stop)
         devices = [
             process.device

@@ -132,13 +132,14 @@ def _process_row(process: ProcessRecord) -> list[TableCell]:
     result = process.result
     early_stop = " (early stop)" if result["stopped_early"] else ""
     sent_bytes, accuracy = result.get("sent_bytes"), result.get("decode_accuracy")
+    peak_bytes = result["peak_memory_bytes"]
     return [
         TableCell(process.name),
         TableCell(process.device),
         TableCell(f"{result['epochs']}{early_stop}", result["epochs"]),
         TableCell(format_duration(result["train_seconds"]), result["train_seconds"]),
         TableCell(f"{result['samples_per_second']:,.0f}", result["samples_per_second"]),
-        TableCell(format_bytes(result["peak_memory_bytes"]), result["peak_memory_bytes"]),
+        TableCell("unknown" if peak_bytes is None else format_bytes(peak_bytes), peak_bytes),
         TableCell("" if sent_bytes is None else format_bytes(sent_bytes), sent_bytes),
         TableCell("" if accuracy is None else format_percent(accuracy), accuracy),
     ]

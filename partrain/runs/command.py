@@ -4,13 +4,14 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from partrain.console import console
 from partrain.networks import NETWORKS, MLPSettings
-from partrain.settings import OPTION_FIELDS, RunSettings
+from partrain.runs.old_config import upgrade_config
+from partrain.settings import GROUPINGS, OPTION_FIELDS, RunSettings
 
 
 def train_command(config: dict[str, Any]) -> str:
@@ -21,7 +22,7 @@ def train_command(config: dict[str, Any]) -> str:
     """
     defaults = RunSettings().to_json()
     words = []
-    for part, values in config.items():
+    for part, values in upgrade_config(config).items():
         if part in OPTION_FIELDS:
             words += _option_words(part, values, defaults[part])
         elif isinstance(values, dict):
@@ -63,6 +64,8 @@ def _option_words(group: str, values: dict[str, Any], defaults: dict[str, Any]) 
     elif option != defaults[option_field]:
         words = [f"{group}={option}"]
 
+    if group == "grouping":
+        defaults = asdict(GROUPINGS[option](name=option))
     if option == "sequential":
         # The option sets last_input as well, so that either of its values is a change.
         defaults = defaults | {"last_input": None}

@@ -7,71 +7,118 @@ from pathlib import Path
 import yaml
 
 from partrain.boundaries.boundary import make_boundary_codes
+from partrain.console import console
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import check_batch_size
+from partrain.device import is_cpu, kind_of
 from partrain.errors import UserError
-from partrain.launch.placement import assign_devices
+from partrain.launch.launcher import Launcher
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.packs.planner import PendingTraining
 from partrain.partition.plan import PartitionSettings, Plan, make_plan
 from partrain.runs.tasks import find_projections, make_rank_tasks, make_tasks
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
+from partrain.shards.settings import ShardSettings
 from partrain.stitching.stitch import ModelCard
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, segment_name
-from partrain.strategies.settings import REPLICAS
-from partrain.training.task import SegmentTask
+from partrain.storage.run_folder import CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, rank_name, segment_name
+from partrain.strategies.settings import REPLICAS, check_group
+from partrain.strategies.task import RankTask
+from partrain.training.completion import is_finished
+from partrain.training.task import PendingTraining, SegmentTask
 
 _SYNTHETIC_SPEEDUP = 3
 """The factor by which a segment with synthetic inputs needs fewer epochs than the first segment, roughly."""
 
 
 def prepare_run(
-    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, num_images: int | None = None
+    settings: RunSettings,
+    folder: str | Path,
+    dataset: Dataset | None = None,
+    num_images: int | None = None,
+    launcher: Launcher | None = None,
 ) -> "PreparedRun":
     """Return the run that `settings` describe, with all that can be known before it trains. Nothing is written.
 
     Args:
         settings: All that decides the run's outcome, and how it is launched.
-        folder: The run's folder.
+        folder: The run's folder. A run that it holds keeps its number of images and its precision.
         dataset: The data instead of those that `settings.data` names.
-        num_images: The number of training images to use, from the first on. By default all.
+        num_images: The number of training images to use, from the first on. By default as many as the tasks in the
+            folder were written with, such as those of a search's configuration, and all in a new folder.
+        launcher: The launcher of the run, which knows its devices. By default that of `settings.launch`.
 
     Raises:
         UserError: If a setting or a file is not as it must be.
     """
     check_strategy(settings)
-    assign_devices(settings.launch.device, 1)  # A device that does not exist is reported before data are prepared.
+    launcher = launcher or Launcher(
+        settings.launch
+    )  # A device that does not exist is reported before data are prepared.
     dataset = dataset or prepare_data(settings.data)
-    image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
+    folder = Path(folder).absolute()
+    begun = _begun_task(folder, settings)
+    if num_images is None and begun is not None and begun.num_images <= len(dataset.train):
+        num_images = begun.num_images  # With fewer images than it wants, the run is refused as another one.
 
+    plan = plan_run(settings, dataset)
+    check_segments(settings, plan, num_images or len(dataset.train), launcher)
+    train = replace(settings.train, precision=_precision(settings, launcher, begun))
+    make = make_rank_tasks if settings.strategy.is_group else make_tasks
     with TORCH_PATCH_LOCK:
-        partition = partition_settings(settings)
-        plan = make_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
-        check_segments(settings, plan, num_images or len(dataset.train))
-        make = make_rank_tasks if settings.strategy.is_group else make_tasks
-        tasks = make(settings, plan, dataset)
-
+        tasks = make(replace(settings, train=train), plan, dataset, launcher.kind)
     if num_images is not None:
         tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
-    return PreparedRun(settings=settings, folder=Path(folder).absolute(), dataset=dataset, plan=plan, tasks=tasks)
+    return PreparedRun(settings=settings, folder=folder, dataset=dataset, plan=plan, tasks=tasks, begun=begun)
+
+
+def plan_run(settings: RunSettings, dataset: Dataset) -> Plan:
+    """Return the segments of the run's network."""
+    image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
+    partition = partition_settings(settings)
+    with TORCH_PATCH_LOCK:
+        return make_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
+
+
+def _begun_task(folder: Path, settings: RunSettings) -> SegmentTask | None:
+    """Return the first task of the run in `folder`, or None if none is written."""
+    name, kind = (rank_name(0), RankTask) if settings.strategy.is_group else (segment_name(0), SegmentTask)
+    return kind.read(folder / name) if (folder / name / TASK_FILE).exists() else None
+
+
+def _precision(settings: RunSettings, launcher: Launcher, begun: SegmentTask | None) -> str:
+    """Return the precision of the run: the settings', that it began with, or the best that all devices compute in."""
+    wanted = settings.train.precision
+    if wanted != "auto":
+        return wanted
+    if begun is not None and begun.train.precision != "auto":
+        return begun.train.precision
+    return "bf16" if all(slot.computes_bf16 for slot in launcher.slots) else "fp32"
 
 
 def check_strategy(settings: RunSettings) -> None:
     """Raise `UserError` if something is set that the strategy does not support."""
-    strategy, launch = settings.strategy, settings.launch
+    strategy, grouping = settings.strategy, settings.grouping
     if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
         raise UserError(
             f"schedule: strategy={strategy.name} has no schedule, only strategy=synthetic has; leave it out"
         )
     if strategy.is_group and settings.train.compile:
         raise UserError(f"train.compile=true does not work with strategy={strategy.name}; leave it out")
-    if launch.name == "shards" and strategy.is_group:
+    if strategy.is_group and not isinstance(grouping, AloneSettings):
         raise UserError(
-            f"launch=shards does not work with strategy={strategy.name}, whose processes train as one; leave it out"
+            f"grouping={grouping.name} does not work with strategy={strategy.name}, whose processes train as one; "
+            "leave it out"
         )
-    if launch.name == "shards" and settings.train.compile:
-        raise UserError("train.compile=true does not work with launch=shards; leave it out")
+    if strategy.is_group and settings.launch.name == "inline":
+        raise UserError(
+            f"launch=inline does not work with strategy={strategy.name}, whose processes train as one; leave it out"
+        )
+    if isinstance(grouping, ShardSettings) and settings.launch.name == "inline":
+        raise UserError(
+            "launch=inline does not work with grouping=shards, which has a process for each device; leave it out"
+        )
+    if isinstance(grouping, ShardSettings) and settings.train.compile:
+        raise UserError("train.compile=true does not work with grouping=shards; leave it out")
 
 
 def partition_settings(settings: RunSettings) -> PartitionSettings:
@@ -80,10 +127,13 @@ def partition_settings(settings: RunSettings) -> PartitionSettings:
     return replace(settings.partition, segments=1, at=None) if is_whole else settings.partition
 
 
-def check_segments(settings: RunSettings, plan: Plan, num_images: int) -> None:
+def check_segments(settings: RunSettings, plan: Plan, num_images: int, launcher: Launcher) -> None:
     """Raise `UserError` if batches or codes do not fit, which would otherwise fail in every segment's process."""
     check_batch_size("train.batch_size", settings.train.batch_size, num_images)
     if settings.strategy.is_group:
+        num_accelerators = None if is_cpu(launcher.kind) else len(launcher.slots)
+        num_ranks = settings.partition.num_segments
+        check_group(settings.strategy, num_ranks, settings.train.batch_size, num_accelerators)
         return
     if settings.schedule.recovery_epochs:
         check_batch_size("schedule.recovery_batch_size", settings.schedule.recovery_batch_size, num_images)
@@ -101,6 +151,14 @@ class PreparedRun:
     plan: Plan
     tasks: Mapping[str, SegmentTask]
     """The tasks by their folder within `folder`: "segments/0" ... or "ranks/0" ..., and "recovery" if there is one."""
+    begun: SegmentTask | None = None
+    """The first task that the folder held already, or None if the run begins."""
+
+    def report_move(self) -> None:
+        """Print a line if the run began on devices of another kind."""
+        kind = next(iter(self.tasks.values())).device
+        if self.begun is not None and kind_of(self.begun.device) != kind:
+            console.print(f"This run began on {kind_of(self.begun.device)} and goes on on {kind}.")
 
     @property
     def has_recovery(self) -> bool:
@@ -185,11 +243,11 @@ class PreparedRun:
         Raises:
             UserError: If the folder holds another run or a search. It is left as it is.
         """
-        self._check_folder()
+        self.check_folder()
         checkpoint.write_json(self.folder / PLAN, asdict(self.plan))
         checkpoint.write_text(self.folder / CONFIG, yaml.safe_dump(self.settings.to_json(), sort_keys=False))
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
         """Raise `UserError` if the folder holds another run, or a search."""
         folder = self.folder
         if (folder / SEARCH_MANIFEST).exists():
@@ -205,9 +263,3 @@ class PreparedRun:
             raise UserError(f"{path} is of another plan than the settings make; start a new run in a new folder")
         for name, task in self.tasks.items():
             task.check_folder(folder / name)
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether the training in `folder` has finished."""
-    path = folder / CHECKPOINT
-    return path.exists() and bool(checkpoint.load_metadata(path)["finished"])

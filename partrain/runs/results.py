@@ -6,16 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
-from partrain.device import num_cores
+from partrain.device import is_cpu, num_cores
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.runs.prepare import PreparedRun
 from partrain.stitching.evaluate import Evaluation
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, RECOVERY
 from partrain.strategies.settings import REPLICAS
-from partrain.training.optimization import resolve_precision
 from partrain.training.progress import Progress
 from partrain.training.task import SegmentTask
 
@@ -108,9 +105,9 @@ class _FinishedTrainings:
     def traffic_bytes(self) -> int | None:
         """Return the bytes that left a process over a connection or, in the sequential schedule, in a file.
 
-        NCCL moves bytes between GPUs without the kernel, which counts all others. Then the number is unknown, None.
+        Bytes that move between accelerators are not seen by the kernel, which counts all others: None for a group there.
         """
-        is_counted = all(task.device == "cpu" for task in self.run.tasks.values())
+        is_counted = all(is_cpu(progress.device) for progress in self.progress.values())
         if self.run.settings.strategy.is_group and not is_counted:
             return None
         return sum(progress.stored_bytes + progress.sent_bytes for progress in self.progress.values())
@@ -122,7 +119,7 @@ class _FinishedTrainings:
 
     def utilization(self) -> float | None:
         """Return the parts' CPU time as a fraction of all cores' while they trained, or None if not all are on a CPU."""
-        if any(self.run.tasks[name].device != "cpu" for name in self.parts()):
+        if not all(is_cpu(progress.device) for progress in self.parts().values()):
             return None
         cpu_seconds = sum(progress.cpu_seconds for progress in self.parts().values())
         return cpu_seconds / (self.step_seconds() * num_cores())
@@ -205,14 +202,16 @@ def _training_entry(
     segment: SegmentPlan, task: SegmentTask, progress: Progress, decode_accuracy: float | None
 ) -> dict[str, Any]:
     """Return the entry for one training: its part of the network, what it took, and its decode accuracy."""
-    thread_seconds = progress.thread_seconds if task.device == "cpu" else 0
+    thread_seconds = progress.thread_seconds if is_cpu(progress.device) else 0
     return {
         "index": task.index,
         "layers": segment.layers,
         "parameters": segment.parameters,
         "parameter_bytes": progress.parameter_bytes,
         "optimizer_state_bytes": progress.optimizer_state_bytes,
-        "device": task.device,
+        "device": progress.device,
+        "host": progress.host,
+        "processor": progress.processor,
         "epochs": len(progress.epochs),
         "stopped_early": progress.stopped_early,
         "train_seconds": progress.seconds,
@@ -226,21 +225,21 @@ def _training_entry(
     }
 
 
-def _memory_by_device(trainings: _FinishedTrainings) -> dict[str, dict[str, int]]:
-    """Return the bytes of each kind of memory, by device, summed over the trainings on it."""
-    memory_by_device: dict[str, dict[str, int]] = {}
-    for name, progress in trainings.progress.items():
-        memory = memory_by_device.setdefault(trainings.run.tasks[name].device, dict.fromkeys(_MEMORY, 0))
+def _memory_by_device(trainings: _FinishedTrainings) -> dict[str, dict[str, int | None]]:
+    """Return the bytes of each kind of memory, by device, summed over the trainings on it; None where one is unknown."""
+    memory_by_device: dict[str, dict[str, int | None]] = {}
+    for progress in trainings.progress.values():
+        memory = memory_by_device.setdefault(progress.device, dict.fromkeys(_MEMORY, 0))
         for key in _MEMORY:
-            memory[key] += getattr(progress, key)
+            total, part = memory[key], getattr(progress, key)
+            memory[key] = None if total is None or part is None else total + part
     return memory_by_device
 
 
 def _settings_fields(run: PreparedRun) -> dict[str, Any]:
     """Return the entries that repeat the settings of the run."""
     settings = run.settings
-    device = torch.device(next(iter(run.tasks.values())).device)
-    precision = resolve_precision(settings.train.precision, device)
+    precision = next(iter(run.tasks.values())).train.precision
     return {
         "network": run.plan.network,
         "cuts": run.plan.cuts,
@@ -248,6 +247,7 @@ def _settings_fields(run: PreparedRun) -> dict[str, Any]:
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},
+        "grouping": asdict(settings.grouping),
         "launch": {"name": settings.launch.name, "threads": settings.launch.threads, "cores": num_cores()},
         "seed": settings.seed,
     }

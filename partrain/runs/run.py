@@ -5,26 +5,29 @@ have finished and the accuracy curve are not repeated. Stitching, evaluation and
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from partrain.data import Dataset
-from partrain.launch.group import launch_group
-from partrain.launch.job import Job
-from partrain.launch.placement import choose_evaluation_device
-from partrain.packs.planner import PackPlanner, PendingTraining
+from partrain.device import devices_named
+from partrain.launch.executor import Executor
+from partrain.launch.launcher import Launcher
 from partrain.report.console_tables import print_plan, print_results
+from partrain.runs.jobs import JobPlanner, rank_jobs
 from partrain.runs.page import LivePage, write_run_page
-from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
+from partrain.runs.prepare import PreparedRun, prepare_run
 from partrain.runs.results import Outcome, gather_results
-from partrain.runs.stages import train_stage, train_together
+from partrain.runs.stages import train_together
 from partrain.runs.timing import record_seconds, recorded_seconds
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
+from partrain.shards.settings import ShardSettings
 from partrain.stitching.accuracy_curve import accuracy_curve
-from partrain.stitching.evaluate import evaluate
+from partrain.stitching.evaluate import evaluate, evaluation_device
 from partrain.stitching.stitch import stitch
 from partrain.storage import checkpoint
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import hold_lock
 from partrain.storage.run_folder import (
     BOUNDARIES,
     CONFUSION_PLOT,
@@ -36,10 +39,17 @@ from partrain.storage.run_folder import (
     RESULTS,
     SEGMENTS,
 )
+from partrain.training.completion import is_finished
+from partrain.training.task import PendingTraining
 
 
 def run(
-    settings: RunSettings, folder: str | Path, dataset: Dataset | None = None, *, show_progress: bool = True
+    settings: RunSettings,
+    folder: str | Path,
+    dataset: Dataset | None = None,
+    *,
+    show_progress: bool = True,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Do the run that `settings` describe in `folder`, or resume it if it has begun.
 
@@ -48,28 +58,33 @@ def run(
         folder: The run's folder, which is made if it does not exist.
         dataset: The data instead of those that `settings.data` names, such as `Dataset.from_arrays` of your own arrays.
         show_progress: Whether to print the plan, the progress of training and the results.
+        executor: The place where trainings run instead of the one that `settings.launch` names.
 
     Returns:
         The contents of results.json. With `partition.dry_run` nothing is trained, and it is the plan instead.
 
     Raises:
-        UserError: If a setting or a file is not as it must be.
+        UserError: If a setting or a file is not as it must be, or another launcher uses the folder.
         JobFailed: If the training of a segment failed for good. The progress of all is saved.
         KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. Processes of segments have written a checkpoint by
             then, except any that were killed after 30 s. The checkpoints of a group are of the last epoch's end.
     """
-    prepared = prepare_run(settings, folder, dataset)
+    launcher = Launcher(settings.launch, executor)
+    prepared = prepare_run(settings, folder, dataset, launcher=launcher)
     if show_progress:
         print_plan(prepared.plan, settings.train.batch_size)
     if settings.partition.dry_run:
         prepared.write_plan()
         return asdict(prepared.plan)
 
-    prepared.write()
-    return finish_run(prepared, show_progress=show_progress)
+    prepared.check_folder()  # A folder of other work is left as it is.
+    with hold_lock(prepared.folder, "run"):
+        prepared.write()
+        prepared.report_move()
+        return finish_run(prepared, launcher, show_progress=show_progress)
 
 
-def finish_run(prepared: PreparedRun, *, show_progress: bool = True) -> dict[str, Any]:
+def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool = True) -> dict[str, Any]:
     """Do all that remains of a run whose tasks are written: train, stitch, recover, evaluate and report.
 
     Returns:
@@ -77,17 +92,18 @@ def finish_run(prepared: PreparedRun, *, show_progress: bool = True) -> dict[str
     """
     folder, dataset, parts = prepared.folder, prepared.dataset, prepared.part_folders()
     model_card = prepared.model_card()
-    device = choose_evaluation_device(prepared.settings.launch.device, prepared.num_parameters)
 
     with LivePage(folder, dataset, prepared.settings.report):
-        seconds = train(prepared, show_progress=show_progress)
+        seconds = train(prepared, launcher, show_progress=show_progress)
+        remove_partial_files(folder, recursive=True)
         stitch(parts, model_card, folder)
+        device = evaluation_device(devices_named(prepared.settings.launch.device)[0], prepared.num_parameters)
         curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)
 
         before_recovery = None
         if prepared.has_recovery:
             before_recovery = evaluate(folder, dataset, device, show_progress=show_progress)
-            seconds += recover(prepared, show_progress=show_progress)
+            seconds += recover(prepared, launcher, show_progress=show_progress)
             stitch([folder / RECOVERY], model_card, folder)
 
     evaluation = evaluate(folder, dataset, device, show_progress=show_progress)
@@ -95,7 +111,7 @@ def finish_run(prepared: PreparedRun, *, show_progress: bool = True) -> dict[str
     return report(prepared, outcome, show_progress=show_progress)
 
 
-def train(prepared: PreparedRun, *, show_progress: bool) -> float:
+def train(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -> float:
     """Train the parts of the network that are not trained yet.
 
     Returns:
@@ -103,43 +119,39 @@ def train(prepared: PreparedRun, *, show_progress: bool) -> float:
     """
     settings, folder = prepared.settings, prepared.folder
     if settings.strategy.is_group:
-        return train_group(prepared, show_progress=show_progress)
+        return train_group(prepared, launcher, show_progress=show_progress)
 
+    planner = JobPlanner(
+        grouping=settings.grouping, launcher=launcher, show_timings=show_progress, show_progress=show_progress
+    )
     with record_seconds(folder / SEGMENTS):
-        train_together([prepared], settings.launch, folder / settings.launch.subfolder, show_progress=show_progress)
+        train_together([prepared], planner, folder / settings.grouping.subfolder, show_progress=show_progress)
     return recorded_seconds(folder / SEGMENTS)
 
 
-def train_group(prepared: PreparedRun, *, show_progress: bool) -> float:
+def train_group(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -> float:
     """Train by a strategy whose processes depend on one another, unless all have finished; return as `train` does."""
-    settings, segments = prepared.settings, prepared.plan.segments
-    # A process of a pipeline computes one segment; replicas all compute the same.
-    is_pipeline = len(segments) == len(prepared.tasks)
-    costs = [segment.flops for segment in segments] if is_pipeline else [1] * len(prepared.tasks)
-    jobs = [
-        Job(prepared.folder / name, f"process {task.index}", task.device, cost, module="partrain.strategies.engine")
-        for (name, task), cost in zip(prepared.tasks.items(), costs, strict=True)
-    ]
-
+    jobs = rank_jobs(prepared, launcher.kind)
     with record_seconds(prepared.folder / RANKS):
         if not all(is_finished(job.folder) for job in jobs):
-            launch_group(jobs, settings.launch, settings.strategy.port, show_progress=show_progress)
+            launcher.run(jobs, show_progress=show_progress)
     return recorded_seconds(prepared.folder / RANKS)
 
 
-def recover(prepared: PreparedRun, *, show_progress: bool) -> float:
+def recover(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -> float:
     """Train the stitched network end to end for the recovery epochs; return the seconds as `train` does.
 
     It is the training of a segment that has no cuts.
     """
-    folder = prepared.folder / RECOVERY
-    launch = replace(prepared.settings.launch, pack="never")
-    planner = PackPlanner(settings=launch, folder=prepared.folder / launch.subfolder / RECOVERY)
+    folder, settings = prepared.folder / RECOVERY, prepared.settings
+    grouping = settings.grouping if isinstance(settings.grouping, ShardSettings) else AloneSettings()
+    planner = JobPlanner(grouping=grouping, launcher=launcher, show_progress=show_progress)
     training = PendingTraining(folder=folder, task=prepared.tasks[RECOVERY], name="recovery", cost=1.0)
 
     with record_seconds(folder):
         if not is_finished(folder):
-            train_stage([training], planner, show_progress=show_progress)
+            jobs = planner.plan([training], prepared.folder / grouping.subfolder / RECOVERY)
+            launcher.run(jobs, show_progress=show_progress)
     return recorded_seconds(folder)
 
 

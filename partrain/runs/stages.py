@@ -4,31 +4,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from partrain.launch.settings import LaunchSettings
-from partrain.launch.supervisor import supervise
-from partrain.packs.planner import PackPlanner, PendingTraining
+from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun
-from partrain.runs.sharded_stage import train_in_shards
+from partrain.training.task import PendingTraining
 
 
-def train_together(runs: Sequence[PreparedRun], settings: LaunchSettings, folder: Path, *, show_progress: bool) -> None:
-    """Train the segments of `runs` that `PreparedRun.unfinished_segments` lists, stage after stage.
+def train_together(runs: Sequence[PreparedRun], planner: JobPlanner, folder: Path, *, show_progress: bool) -> None:
+    """Train the unfinished segments of `runs`, stage after stage.
 
     Args:
-        runs: The runs. Their tasks must be in their folders already.
-        settings: How all of them are launched.
-        folder: The folder for the files of processes that train several segments, with a subfolder per stage.
-        show_progress: Whether to show how far the trainings are, and what packs were measured to gain.
+        runs: The runs, whose tasks are written.
+        planner: The planner that groups the trainings of a stage into jobs.
+        folder: The folder for the files of jobs of several trainings, with a subfolder per stage.
+        show_progress: Whether to show how far the trainings are.
 
     Raises:
         UserError: If a training does not fit into the memory that it may take.
         JobFailed: If a segment failed for good. It is raised once the others of its stage have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
-            killed after 30 s.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM. A job that does not end within 30 s is killed, and has its last
+            checkpoint.
     """
     for number, trainings in enumerate(stages(runs)):
-        planner = PackPlanner(settings=settings, folder=folder / str(number), show_timings=show_progress)
-        train_stage(trainings, planner, show_progress=show_progress)
+        jobs = planner.plan(trainings, folder / str(number))
+        planner.launcher.run(jobs, show_progress=show_progress)
 
 
 def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
@@ -48,25 +46,3 @@ def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
                 training = replace(training, name=f"run {run.folder.name}, {training.name}")
             trainings_by_stage[stage].append(training)
     return trainings_by_stage
-
-
-def train_stage(trainings: Sequence[PendingTraining], planner: PackPlanner, *, show_progress: bool) -> None:
-    """Run `trainings` in the grouping that the launch settings choose: alone, in packs or in shards.
-
-    Args:
-        trainings: The trainings, each of which runs to its end or its pause.
-        planner: The planner that divides them among processes, with the launch settings and a folder.
-        show_progress: Whether to show how far they are.
-
-    Raises:
-        UserError: If a training does not fit into the memory that it may take.
-        JobFailed: If a training failed for good. It is raised once the others have finished.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM. Every process has written a checkpoint by then, except any that were
-            killed after 30 s.
-    """
-    if not trainings:
-        return
-    if planner.settings.name == "shards":
-        train_in_shards(trainings, planner.settings, planner.folder, show_progress=show_progress)
-        return
-    supervise(planner.plan(trainings), planner.settings, show_progress=show_progress)

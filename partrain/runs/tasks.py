@@ -5,52 +5,49 @@ from typing import Any
 
 from partrain.boundaries.boundary import needs_projection
 from partrain.data import Dataset
-from partrain.launch.placement import assign_devices
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import MODEL_WEIGHTS, RECOVERY, rank_name, segment_name, stored_outputs
-from partrain.strategies.settings import REPLICAS, check_group
+from partrain.strategies.settings import REPLICAS
 from partrain.strategies.task import RankTask
 from partrain.training.task import SegmentTask
 
 
-def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, SegmentTask]:
-    """Return the tasks of the segments, and of the recovery if there is one, by their folder within the run."""
-    devices = assign_devices(settings.launch.device, len(plan.segments))
-    common = _common_fields(settings, plan, dataset)
+def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset, kind: str) -> dict[str, SegmentTask]:
+    """Return the tasks of the segments, and of the recovery if there is one, by their folder within the run.
+
+    Args:
+        settings: The run's settings.
+        plan: The segments of its network.
+        dataset: Its data.
+        kind: The kind of device to train on.
+    """
+    common = _common_fields(settings, plan, dataset, kind)
     tasks = {}
-    for segment, device in zip(plan.segments, devices, strict=True):
+    for segment in plan.segments:
         index = segment.index
         tasks[segment_name(index)] = SegmentTask(
             index=index,
-            device=device,
             stored_input=stored_outputs(index) if _is_stored(settings, plan, index) else None,
             stored_output=stored_outputs(index + 1) if _is_stored(settings, plan, index + 1) else None,
             **_segment_fields(segment, settings),
             **common,
         )
     if settings.schedule.recovery_epochs:
-        tasks[RECOVERY] = _recovery_task(settings, plan, devices[0], common)
+        tasks[RECOVERY] = _recovery_task(settings, plan, common)
     return tasks
 
 
-def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, RankTask]:
-    """Return the tasks of a group's ranks by their folder within the run.
-
-    Raises:
-        UserError: If the strategy cannot work with this number of processes or with such batches.
-    """
+def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset, kind: str) -> dict[str, RankTask]:
+    """Return the tasks of a group's ranks by their folder within the run; see `make_tasks`."""
     strategy, num_ranks = settings.strategy, settings.partition.num_segments
-    devices = assign_devices(settings.launch.device, num_ranks)
-    check_group(strategy, num_ranks, settings.train.batch_size, devices)
-    common = _common_fields(settings, plan, dataset)
+    common = _common_fields(settings, plan, dataset, kind)
     # Replicas all hold the whole network, which is the only segment of their plan.
     segments = plan.segments * num_ranks if strategy.name in REPLICAS else plan.segments
     return {
         rank_name(index): RankTask(
             index=index,
-            device=device,
             strategy=strategy.name,
             num_ranks=num_ranks,
             microbatches=strategy.microbatches,
@@ -58,7 +55,7 @@ def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict
             **_segment_fields(segment, settings),
             **common,
         )
-        for index, (segment, device) in enumerate(zip(segments, devices, strict=True))
+        for index, segment in enumerate(segments)
     }
 
 
@@ -73,7 +70,7 @@ def _segment_fields(segment: SegmentPlan, settings: RunSettings) -> dict[str, An
     }
 
 
-def _common_fields(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+def _common_fields(settings: RunSettings, plan: Plan, dataset: Dataset, kind: str) -> dict[str, Any]:
     """Return the fields that all tasks of a run have in common."""
     return {
         "network": plan.network,
@@ -83,6 +80,7 @@ def _common_fields(settings: RunSettings, plan: Plan, dataset: Dataset) -> dict[
         "seed": settings.seed,
         "data": str(dataset.folder),
         "num_images": len(dataset.train),
+        "device": kind,
     }
 
 
@@ -94,7 +92,7 @@ def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
     return is_sequential and is_inner and not (is_last and settings.schedule.last_input == "synthetic")
 
 
-def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[str, Any]) -> SegmentTask:
+def _recovery_task(settings: RunSettings, plan: Plan, common: dict[str, Any]) -> SegmentTask:
     """Return the task of training the stitched network end to end: that of a segment without cuts."""
     schedule = settings.schedule
     train = replace(
@@ -112,7 +110,6 @@ def _recovery_task(settings: RunSettings, plan: Plan, device: str, common: dict[
         start_shape=plan.input_shape,
         stop_shape=[plan.num_classes],
         train=train,
-        device=device,
         initial=f"../{MODEL_WEIGHTS}",
         projections=find_projections(settings, plan),
         **common,

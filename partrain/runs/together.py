@@ -7,12 +7,17 @@ from typing import Any
 
 from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
-from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
-from partrain.runs.run import run
+from partrain.launch.executor import Executor
+from partrain.launch.launcher import Launcher
+from partrain.runs.jobs import JobPlanner
+from partrain.runs.prepare import PreparedRun, prepare_run
+from partrain.runs.run import finish_run
 from partrain.runs.stages import train_together
 from partrain.runs.timing import record_seconds
 from partrain.settings import RunSettings
+from partrain.storage.lock import hold_lock
 from partrain.storage.run_folder import SEGMENTS
+from partrain.training.completion import is_finished
 
 
 def run_together(
@@ -21,14 +26,16 @@ def run_together(
     dataset: Dataset | None = None,
     *,
     show_progress: bool = True,
+    executor: Executor | None = None,
 ) -> dict[Path, dict[str, Any]]:
-    """Do several runs at once, or resume them. The first run's `launch` settings decide how all are packed or sharded.
+    """Do several runs at once, or resume them. The first run's `grouping` and `launch` settings count for all.
 
     Args:
         runs: The settings of each run, by its folder.
         packs: The folder for the files of processes that train segments of several runs.
         dataset: The data instead of those that the settings name.
         show_progress: Whether to show the progress of training.
+        executor: The place where trainings run instead of the one that the settings name.
 
     Returns:
         The contents of each finished run's results.json, by the run's absolute folder.
@@ -41,30 +48,41 @@ def run_together(
         KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. Every process has written a checkpoint by then,
             except any that were killed after 30 s.
     """
-    prepared_runs = [prepare_run(settings, folder, dataset) for folder, settings in runs.items()]
+    first = next(iter(runs.values()))
+    launcher = Launcher(first.launch, executor)
+    prepared_runs = [prepare_run(settings, folder, dataset, launcher=launcher) for folder, settings in runs.items()]
     for prepared in prepared_runs:
         strategy = prepared.settings.strategy
         if strategy.is_group:
             raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
-        prepared.write()
+        prepared.check_folder()  # A folder of other work is left as it is.
 
-    failure = _train(prepared_runs, Path(packs).absolute(), show_progress=show_progress)
+    folder = Path(packs).absolute()
+    planner = JobPlanner(
+        grouping=first.grouping, launcher=launcher, show_timings=show_progress, show_progress=show_progress
+    )
     results = {}
-    for prepared in prepared_runs:
-        if all(is_finished(prepared.folder / name) for name in prepared.segment_names()):
-            results[prepared.folder] = run(prepared.settings, prepared.folder, prepared.dataset, show_progress=False)
+    with ExitStack() as locks:
+        for used in (folder, *(prepared.folder for prepared in prepared_runs)):
+            locks.enter_context(hold_lock(used, "run"))
+        for prepared in prepared_runs:
+            prepared.write()
+        failure = _train(prepared_runs, planner, folder, show_progress=show_progress)
+        for prepared in prepared_runs:
+            if all(is_finished(prepared.folder / name) for name in prepared.segment_names()):
+                results[prepared.folder] = finish_run(prepared, launcher, show_progress=False)
     if failure is not None:
         raise failure
     return results
 
 
-def _train(runs: Sequence[PreparedRun], packs: Path, *, show_progress: bool) -> JobFailed | None:
+def _train(runs: Sequence[PreparedRun], planner: JobPlanner, packs: Path, *, show_progress: bool) -> JobFailed | None:
     """Train the segments of `runs`, record the seconds for each run, and return the failure if there was one."""
     with ExitStack() as clocks:
         for prepared in runs:
             clocks.enter_context(record_seconds(prepared.folder / SEGMENTS))
         try:
-            train_together(runs, runs[0].settings.launch, packs, show_progress=show_progress)
+            train_together(runs, planner, packs, show_progress=show_progress)
         except JobFailed as failure:
             return failure
     return None

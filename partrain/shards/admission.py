@@ -1,26 +1,21 @@
 """The admission of models to a sharded training: checked, cut, placed in host memory, and handed to the schedule.
 
-Models may be added at any time and from any thread. Those that are added during training are prepared one at a time in a
-thread of their own, while the others train.
+Models may be added at any time and from any thread. The session's thread prepares them one at a time, in steps between
+its rounds of units. So those that are added during training are prepared while the others train.
 """
 
 import os
-import queue
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-import torch
 
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.preparation import ModelPreparer
+from partrain.shards.trials import Preparation, Trial
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
@@ -40,17 +35,21 @@ class Candidate:
 
 
 class CandidateQueue:
-    """A queue of models that are to join the sharded training in `folder`. Any thread may add to it.
+    """A queue of models that are to join the sharded training in `folder`. Any thread may add to it until it is closed.
 
     Args:
         folder: The folder of the sharded training.
+        failures: The error message of each model that failed, by its task's folder. One that is added again loses its.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, failures: dict[Path, str]) -> None:
         self._folder = folder
-        self._candidates: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._candidates: list[Candidate] = []
         self._admitted: set[Path] = set()
         """The tasks' folders of all models in the queue or in training."""
+        self._is_closed = False
 
     def add(self, task: str | Path, pause_after: int | None, name: str | None) -> None:
         """Add the model of a task.
@@ -62,122 +61,156 @@ class CandidateQueue:
 
         Raises:
             UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
-                do. If `pause_after` is below 1.
+                do. If `pause_after` is below 1. If the training has ended.
         """
         folder = Path(task).absolute()
         segment_task = SegmentTask.read(folder)
         if pause_after is not None:
             checks.at_least(f"{folder}: pause_after", pause_after, 1)
-        if folder in self._admitted:
-            raise UserError(f"{folder} is being trained already; give every task once")
         if segment_task.train.compile:
             raise UserError(f"{folder}: train.compile=true does not work in shards; leave it out")
-        self._admitted.add(folder)
         name = name or os.path.relpath(folder, self._folder.parent)
-        self._candidates.put(Candidate(folder, segment_task, name, pause_after))
+        self._append(Candidate(folder, segment_task, name, pause_after))
+
+    def _append(self, candidate: Candidate) -> None:
+        """Append a candidate, unless its task is in training or the queue is closed: all in one step."""
+        with self._lock:
+            if self._is_closed:
+                raise UserError(f"{candidate.folder}: this sharded training has ended; make a new one")
+            if candidate.folder in self._admitted:
+                raise UserError(f"{candidate.folder} is being trained already; give every task once")
+            self._admitted.add(candidate.folder)
+            self._failures.pop(candidate.folder, None)
+            self._candidates.append(candidate)
 
     def take_all(self) -> list[Candidate]:
         """Remove all candidates from the queue, and return them in the order in which they were added."""
-        return [self._candidates.get() for _ in range(self._candidates.qsize())]
-
-    def is_empty(self) -> bool:
-        """Return whether no candidate is in the queue."""
-        return self._candidates.empty()
+        with self._lock:
+            candidates, self._candidates = self._candidates, []
+            return candidates
 
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""
-        self._admitted.discard(folder)
+        with self._lock:
+            self._admitted.discard(folder)
+
+    def close(self) -> None:
+        """Refuse all models from now on."""
+        with self._lock:
+            self._is_closed = True
+
+    def close_if_empty(self) -> bool:
+        """Return whether no candidate is in the queue, and if so refuse all models from now on."""
+        with self._lock:
+            self._is_closed = not self._candidates
+            return self._is_closed
+
+    def reopen(self) -> None:
+        """Forget all models, and accept those of another training."""
+        with self._lock:
+            self._candidates = []
+            self._admitted = set()
+            self._is_closed = False
 
 
 class Admission:
-    """The preparation of models that are to join a training. Used as a context manager, it waits for its thread to end.
+    """The preparation of models that are to join a training, one at a time and in steps, between rounds of units.
 
     Args:
         candidates: The queue of models to prepare.
         context: The requests to stop.
         preparer: The preparer, which cuts models and places them.
-        host: The host memory that models are placed in.
+
+    Attributes:
+        trial: The trial that the preparation asked for last, until it goes on with the outcome.
     """
 
-    def __init__(
-        self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer, host: HostMemory
-    ) -> None:
+    def __init__(self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer) -> None:
+        self.trial: Trial | None = None
         self._candidates = candidates
         self._context = context
         self._preparer = preparer
-        self._host = host
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: dict[Future[HostModel], Candidate] = {}
+        self._pending: deque[tuple[Candidate, Preparation[HostModel]]] = deque()
+        """The models in preparation. Only that of the first has begun."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    def prepare_first(self) -> list[HostModel]:
-        """Prepare all models that have been added so far, and return them.
+    def begin_first(self) -> None:
+        """Begin to prepare all models that have been added so far.
 
         Raises:
-            UserError: If there is no model, or any of them or all together do not fit.
+            UserError: If there is no model, or all together do not fit into host memory.
         """
         candidates = self._candidates.take_all()
         if not candidates:
             raise UserError("There is no model to train; give at least one task")
-        sizes = [self._preparer.estimate_host_bytes(candidate.task) for candidate in candidates]
-        # The model whose cut is tried exists twice meanwhile.
-        self._host.check_free(sum(sizes) + max(sizes))
-        return [self._prepare(candidate) for candidate in candidates]
+        self._preparer.check_host_memory([candidate.task for candidate in candidates])
+        self._pending.extend((candidate, self._prepare(candidate)) for candidate in candidates)
 
-    def prepared(self) -> Iterator[tuple[Candidate, HostModel | Exception]]:
-        """Start to prepare the models added since the last call, and yield those that are ready by now.
+    def begin_added(self) -> None:
+        """Begin to prepare the models that have been added since the last call."""
+        candidates = self._candidates.take_all()
+        self._pending.extend((candidate, self._check_and_prepare(candidate)) for candidate in candidates)
 
-        Yields:
-            Each candidate with its model, or with the error that it cannot be prepared.
+    @property
+    def is_busy(self) -> bool:
+        """Return whether any model is in preparation."""
+        return bool(self._pending)
+
+    @property
+    def can_continue(self) -> bool:
+        """Return whether any model is in preparation that does not wait for a trial."""
+        return self.is_busy and (self.trial is None or self.trial.outcome is not None)
+
+    def next_prepared(self) -> tuple[Candidate, HostModel | Exception] | None:
+        """Prepare a model until it needs a trial, or to its end.
+
+        Returns:
+            The candidate with its model, or with the error that it cannot be prepared. None if its preparation has not
+            ended, or there is none.
         """
-        for candidate in self._candidates.take_all():
-            self._pending[self._thread.submit(self._check_and_prepare, candidate)] = candidate
-        for future in [future for future in self._pending if future.done()]:
-            candidate = self._pending.pop(future)
-            error = future.exception()
-            if error is None:
-                yield candidate, future.result()
-            elif isinstance(error, Exception):
-                yield candidate, error
-            else:
-                raise error
+        if not self.can_continue:
+            return None
+        candidate, preparation = self._pending[0]
+        prepared: HostModel | Exception
+        try:
+            self.trial = next(preparation)
+            return None
+        except StopIteration as end:
+            prepared = end.value
+        except Exception as error:
+            prepared = error
+        self.trial = None
+        self._pending.popleft()
+        return candidate, prepared
 
-    def has_pending(self) -> bool:
-        """Return whether any model is in the queue or in preparation."""
-        return bool(self._pending) or not self._candidates.is_empty()
+    def close_if_idle(self) -> bool:
+        """Return whether no model is in the queue or in preparation, and if so let no more join."""
+        return not self.is_busy and self._candidates.close_if_empty()
+
+    def close(self) -> None:
+        """Let no more models join, and abandon those in preparation."""
+        self._candidates.close()
+        self.trial = None
+        for _, preparation in self._pending:
+            preparation.close()
+        self._pending.clear()
 
     def release(self, folder: Path) -> None:
         """Allow the task in `folder` to be added again, since its model has left the training."""
         self._candidates.release(folder)
 
-    def _check_and_prepare(self, candidate: Candidate) -> HostModel:
-        """Prepare a model if it fits into host memory beside those that train, twice while its cut is tried."""
-        self._host.check_free(2 * self._preparer.estimate_host_bytes(candidate.task))
-        return self._prepare(candidate)
+    def _check_and_prepare(self, candidate: Candidate) -> Preparation[HostModel]:
+        """Prepare a model if it fits into host memory beside those that train."""
+        self._preparer.check_host_memory([candidate.task])
+        return (yield from self._prepare(candidate))
 
-    def _prepare(self, candidate: Candidate) -> HostModel:
+    def _prepare(self, candidate: Candidate) -> Preparation[HostModel]:
         """Cut and place a model. One that has no steps left only writes what it leaves."""
-        with _num_threads(self._preparer.worker.threads), TORCH_PATCH_LOCK:
-            (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
-            model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after)
-            if model.has_steps_left:
-                self._preparer.prepare(model, self._host)
-            else:
-                model.save()
-            return model
-
-
-@contextmanager
-def _num_threads(number: int) -> Iterator[None]:
-    """Let PyTorch use as many CPU threads as a worker does, so that what is timed here holds there."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
+        threads = self._preparer.worker.threads
+        with TORCH_PATCH_LOCK:
+            model = HostModel(candidate.folder, candidate.name, self._context, candidate.pause_after, threads)
+        if model.has_steps_left:
+            yield from self._preparer.prepare(model)
+        else:
+            model.save()
+        return model

@@ -6,26 +6,27 @@ With double buffering three threads work at once, each on a unit of its own:
     computing            unit 1   unit 2   unit 3   ...
     storing                       unit 1   unit 2   unit 3   ...
 
-Otherwise one thread does the three parts of each unit in turn.
+Otherwise one thread does the three parts of each unit in turn. The trial of a model that is to join is computed between
+units, when nothing else is on the device.
 """
 
 import gc
 import os
 import queue
-import shutil
+import select
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 import torch
 from torch import Tensor
 
-from partrain.device import synchronize
+from partrain.device import is_cpu, release_unused_memory, synchronize
 from partrain.errors import UserError
 from partrain.shards.device_model import DeviceModel, UnitInputs
 from partrain.shards.host import map_file
@@ -36,12 +37,18 @@ from partrain.shards.messages import (
     CrossingSpec,
     Message,
     Prefetch,
+    ProfileProgress,
+    ProfileRequest,
+    ProfileResult,
     RemoveModel,
+    StepProfile,
     UnitFailure,
     UnitRequest,
     UnitResult,
     WorkerSettings,
 )
+from partrain.shards.profiler import profile_step
+from partrain.shards.scratch import remove_scratch
 
 _FAILED_VERSION = -1
 """The version of a shard on the device after its unit failed, so that it is copied again."""
@@ -58,11 +65,23 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     settings = connection.recv()
     assert isinstance(settings, WorkerSettings)
-    torch.set_num_threads(settings.threads)
-    Worker(connection, settings).run()
-    # If the scheduler's process was killed, nobody else would free the shared memory.
-    for folder in settings.scratch_folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        torch.set_num_threads(settings.threads)
+        Worker(connection, settings).run()
+    finally:
+        _remove_scratch_if_left_alone(connection, settings)
+
+
+def _remove_scratch_if_left_alone(connection: "Connection[Answer, Message]", settings: WorkerSettings) -> None:
+    """Free the shared memory if the scheduler's end of the connection is closed: it was killed, and nobody else would.
+
+    Messages that are still to be read do not matter, and are not read, since another thread may be reading.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # A closed end is always reported.
+    if poll.poll(0):
+        for folder in settings.scratch_folders:
+            remove_scratch(folder)
 
 
 @dataclass
@@ -85,6 +104,18 @@ class _UnitExecution:
         self.resident = self.features = self.gradient = self.output = None
 
 
+@dataclass
+class _Trial:
+    """A trial of a model that is to join, for which the device is free of all others."""
+
+    request: ProfileRequest
+    outcome: StepProfile | Exception | None = None
+    is_computed: threading.Event = field(default_factory=threading.Event)
+
+
+_Work = _UnitExecution | _Trial
+
+
 class Worker:
     """A worker, which handles the messages of a connection in their order until the connection is closed.
 
@@ -100,6 +131,7 @@ class Worker:
         self.memory = DeviceMemory(
             self.device, settings.budget_bytes, uses_separate_buffers=settings.uses_separate_buffers
         )
+        self._send_lock = threading.Lock()
         self.models: dict[int, DeviceModel] = {}
         self.build_errors: dict[int, Exception] = {}
         """The errors of models that could not be built, which their first unit reports."""
@@ -111,39 +143,51 @@ class Worker:
         if self.settings.double_buffer:
             self._run_in_threads()
             return
-        for execution in self._load_units():
-            self._compute_unit(execution)
-            self._store_unit(execution)
+        for work in self._load_work():
+            self._compute_work(work)
+            self._store_work(work)
 
     def _run_in_threads(self) -> None:
         """Load, compute and store units in a thread each. None in a queue marks its end."""
-        loaded: queue.Queue[_UnitExecution | None] = queue.Queue()
-        computed: queue.Queue[_UnitExecution | None] = queue.Queue()
+        loaded: queue.Queue[_Work | None] = queue.Queue()
+        computed: queue.Queue[_Work | None] = queue.Queue()
 
         def load_all() -> None:
-            for execution in self._load_units():
-                loaded.put(execution)
+            for work in self._load_work():
+                loaded.put(work)
             loaded.put(None)
 
         def store_all() -> None:
-            while (execution := computed.get()) is not None:
-                self._store_unit(execution)
+            while (work := computed.get()) is not None:
+                self._store_work(work)
 
         threads = [
-            threading.Thread(target=_exit_on_error, args=(target,), daemon=True) for target in (load_all, store_all)
+            threading.Thread(target=self._exit_on_error, args=(target,), daemon=True)
+            for target in (load_all, store_all)
         ]
         for thread in threads:
             thread.start()
-        while (execution := loaded.get()) is not None:
-            self._compute_unit(execution)
-            computed.put(execution)
+        while (work := loaded.get()) is not None:
+            self._compute_work(work)
+            computed.put(work)
         computed.put(None)
         for thread in threads:
             thread.join()
 
+    def _exit_on_error(self, target: Callable[[], None]) -> None:
+        """Run a thread's function, and end the process on any error: without the thread the worker would wait forever."""
+        try:
+            target()
+        except BaseException:
+            try:
+                traceback.print_exc()
+                _remove_scratch_if_left_alone(self.connection, self.settings)
+            finally:
+                os._exit(1)
+
     # ---- Messages.
 
-    def _load_units(self) -> Iterator[_UnitExecution]:
+    def _load_work(self) -> Iterator[_Work]:
         """Yield the requested units with their inputs on the device, and handle all other messages in between."""
         while (message := self._receive()) is not None:
             if isinstance(message, UnitRequest):
@@ -152,6 +196,11 @@ class Worker:
                 self._add_model(message)
             elif isinstance(message, RemoveModel):
                 self._remove_model(message)
+            elif isinstance(message, ProfileRequest):
+                self.memory.evict_all()
+                trial = _Trial(message)
+                yield trial
+                trial.is_computed.wait()  # The device is the trial's until then.
             else:
                 self._prefetch(message)
 
@@ -196,9 +245,20 @@ class Worker:
         _attempt(execution, self._load)
         return execution
 
-    def _compute_unit(self, execution: _UnitExecution) -> None:
-        """Compute a unit whose inputs are loaded."""
-        _attempt(execution, self._compute)
+    def _compute_work(self, work: _Work) -> None:
+        """Compute a unit whose inputs are loaded, or a trial."""
+        if isinstance(work, _Trial):
+            self._profile(work)
+        else:
+            _attempt(work, self._compute)
+
+    def _store_work(self, work: _Work) -> None:
+        """Send the result or the error of a unit or of a trial, once the unit's changes are in host memory."""
+        if isinstance(work, _Trial):
+            assert work.outcome is not None
+            self._send(ProfileResult(work.outcome))
+        else:
+            self._store_unit(work)
 
     def _store_unit(self, execution: _UnitExecution) -> None:
         """Copy what a unit has changed back to host memory, and send its result or its error."""
@@ -209,7 +269,12 @@ class Worker:
         if resident is not None:
             self.memory.release_stored(resident, version)
         execution.result.peak_bytes = self.memory.peak_bytes
-        self.connection.send(answer)
+        self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        """Send an answer. A trial reports its progress while another thread may still send the last unit's result."""
+        with self._send_lock:
+            self.connection.send(answer)
 
     def _answer(self, execution: _UnitExecution) -> tuple[Answer, int]:
         """Return a unit's answer, and the version of its shard on the device."""
@@ -282,6 +347,21 @@ class Worker:
         resident.loaded_bytes = needed
         return resident, missing.stop - missing.start
 
+    def _profile(self, trial: _Trial) -> None:
+        """Compute the steps of a trial. An error belongs to its model."""
+        try:
+            trial.outcome = profile_step(
+                trial.request.spec,
+                self.device,
+                uses_separate_buffers=self.settings.uses_separate_buffers,
+                report_progress=lambda: self._send(ProfileProgress()),
+            )
+        except Exception as error:
+            trial.outcome = picklable_error(error)
+        gc.collect()  # Modules refer to themselves, and to the memory that is bound to them.
+        release_unused_memory(self.device)  # Other workers may be on the same device.
+        trial.is_computed.set()
+
     def _model_crossings(self, model_id: int) -> list[tuple[Tensor, Tensor]]:
         """Return the tensors in host memory between a model's shards, as (output, gradient) pairs."""
         if model_id not in self.crossings:
@@ -300,15 +380,6 @@ def _attempt(execution: _UnitExecution, part: Callable[[_UnitExecution], None]) 
         execution.error = error
 
 
-def _exit_on_error(target: Callable[[], None]) -> None:
-    """Run a thread's function, and end the process on any error: without the thread the worker would wait forever."""
-    try:
-        target()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
 def _map_crossing(crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
     """Return a crossing's output and its gradient, in host memory."""
     mapped = map_file(crossing.file)
@@ -317,7 +388,7 @@ def _map_crossing(crossing: CrossingSpec) -> tuple[Tensor, Tensor]:
 
 def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a copy of a tensor in host memory on `device`, also where the device is the CPU."""
-    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+    return tensor.clone() if is_cpu(device) else tensor.to(device)
 
 
 def picklable_error(error: Exception) -> Exception:

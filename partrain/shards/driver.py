@@ -4,15 +4,13 @@ This process holds every model in host memory and the schedule, and one worker p
 them travel only shards, the tensors that cross between shards, and a few numbers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from partrain.launch.placement import resolve_devices
 from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.host import HostMemory
-from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, Policy
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Scheduler
@@ -21,16 +19,17 @@ from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
 from partrain.shards.view import TrainingView
-from partrain.shards.worker_pool import WorkerPool, worker_settings
+from partrain.shards.worker_pool import WorkerPool, resolve_devices, worker_settings
+from partrain.storage.lock import hold_lock
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
-from partrain.training.context import TrainingContext, handle_signals
+from partrain.training.context import LocalContext, TrainingContext, stop_on_signals
 
 
 class ShardedTraining:
     """A training of many models at once, whose shards are interleaved over the devices. Models may join and leave.
 
     Args:
-        devices: The device of each worker process: `cuda:<n>`, or `cpu` once for each worker.
+        devices: The device of each worker process by its name, or `cpu` once for each worker.
         folder: The folder for the time line, the measured costs and the workers' logs.
         settings: The settings of shard parallelism; by default those of `ShardSettings()`.
         policy: The scheduling policy, in place of the one that the settings name.
@@ -38,6 +37,9 @@ class ShardedTraining:
         max_restarts: How often each worker is replaced when it is lost, before training fails.
         seed: The seed of a policy that draws random numbers.
         show_progress: Whether progress is printed.
+        context: The context of the job that this training is. By default Ctrl-C and SIGTERM request a stop.
+        view: The view of the models, by default one on the console.
+        on_poll: A function that is called between rounds of units. It may call `add`.
     """
 
     def __init__(
@@ -51,22 +53,25 @@ class ShardedTraining:
         max_restarts: int = 3,
         seed: int = 0,
         show_progress: bool = True,
+        context: TrainingContext | None = None,
+        view: TrainingView | None = None,
+        on_poll: Callable[[], None] | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.settings = settings or ShardSettings()
         self._max_restarts = max_restarts
         self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
-        self._context = TrainingContext(self.folder)
-        self._view = TrainingView(self.folder, show_progress=show_progress)
-        self._candidates = CandidateQueue(self.folder)
-        self._preparer = ModelPreparer(self.settings, self._workers[0])
+        self._context = context
+        self._view = view or TrainingView(self.folder, show_progress=show_progress)
+        self._on_poll = on_poll or (lambda: None)
+        self._history = TrainingHistory()
+        self._candidates = CandidateQueue(self.folder, self._history.failures)
         self._scheduler = Scheduler(
             len(devices),
             policy or POLICIES[self.settings.policy](seed),
             pins_backward=self.settings.activations == "keep",
             double_buffer=self.settings.double_buffer,
         )
-        self._history = TrainingHistory()
 
     @property
     def failures(self) -> dict[Path, str]:
@@ -76,7 +81,8 @@ class ShardedTraining:
     def add(self, task: str | Path, pause_after: int | None = None, name: str | None = None) -> None:
         """Let the model of a task join, from its checkpoint if it has one.
 
-        It may be called before `run`, and from any thread while that is under way.
+        It may be called before `run`, and from any thread while that is under way. Once the last model has left, it is
+        refused until `run` has returned; a model that is added after that is trained when `run` is called again.
 
         Args:
             task: The task's folder.
@@ -85,59 +91,68 @@ class ShardedTraining:
 
         Raises:
             UserError: If the folder holds no task, is in training already, or has `train.compile`, which shards cannot
-                do. If `pause_after` is below 1.
+                do. If `pause_after` is below 1. If the training has ended.
         """
         self._candidates.add(task, pause_after, name)
-        self.failures.pop(Path(task).absolute(), None)
 
     def run(self, on_leave: Callable[[Path], None] | None = None) -> None:
-        """Train all models that have been added, or are added meanwhile.
+        """Train all models that have been added, or are added meanwhile. It may be called again for others.
 
         Args:
             on_leave: A function that is called with the task's folder of every model that ends, pauses or fails. It may
                 call `add`.
 
         Raises:
-            UserError: If there is no model, or any of the first ones or all of them together do not fit.
+            UserError: If there is no model, or any of the first ones or all of them together do not fit. If another
+                launcher uses the folder.
             JobFailed: If a worker was lost too often.
             KeyboardInterrupt: If a stop was requested (Ctrl-C). The steps under way have ended, and every model has
                 written its checkpoint.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
-            with Admission(self._candidates, self._context, self._preparer, host) as admission, self._view:
-                first_models = admission.prepare_first()
-                self._train(first_models, admission, host, on_leave or (lambda folder: None))
-            self._write_costs()
-            self._view.write_page()
-        if self._context.should_stop():
+        context = self._context or LocalContext(self._workers[0].device)
+        try:
+            with self._locked(), closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
+                with self._view:
+                    self._train(host, context, on_leave or (lambda folder: None))
+                self._write_costs()
+                self._view.write_page()
+        finally:
+            self._candidates.reopen()
+        if context.should_stop():
             raise KeyboardInterrupt
 
-    def _train(
-        self,
-        first_models: Iterable[HostModel],
-        admission: Admission,
-        host: HostMemory,
-        on_leave: Callable[[Path], None],
-    ) -> None:
+    def _train(self, host: HostMemory, context: TrainingContext, on_leave: Callable[[Path], None]) -> None:
         """Train the models with a worker process for each device, until none is left or a stop is requested."""
+        preparer = ModelPreparer(self.settings, self._workers[0], host)
         with self._make_pool(host) as pool:
-            with handle_signals(self._context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
+            with self._signals_handled(context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
                 session = Session(
                     scheduler=self._scheduler,
-                    admission=admission,
+                    admission=Admission(self._candidates, context, preparer),
                     host=host,
                     pool=pool,
                     writer=writer,
                     timeline=timeline,
                     view=self._view,
-                    context=self._context,
+                    context=context,
                     history=self._history,
                     on_leave=on_leave,
+                    on_poll=self._on_poll,
                     should_prefetch=self.settings.double_buffer,
                 )
-                session.run(first_models)
+                session.run()
             session.save_unfinished()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Return the context that keeps other launchers away. The process of a job holds the job's own locks."""
+        return nullcontext() if self._context is not None else hold_lock(self.folder, "sharded training")
+
+    def _signals_handled(self, context: TrainingContext) -> AbstractContextManager[None]:
+        """Return the context in which Ctrl-C and SIGTERM request a stop. The process of a job has its own handlers."""
+        if self._context is not None:
+            return nullcontext()
+        assert isinstance(context, LocalContext)
+        return stop_on_signals(context)
 
     def _make_pool(self, host: HostMemory) -> WorkerPool:
         """Return the pool of workers, which free the host memory should this process be killed."""

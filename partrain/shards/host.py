@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from partrain.device import free_bytes
 from partrain.errors import UserError
+from partrain.shards.scratch import ScratchFolder, remove_left_behind
 
 SHARED_MEMORY = Path("/dev/shm")
-_PREFIX = "partrain-"
 _GIB = 2**30
 
 
@@ -43,9 +42,20 @@ class HostMemory:
         self._allocate = allocate or allocate_file
         bases = [folder] if on_disk or not shared_memory.is_dir() else [shared_memory, folder]
         for base in bases:
-            _remove_orphaned_folders(base)
-        self.folders = [Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base)) for base in bases]
+            remove_left_behind(base)
+        self._scratch: list[ScratchFolder] = []
+        try:
+            for base in bases:
+                self._scratch.append(ScratchFolder(base))
+        except OSError:
+            self.close()
+            raise
         self._num_files = 0
+
+    @property
+    def folders(self) -> list[Path]:
+        """Return the folders of the files, the preferred one first."""
+        return [scratch.path for scratch in self._scratch]
 
     def check_free(self, needed: int) -> None:
         """Raise `UserError` unless `needed` more bytes are free."""
@@ -53,7 +63,7 @@ class HostMemory:
         if needed <= free:
             return
         where = "disk" if self._on_disk else "host memory"
-        remedy = "free some" if self._on_disk else "train fewer models at once, or set launch.shards.spill_to=disk"
+        remedy = "free some" if self._on_disk else "train fewer models at once, or set grouping.spill_to=disk"
         raise UserError(
             f"These models need {needed / _GIB:.2f} GiB of {where}, but {free / _GIB:.2f} GiB are free; {remedy}"
         )
@@ -104,8 +114,8 @@ class HostMemory:
 
     def close(self) -> None:
         """Delete all files and their folders."""
-        for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        for scratch in self._scratch:
+            scratch.remove()
 
 
 def map_file(path: Path) -> Tensor:
@@ -124,21 +134,3 @@ def allocate_file(path: Path, num_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, num_bytes)
         else:  # macOS
             file.truncate(num_bytes)
-
-
-def _remove_orphaned_folders(base: Path) -> None:
-    """Remove the folders of processes that were killed before they could."""
-    for folder in base.glob(f"{_PREFIX}*-*"):
-        process_id = folder.name.split("-")[1]
-        if process_id.isdigit() and not _is_running(int(process_id)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)  # Signal 0 only checks.
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # The process belongs to another user.
-        return True
-    return True

@@ -4,20 +4,19 @@ Its tensors are in shared host memory, where workers read and write them. Metric
 written by the code that writes them for any training.
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.shards.host_tensors import flat_bytes, move_to_files, shard_layouts
+from partrain.shards.host_tensors import copy_to_files, move_to_files, shard_layouts
 from partrain.shards.layout import ShardLayout
-from partrain.shards.messages import ModelSpec, UnitRequest, UnitResult
+from partrain.shards.messages import ModelSpec, ShardSpec, UnitRequest, UnitResult
 from partrain.shards.partitioner import CutNames
 from partrain.shards.scheduler import Cost, Unit, num_units
 from partrain.shards.simulator import Load
@@ -57,6 +56,7 @@ class HostModel:
         name: The name that is shown of the model.
         context: The requests to stop.
         pause_after: The epoch after which training pauses, or None.
+        threads: The CPU threads to initialise weights with, as a worker would; by default PyTorch's.
 
     Attributes:
         training: The training, resumed from its checkpoint if it has one.
@@ -64,24 +64,32 @@ class HostModel:
         versions: How often each shard's bytes in host memory have changed, once the model is placed.
     """
 
-    def __init__(self, folder: Path, name: str, context: TrainingContext, pause_after: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        context: TrainingContext,
+        pause_after: int | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.folder = folder
         self.name = name
         self.costs: list[Cost] = []
         self.versions: list[int] = []
         self._context = context
         self._pause_after = pause_after
+        self._threads = threads
         self._memory = WorkerPeakMemory()
         self._spec: ModelSpec | None = None
         self.training = self._load_training()
         self._steps = self.training.steps()
         self._current = self._next_step()
-        self._saved_at = time.monotonic()
         self._first_step = self.training.progress.step
 
     def _load_training(self) -> SegmentTraining:
         """Return the training as its latest checkpoint leaves it."""
-        training = SegmentTraining(self.folder, self._context, self._memory, device="cpu")
+        with _num_threads(self._threads):
+            training = SegmentTraining(self.folder, self._context, self._memory, device=torch.device("cpu"))
         training.pause_after = self._pause_after
         training.model.train()
         return training
@@ -118,9 +126,9 @@ class HostModel:
         """Return where the tensors of each shard are in its bytes, given the start and stop of each."""
         return shard_layouts(self.training, cuts)
 
-    def flat_bytes(self, layout: ShardLayout) -> Tensor:
-        """Return a copy of a shard's tensors as bytes [layout.num_bytes]."""
-        return flat_bytes(self.training, layout)
+    def copy_to_files(self, shards: Iterable[ShardSpec]) -> None:
+        """Copy the training's tensors into the shards' files. The training continues to use its own."""
+        copy_to_files(self.training, shards)
 
     def place(self, spec: ModelSpec, costs: Iterable[Cost]) -> None:
         """Move the training's tensors into the shards' files.
@@ -143,7 +151,6 @@ class HostModel:
         self.training = self._load_training()
         self._steps = self.training.steps()
         self._current = self._next_step()
-        self._saved_at = time.monotonic()
         self._move_to_files()
 
     def files(self) -> list[Path]:
@@ -219,28 +226,26 @@ class HostModel:
             training.warning = result.warning
 
     def _end_step(self, step: Step) -> bool:
-        """Log the step and begin the next one, and return whether a checkpoint is due."""
+        """Log the step and begin the next one. Return whether a checkpoint is due, or no step is left."""
         self.training.progress.step += 1
         self.training.log_step(step)
         self._current = self._next_step()
-        is_checkpoint_due = time.monotonic() - self._saved_at > self.training.task.train.checkpoint_seconds
-        return step.is_logged and (step.ends_epoch or is_checkpoint_due)
+        return self.training.is_checkpoint_due(step) or not self.has_steps_left
 
     # ---- Checkpoints and results.
 
     def save(self) -> None:
-        """Write a checkpoint, and at the training's end or pause all that it leaves."""
-        if not self.training.progress.finished:
+        """Write a checkpoint, or at the training's end or pause all that it leaves."""
+        if self.has_steps_left:
             self.save_checkpoint()
-        if not self.has_steps_left:
-            # Finishing may run the module, to store its outputs, while another thread traces a network.
-            with TORCH_PATCH_LOCK:
-                self.training.finalize()
+            return
+        # Finishing may run the module, to store its outputs, while another thread traces a network.
+        with TORCH_PATCH_LOCK:
+            self.training.finalize()
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint to resume from."""
         self.training.save_checkpoint()
-        self._saved_at = time.monotonic()
 
     def as_load(self, unit_seconds: Iterable[float]) -> Load:
         """Return what the steps computed here have cost, for the simulator.
@@ -252,3 +257,17 @@ class HostModel:
             replace(cost, seconds=float(seconds)) for cost, seconds in zip(self.costs, unit_seconds, strict=True)
         )
         return Load(units=units, steps=self.training.progress.step - self._first_step)
+
+
+@contextmanager
+def _num_threads(number: int | None) -> Iterator[None]:
+    """Compute with `number` threads in this thread, for as long as the context is open.
+
+    Initial values such as those of `nn.init.orthogonal_` depend on it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -36,16 +36,16 @@ def shard_layouts(training: SegmentTraining, cuts: Iterable[CutNames]) -> list[S
     return layouts
 
 
-def flat_bytes(training: SegmentTraining, layout: ShardLayout) -> Tensor:
-    """Return a copy of a shard's tensors as bytes [layout.num_bytes]."""
+def copy_to_files(training: SegmentTraining, shards: Iterable[ShardSpec]) -> None:
+    """Copy the training's tensors into the shards' files."""
     tensors = _TrainingTensors(training)
-    data = torch.zeros(layout.num_bytes, dtype=torch.uint8)
-    for name, slot in layout.weights.items():
-        slot.view(data).copy_(tensors.state[name])
-    names = dict.fromkeys(path.rpartition("/")[0] for path in layout.optimizer_state)
-    for path, tensor in tensors.optimizer_state(names).items():
-        layout.optimizer_state[path].view(data).copy_(tensor)
-    return data
+    for shard in shards:
+        data, layout = map_file(shard.file), shard.layout
+        for name, slot in layout.weights.items():
+            slot.view(data).copy_(tensors.state[name])
+        names = dict.fromkeys(path.rpartition("/")[0] for path in layout.optimizer_state)
+        for path, tensor in tensors.optimizer_state(names).items():
+            layout.optimizer_state[path].view(data).copy_(tensor)
 
 
 def move_to_files(training: SegmentTraining, shards: Iterable[ShardSpec]) -> None:

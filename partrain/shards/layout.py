@@ -36,6 +36,21 @@ class TensorSlot:
 
 
 @dataclass(frozen=True)
+class CrossingSlots:
+    """The places of the tensors between two shards, in a file of their own."""
+
+    output: TensorSlot
+    """The output of the left shard, at the file's beginning."""
+    gradient: TensorSlot
+    """The gradient of that output, behind it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the file."""
+        return self.gradient.offset + align(self.gradient.num_bytes)
+
+
+@dataclass(frozen=True)
 class ShardLayout:
     """The slots of all tensors of a shard.
 

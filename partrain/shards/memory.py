@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partrain.device import copy_on_own_stream, is_gpu, pin, unpin
+from partrain.device import copy_on_own_stream, is_cpu, pin, unpin
 from partrain.shards.host import map_file
 from partrain.shards.messages import ShardSpec
 
@@ -93,15 +93,20 @@ class DeviceMemory:
         resident.version = version
         self.release(resident)
 
+    def evict_all(self) -> None:
+        """Wait until no shard is in use, and drop all of them on the device."""
+        with self._changed:
+            while any(shard.in_use for shard in self.residents.values()):
+                self._changed.wait()
+            self.residents.clear()
+
     def evict_model(self, model_id: int) -> None:
         """Drop all shards of a model, on the device and in host memory."""
         with self._changed:
             for key in [key for key in self.residents if key[0] == model_id]:
                 del self.residents[key]
             for key in [key for key in self.host_bytes if key[0] == model_id]:
-                host = self.host_bytes.pop(key)
-                if is_gpu(self.device):
-                    unpin(host)
+                unpin(self.host_bytes.pop(key), self.device)
             self._changed.notify_all()
 
     def _make_room(self, spec: ShardSpec, resident: ResidentShard | None) -> bool:
@@ -130,8 +135,7 @@ class DeviceMemory:
     def _map_host(self, key: ShardKey, file: Path) -> Tensor:
         if key not in self.host_bytes:
             self.host_bytes[key] = map_file(file)
-            if is_gpu(self.device):
-                pin(self.host_bytes[key])
+            pin(self.host_bytes[key], self.device)
         return self.host_bytes[key]
 
 
@@ -140,7 +144,7 @@ def copy_bytes(source: Tensor, target: Tensor) -> None:
 
     On a CPU one core copies. `Tensor.copy_` would take threads from the thread that computes.
     """
-    if source.device.type == target.device.type == "cpu":
+    if is_cpu(source.device) and is_cpu(target.device):
         np.copyto(target.numpy(), source.numpy())
         return
     copy_on_own_stream(source, target)

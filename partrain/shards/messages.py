@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.shards.layout import ShardLayout, TensorSlot
-from partrain.shards.scheduler import Unit
+from partrain.shards.layout import CrossingSlots, ShardLayout, TensorSlot
+from partrain.shards.scheduler import Cost, Unit
 from partrain.training.task import SegmentTask
 
 # ---- A model, as workers see it.
@@ -18,7 +18,7 @@ class WorkerSettings:
     """The settings of a device's worker process."""
 
     device: str
-    """The device to compute on: cpu or cuda:<n>."""
+    """The name of the device to compute on."""
     budget_bytes: int
     """Device memory that the worker may use, in bytes."""
     threads: int
@@ -127,7 +127,15 @@ class UnitRequest:
     """How many outputs of the epoch so far decoded correctly, and how many were measured."""
 
 
-Message = AddModel | RemoveModel | Prefetch | UnitRequest
+@dataclass(frozen=True)
+class ProfileRequest:
+    """A request to try a few steps of a model that is not in training yet."""
+
+    spec: ModelSpec
+    """The model. The files of its shards hold a copy of its tensors, which the steps change. It has no crossings."""
+
+
+Message = AddModel | RemoveModel | Prefetch | UnitRequest | ProfileRequest
 """Any message from the scheduler to a worker."""
 
 # ---- From a worker to the scheduler.
@@ -170,5 +178,30 @@ class UnitFailure:
     error: Exception
 
 
-Answer = UnitResult | UnitFailure
+@dataclass(frozen=True, kw_only=True)
+class StepProfile:
+    """The measured needs of one step of a model."""
+
+    workspace_bytes: tuple[int, ...]
+    """For each shard, the bytes that computing it takes besides its own: activations, gradients and temporaries."""
+    costs: tuple[Cost, ...]
+    """The seconds that each unit takes, in the order of units."""
+    crossings: tuple[CrossingSlots, ...]
+    """The tensors between each shard and the next one."""
+
+
+@dataclass(frozen=True)
+class ProfileProgress:
+    """The report that one more unit of a trial step is computed, so that the worker is not stuck."""
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """The result of a trial."""
+
+    outcome: StepProfile | Exception
+    """What a step takes, or the error that it raised."""
+
+
+Answer = UnitResult | UnitFailure | ProfileProgress | ProfileResult
 """Any message from a worker to the scheduler."""

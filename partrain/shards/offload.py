@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from partrain.device import is_cpu
+
 
 @dataclass(frozen=True)
 class _WeightReference:
@@ -47,7 +49,7 @@ class ActivationOffload:
     def _offload(self, tensor: Tensor) -> _WeightReference | _OffloadedTensor:
         if tensor.untyped_storage()._cdata == self._shard_storage:
             return _WeightReference(tensor.dtype, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
-        if tensor.device.type == "cpu":
+        if is_cpu(tensor.device):
             host = tensor.detach().clone(memory_format=torch.preserve_format)
         else:
             host = tensor.detach().to("cpu")
@@ -57,6 +59,6 @@ class ActivationOffload:
         if isinstance(saved, _WeightReference):
             flat = self._shard_bytes().view(saved.dtype)
             return flat.as_strided(saved.shape, saved.stride, saved.storage_offset)
-        if saved.device.type == "cpu":
+        if is_cpu(saved.device):
             return saved.host.clone()
         return saved.host.to(saved.device)

@@ -1,23 +1,22 @@
 """The preparation of models for shard parallelism: each is cut into shards that fit, profiled, and moved to host memory."""
 
-import gc
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from partrain.device import is_gpu, release_unused_memory
 from partrain.errors import UserError
+from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
+from partrain.shards.layout import CrossingSlots
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
-from partrain.shards.partitioner import PieceChain
-from partrain.shards.profiler import CrossingSlots, StepProfile, profile_step
+from partrain.shards.partitioner import CutNames, PieceChain
 from partrain.shards.scheduler import Cost
 from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Preparation, Trial
 from partrain.training.task import SegmentTask
 
 _MAX_ATTEMPTS = 8
@@ -70,33 +69,42 @@ class ModelPreparer:
     Args:
         settings: The settings of shard parallelism.
         worker: The settings that all workers have but for their devices: the models are prepared for these.
+        host: The host memory that models are placed in.
     """
 
-    def __init__(self, settings: ShardSettings, worker: WorkerSettings) -> None:
+    def __init__(self, settings: ShardSettings, worker: WorkerSettings, host: HostMemory) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
+        self._host = host
         self._keeps_activations = settings.activations == "keep"
         self._pieces: dict[Hashable, PieceChain] = {}
         self._plans: dict[Hashable, ShardPlan] = {}
 
-    def estimate_host_bytes(self, task: SegmentTask) -> int:
+    def check_host_memory(self, tasks: Sequence[SegmentTask]) -> None:
+        """Raise `UserError` unless the models of all tasks together are likely to fit into host memory."""
+        sizes = [self._estimate_host_bytes(task) for task in tasks]
+        # The model whose cut is tried exists twice meanwhile.
+        self._host.check_free(sum(sizes) + max(sizes))
+
+    def _estimate_host_bytes(self, task: SegmentTask) -> int:
         """Return about how many bytes of host memory the task's model will take."""
         pieces = self._pieces_of(task).pieces
         tensors = sum(piece.weight_bytes + piece.state_bytes for piece in pieces)
         activations = sum(piece.activation_bytes for piece in pieces)
         return tensors + (activations if self._keeps_activations else 0)
 
-    def prepare(self, host_model: HostModel, host: HostMemory) -> None:
-        """Cut the model, and move its tensors to files of `host`.
+    def prepare(self, host_model: HostModel) -> Preparation[None]:
+        """Cut the model, and move its tensors to files in host memory.
 
         Raises:
             UserError: If one of its layers alone does not fit on a device.
             OSError: If host memory has no room for the model.
         """
         task = replace(host_model.training.task, device=str(self.device))
-        plan = self.plan_shards(host_model, task)
-        shards, crossings = plan.allocate(host)
-        host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
+        plan = yield from self.plan_shards(host_model, task)
+        shards, crossings = plan.allocate(self._host)
+        with TORCH_PATCH_LOCK:
+            host_model.place(self._model_spec(host_model, task, shards, crossings), plan.costs)
 
     def _model_spec(
         self, host_model: HostModel, task: SegmentTask, shards: list[ShardSpec], crossings: list[CrossingSpec]
@@ -112,7 +120,7 @@ class ModelPreparer:
 
     # ---- Where to cut.
 
-    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+    def plan_shards(self, host_model: HostModel, task: SegmentTask) -> Preparation[ShardPlan]:
         """Cut a model into as few shards as fit on a device.
 
         Args:
@@ -124,16 +132,17 @@ class ModelPreparer:
         """
         key = _shape(task)
         if key not in self._plans:
-            self._plans[key] = self._search_plan(host_model, task)
+            self._plans[key] = yield from self._search_plan(host_model, task)
         return self._plans[key]
 
     def _pieces_of(self, task: SegmentTask) -> PieceChain:
         key = _shape(task)
         if key not in self._pieces:
-            self._pieces[key] = PieceChain.from_task(task)
+            with TORCH_PATCH_LOCK:
+                self._pieces[key] = PieceChain.from_task(task)
         return self._pieces[key]
 
-    def _search_plan(self, host_model: HostModel, task: SegmentTask) -> ShardPlan:
+    def _search_plan(self, host_model: HostModel, task: SegmentTask) -> Preparation[ShardPlan]:
         """Return the first plan that a trial shows to fit."""
         # Cuts follow an estimate of memory, which the trial corrects:
         #
@@ -146,7 +155,7 @@ class ModelPreparer:
             first_pieces = pieces.fewest_shards(self.budget, workspace_factor, double_buffer=double_buffer)
             first_pieces = first_pieces or every_piece
             try:
-                plan = self.profile_cuts(host_model, task, first_pieces)
+                plan = yield from self.profile_cuts(host_model, task, first_pieces)
             except torch.OutOfMemoryError as error:  # The device has less memory than it seemed to have.
                 if first_pieces == every_piece:
                     raise self._out_of_memory(host_model, error) from None
@@ -161,7 +170,7 @@ class ModelPreparer:
             workspace_factor *= self._correction(pieces, first_pieces, workspace_factor, needed)
         raise UserError(
             f"{host_model.folder}: none of {_MAX_ATTEMPTS} ways to cut the model fits into {self.budget:,} bytes of a "
-            "device; set a larger launch.shards.budget_gib"
+            "device; set a larger grouping.budget_gib"
         )
 
     def _correction(
@@ -177,34 +186,36 @@ class ModelPreparer:
             ratios.append(needed_bytes / estimate)
         return max(1.1, *ratios)
 
-    def profile_cuts(self, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
-        """Cut the model before each of `first_pieces`, compute a few steps on copies of its tensors, and measure them.
+    def profile_cuts(self, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> Preparation[ShardPlan]:
+        """Cut the model before each of `first_pieces`, and let a worker try a few steps on copies of its tensors.
 
         Raises:
             torch.OutOfMemoryError: If the device has too little memory.
         """
-        cuts = self._pieces_of(task).cuts(first_pieces)
-        layouts = host_model.layouts(cuts)
-        shards = [
-            ShardSpec(start=start, stop=stop, layout=layout, file=_NO_FILE, workspace_bytes=0)
-            for (start, stop), layout in zip(cuts, layouts, strict=True)
-        ]
+        shards = self._copy_shards(host_model, self._pieces_of(task).cuts(first_pieces))
         try:
-            profile = self._profile(
-                self._model_spec(host_model, task, shards, []), [host_model.flat_bytes(layout) for layout in layouts]
-            )
+            trial = Trial(self._model_spec(host_model, task, shards, []))
+            yield trial  # No lock is held, since the thread that writes checkpoints may need it meanwhile.
+            profile = trial.profile
         finally:
-            if is_gpu(self.device):  # The workers' processes need what this one's allocator would keep.
-                gc.collect()
-                release_unused_memory(self.device)
+            self._host.delete_files(shard.file for shard in shards)
         shards = [
-            replace(shard, workspace_bytes=workspace_bytes)
+            replace(shard, file=_NO_FILE, workspace_bytes=workspace_bytes)
             for shard, workspace_bytes in zip(shards, profile.workspace_bytes, strict=True)
         ]
         return ShardPlan(shards, profile.crossings, profile.costs)
 
-    def _profile(self, spec: ModelSpec, shard_bytes: list[Tensor]) -> StepProfile:
-        return profile_step(spec, shard_bytes, self.device, uses_separate_buffers=self.worker.uses_separate_buffers)
+    def _copy_shards(self, host_model: HostModel, cuts: Sequence[CutNames]) -> list[ShardSpec]:
+        """Return the shards between `cuts`, with copies of the model's tensors in their files."""
+        with TORCH_PATCH_LOCK:
+            layouts = host_model.layouts(cuts)
+            files = self._host.create_files(layout.num_bytes for layout in layouts)
+            shards = [
+                ShardSpec(start=start, stop=stop, layout=layout, file=file, workspace_bytes=0)
+                for (start, stop), layout, file in zip(cuts, layouts, files, strict=True)
+            ]
+            host_model.copy_to_files(shards)
+            return shards
 
     # ---- Errors.
 
@@ -219,7 +230,7 @@ class ModelPreparer:
         buffering = "with double buffering " if self.settings.double_buffer else ""
         return UserError(
             f"{host_model.folder}: layer {pieces.pieces[worst].name} needs {needed[worst]:,} bytes of a device "
-            f"{buffering}and cannot be cut; launch.shards.budget_gib={self.budget / _GIB:.4g} is too small, "
+            f"{buffering}and cannot be cut; grouping.budget_gib={self.budget / _GIB:.4g} is too small, "
             f"set it to at least {_MARGIN * max(needed) / _GIB:.4g}"
         )
 

@@ -1,7 +1,7 @@
 """Trial steps of a model cut into shards, on copies of its tensors: the bytes and seconds that each unit takes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,81 +13,74 @@ from torch import Tensor
 from partrain.device import synchronize
 from partrain.packs.capacity import LiveBytesMode
 from partrain.shards.device_model import DeviceModel, UnitInputs
-from partrain.shards.layout import TensorSlot, align
+from partrain.shards.host import map_file
+from partrain.shards.layout import CrossingSlots, TensorSlot, align
 from partrain.shards.memory import copy_bytes
-from partrain.shards.messages import ModelSpec, UnitRequest, UnitResult
+from partrain.shards.messages import ModelSpec, StepProfile, UnitRequest, UnitResult
 from partrain.shards.scheduler import Cost, Unit, num_units, unit_at
 
 _TIMED_STEPS = 3
 """Each unit's time is the shortest of so many steps."""
 
 
-@dataclass(frozen=True)
-class CrossingSlots:
-    """The places of the tensors between two shards, in a file of their own."""
-
-    output: TensorSlot
-    """The output of the left shard, at the file's beginning."""
-    gradient: TensorSlot
-    """The gradient of that output, behind it."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Return the size of the file."""
-        return self.gradient.offset + align(self.gradient.num_bytes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepProfile:
-    """The measured needs of one step of a model."""
-
-    workspace_bytes: tuple[int, ...]
-    """For each shard, the bytes that computing it takes besides its own: activations, gradients and temporaries."""
-    costs: tuple[Cost, ...]
-    """The seconds that each unit takes, in the order of units."""
-    crossings: tuple[CrossingSlots, ...]
-    """The tensors between each shard and the next one."""
-
-
 def profile_step(
-    spec: ModelSpec, shard_bytes: Sequence[Tensor], device: torch.device, *, uses_separate_buffers: bool
+    spec: ModelSpec,
+    device: torch.device,
+    *,
+    uses_separate_buffers: bool,
+    report_progress: Callable[[], None] = lambda: None,
 ) -> StepProfile:
     """Compute a few steps of a model, and return what they take.
 
     Args:
-        spec: The model. Its shards' files and the crossings between them are not used.
-        shard_bytes: The bytes of each shard in host memory, [bytes]. The steps change them.
+        spec: The model. The steps change the files of its shards.
         device: The device to compute on. It holds one shard at a time, while a worker's may hold several.
         uses_separate_buffers: Whether shards are copied to the device, even if that is a CPU.
+        report_progress: A function that is called after each unit.
     """
+    trial = _TrialArguments(spec, device, uses_separate_buffers, report_progress)
     # Memory is measured while activations are recomputed. Offloaded ones would be counted, though they are in host memory.
-    recomputing = _TrialModel(
-        replace(spec, keeps_activations=False), shard_bytes, device, uses_separate_buffers=uses_separate_buffers
-    )
+    recomputing = _TrialModel(trial, keeps_activations=False)
     recomputing.measure_workspaces()  # The first time, whatever a process loads only once is counted too.
     workspace_bytes = recomputing.measure_workspaces()
     crossings = recomputing.crossing_slots()
 
-    timed = _TrialModel(spec, shard_bytes, device, uses_separate_buffers=uses_separate_buffers)
+    timed = _TrialModel(trial, keeps_activations=spec.keeps_activations)
     return StepProfile(workspace_bytes=tuple(workspace_bytes), costs=timed.measure_costs(), crossings=crossings)
 
 
-class _TrialModel:
-    """A model whose step 0 is computed again and again. The arguments are those of `profile_step`."""
+@dataclass(frozen=True)
+class _TrialArguments:
+    """The arguments of `profile_step`."""
 
-    def __init__(
-        self, spec: ModelSpec, shard_bytes: Sequence[Tensor], device: torch.device, *, uses_separate_buffers: bool
-    ) -> None:
-        self.spec, self.shard_bytes, self.device = spec, shard_bytes, device
-        self.uses_separate_buffers = uses_separate_buffers
-        self.model = DeviceModel(spec, device, shards_move=uses_separate_buffers)
-        num_shards = len(spec.shards)
+    spec: ModelSpec
+    device: torch.device
+    uses_separate_buffers: bool
+    report_progress: Callable[[], None]
+
+
+class _TrialModel:
+    """A model whose step 0 is computed again and again.
+
+    Args:
+        trial: The model, and the device.
+        keeps_activations: Whether activations are kept for the backward pass, instead of the setting of `trial`.
+    """
+
+    def __init__(self, trial: _TrialArguments, *, keeps_activations: bool) -> None:
+        self.spec, self.device = replace(trial.spec, keeps_activations=keeps_activations), trial.device
+        self.uses_separate_buffers = trial.uses_separate_buffers
+        self.shard_bytes = [map_file(shard.file) for shard in self.spec.shards]
+        """The bytes of each shard in host memory, [bytes]."""
+        self.model = DeviceModel(self.spec, self.device, shards_move=self.uses_separate_buffers)
+        num_shards = len(self.spec.shards)
         self.units = [unit_at(0, 0, position, num_shards) for position in range(num_units(num_shards))]
         self.outputs: dict[int, Tensor] = {}
         """The output of each shard in the latest step, in host memory."""
         self.gradients: dict[int, Tensor] = {}
         """The gradient of each shard's output in the latest step, in host memory."""
         self._targets: NDArray[np.generic] | None = None
+        self._report_progress = trial.report_progress
 
     # ---- Measurements.
 
@@ -142,6 +135,7 @@ class _TrialModel:
             synchronize(self.device)
         if self.uses_separate_buffers and unit.is_backward:
             host.copy_(buffer)
+        self._report_progress()
 
     def _compute(self, unit: Unit, buffer: Tensor) -> None:
         """Compute a unit, and keep what it leaves for the units after it."""

@@ -196,6 +196,8 @@ class Scheduler:
         self.pins_backward = pins_backward
         self.queued: list[list[Unit]] = [[] for _ in range(num_devices)]
         """The units that each device computes (the first) and has assigned next (the second)."""
+        self.reserved: set[int] = set()
+        """The devices that begin no model's step, since they are to try the cuts of a model that is to join."""
         self.is_draining = False
         """Whether no new steps begin, so that training stops once those under way have ended."""
         self._max_queued = 2 if double_buffer else 1
@@ -230,6 +232,12 @@ class Scheduler:
         self._table.is_ready[model_id] = False
         self._table.remaining_seconds[model_id] = 0.0
         self.queued = [[unit for unit in units if unit.model_id != model_id] for units in self.queued]
+
+    def remove_all(self) -> None:
+        """Remove all models, and reserve no device any more."""
+        for model in self._models:
+            self.remove(model.model_id)
+        self.reserved.clear()
 
     def restart(self, model_id: int, step: int) -> None:
         """Let a model continue from the beginning of `step`."""
@@ -317,6 +325,10 @@ class Scheduler:
         """Return whether any unit is assigned or can be, or any model is suspended."""
         return bool(self._is_available().any()) or any(self.queued) or bool(self._suspended)
 
+    def is_free(self, device: int) -> bool:
+        """Return whether no unit is assigned to `device`, and no model's step can only be ended there."""
+        return not self.queued[device] and not any(self._depends_on(device))
+
     def is_queued(self, model_id: int) -> bool:
         """Return whether a unit of the model is assigned to any device."""
         return any(unit.model_id == model_id for units in self.queued for unit in units)
@@ -335,6 +347,10 @@ class Scheduler:
 
     # ---- The choice of a model.
 
+    def _depends_on(self, device: int) -> list[bool]:
+        """Return whether each model's step can only be ended with `device` [models]."""
+        return [self.pins_backward and model.depends_on(device) for model in self._models]
+
     def _is_available(self) -> NDArray[np.bool_]:
         """Return which models a unit may be assigned of [models]."""
         if self.is_draining:
@@ -348,7 +364,10 @@ class Scheduler:
         device computes now.
         """
         table = self._table
-        model_ids = np.flatnonzero(self._is_available() & table.can_run_on(device))
+        can_run = self._is_available() & table.can_run_on(device)
+        if device in self.reserved:
+            can_run &= self._depends_on(device)
+        model_ids = np.flatnonzero(can_run)
         if not len(model_ids):
             return None
         ready = ReadyModels(

@@ -5,7 +5,7 @@ checkpoint is written, a model leaves or fails, or a worker is lost.
 """
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,11 @@ from partrain.launch.error_report import write_error_report
 from partrain.shards.admission import Admission
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.messages import Prefetch, UnitFailure, UnitResult
+from partrain.shards.messages import Prefetch, ProfileRequest, ProfileResult, UnitFailure, UnitResult
 from partrain.shards.scheduler import Scheduler
 from partrain.shards.simulator import Load
 from partrain.shards.timeline import TimelineWriter
+from partrain.shards.trials import TRIAL_WORKER, Trial
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool
 from partrain.shards.worker_process import WorkerProcess
@@ -27,8 +28,8 @@ from partrain.training.context import TrainingContext
 
 _RESULT_SECONDS = 0.5
 """Seconds to wait for a worker's result in one round."""
-_SAVING_SECONDS = 0.01
-"""Seconds to wait instead while a checkpoint is written, since its model can go on once it is."""
+_BUSY_SECONDS = 0.01
+"""Seconds to wait instead if there is more to do soon: a checkpoint is being written, or a model prepared."""
 
 
 class CheckpointWriter:
@@ -87,6 +88,8 @@ class Session:
     history: TrainingHistory
     on_leave: Callable[[Path], None]
     """The user's function, called with the task's folder of every model that ends, pauses or fails."""
+    on_poll: Callable[[], None]
+    """A function that is called between rounds of units, which may add models."""
     should_prefetch: bool
     """Whether workers copy in the shard that is likely to be needed next."""
     models: dict[int, HostModel] = field(default_factory=dict)
@@ -96,31 +99,69 @@ class Session:
 
     # ---- The loop.
 
-    def run(self, first_models: Iterable[HostModel]) -> None:
+    def run(self) -> None:
         """Train until no model is left, or, once a stop is requested, until the steps under way have ended."""
-        for model in first_models:
-            self.add_model(model)
-        self.admit_models()
-        while self.has_work():
-            self.run_once()
+        try:
+            for model in self.prepare_first_models():
+                self.add_model(model)
+            self.admit_models()
+            while not self.has_ended():
+                self.run_once()
+        finally:
+            self.admission.close()
+            self.scheduler.remove_all()  # Another session may follow.
 
-    def has_work(self) -> bool:
-        """Return whether any unit is under way or to be assigned, or any model is still to join."""
-        may_join = self.admission.has_pending() and not self.scheduler.is_draining
-        return may_join or self.scheduler.has_work()
+    def prepare_first_models(self) -> list[HostModel]:
+        """Return the models that have been added so far, once all are prepared. If a stop is requested, return none."""
+        models: list[HostModel] = []
+        self.admission.begin_first()
+        while self.admission.is_busy:
+            if self.context.should_stop():
+                return []
+            match self.admission.next_prepared():
+                case None:
+                    self.exchange_messages(_BUSY_SECONDS)
+                case _, HostModel() as model:
+                    models.append(model)
+                case _, Exception() as error:
+                    raise error
+        return models
+
+    def has_ended(self) -> bool:
+        """Return whether no unit is under way or to be assigned. From then on no model may join any more."""
+        if self.scheduler.has_work():
+            return False
+        return self.scheduler.is_draining or self.admission.close_if_idle()
 
     def run_once(self) -> None:
         """Assign units, and handle what has happened by the time that a worker answers."""
+        self.context.poll()
+        self.on_poll()
         self.assign_units()
         self.request_prefetches()
-        timeout = _SAVING_SECONDS if self.writer.is_busy else _RESULT_SECONDS
-        for worker in self.pool.ready(timeout):
-            self.receive(worker)
+        has_more = self.writer.is_busy or self.admission.can_continue
+        self.exchange_messages(_BUSY_SECONDS if has_more else _RESULT_SECONDS)
         self.finish_saves()
-        for worker, reason in self.pool.stalled():
-            self.replace_worker(worker, reason)
         self.view.update_models(self.models.values(), self.scheduler.remaining_seconds() / len(self.pool))
         self.admit_models()
+
+    def exchange_messages(self, timeout: float) -> None:
+        """Send a trial that is waiting, handle the answers within `timeout` seconds, and replace workers that are stuck."""
+        trial = self.admission.trial
+        if trial is not None and trial.is_to_be_sent:
+            self.begin_trial(trial)
+        for worker in self.pool.ready(timeout):
+            self.receive(worker)
+        for worker, reason in self.pool.stalled():
+            self.replace_worker(worker, reason)
+
+    def begin_trial(self, trial: Trial) -> None:
+        """Send a trial to its worker, once no step of any model needs that worker to be ended."""
+        self.scheduler.reserved.add(TRIAL_WORKER)
+        if self.scheduler.is_free(TRIAL_WORKER):
+            self.pool.start()
+            self.pool[TRIAL_WORKER].send(ProfileRequest(trial.spec))
+            trial.is_sent = True
 
     def assign_units(self) -> None:
         """Send each worker the units that the scheduler assigns to it."""
@@ -143,7 +184,15 @@ class Session:
         answer = worker.receive()
         if answer is None:
             self.replace_worker(worker, "died")
-            return
+        elif isinstance(answer, UnitResult | UnitFailure):
+            self.receive_unit(worker, answer)
+        elif isinstance(answer, ProfileResult):
+            self.scheduler.reserved.discard(TRIAL_WORKER)
+            assert self.admission.trial is not None
+            self.admission.trial.outcome = answer.outcome
+
+    def receive_unit(self, worker: WorkerProcess, answer: UnitResult | UnitFailure) -> None:
+        """Handle the result of a unit, or its failure."""
         model_id = answer.unit.model_id
         if model_id in self.models_to_reload:
             self.reload_model(model_id)
@@ -183,15 +232,16 @@ class Session:
     # ---- Models join and leave.
 
     def admit_models(self) -> None:
-        """Add the models that are prepared by now, or, once a stop is requested, let no new steps begin."""
+        """Go on to prepare a model, and add it if it is ready, or, once a stop is requested, let no new steps begin."""
         self.scheduler.is_draining = self.context.should_stop()
         if self.scheduler.is_draining:
             return
-        for candidate, prepared in self.admission.prepared():
-            if isinstance(prepared, HostModel):
-                self.add_model(prepared)
-            else:
-                self.report_failure(candidate.folder, candidate.name, prepared)
+        self.admission.begin_added()
+        match self.admission.next_prepared():
+            case _, HostModel() as model:
+                self.add_model(model)
+            case candidate, Exception() as error:
+                self.report_failure(candidate.folder, candidate.name, error)
                 self.leave(candidate.folder)
 
     def add_model(self, model: HostModel) -> None:
@@ -254,6 +304,8 @@ class Session:
             reason: The end of a sentence that begins with the worker's name.
         """
         self.pool.replace(worker, reason, {model_id: model.spec for model_id, model in self.models.items()})
+        if worker.number == TRIAL_WORKER and self.admission.trial is not None:
+            self.admission.trial.is_sent = False
         lost = self.scheduler.lose_device(worker.number)
         self.view.report_lost_worker(worker.number, reason, len(lost))
         for model_id in lost:

@@ -31,8 +31,8 @@ def train_sharded(
 
     Args:
         tasks: The folders of the models' tasks.
-        devices: The device of each worker process: `cuda:<n>`, or `cpu` once for each worker. Workers on the CPU share
-            its cores equally.
+        devices: The device of each worker process by its name, or `cpu` once for each worker. Workers on the CPU
+            share its cores equally.
         folder: The folder for the time line, the measured costs and the workers' logs.
         settings: The settings of shard parallelism; by default those of `ShardSettings()`.
         policy: The scheduling policy, in place of the one that the settings name.

@@ -7,12 +7,27 @@ from typing import Self
 
 import torch
 
-from partrain.device import free_bytes, num_cores
-from partrain.errors import JobFailed
+from partrain.device import devices_named, free_bytes, is_cpu, kind_of, num_cores
+from partrain.errors import JobFailed, UserError
 from partrain.report.formatting import format_quantity
 from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_process import WorkerProcess
+
+
+def resolve_devices(devices: Sequence[str]) -> list[str]:
+    """Return the full names of `devices`, which are all CPUs or all accelerators.
+
+    Raises:
+        UserError: If the list is empty, a device does not exist, or CPUs and accelerators are mixed.
+    """
+    if not devices:
+        raise UserError("devices is empty; give at least one, such as cpu")
+    named = [devices_named(device, "devices") for device in devices]
+    names = [choices[number % len(choices)] for number, choices in enumerate(named)]  # A kind is its devices in turn.
+    if len({kind_of(name) for name in names}) > 1:
+        raise UserError(f"devices: {', '.join(names)} are not of one kind; give either CPUs or GPUs")
+    return names
 
 
 def worker_settings(
@@ -27,7 +42,7 @@ def worker_settings(
         settings: The settings of shard parallelism.
         threads: The CPU threads of each worker; by default an equal share of the cores.
     """
-    is_on_cpu = torch.device(devices[0]).type == "cpu"
+    is_on_cpu = is_cpu(devices[0])
     num_sharing = max(devices.count(device) for device in devices)
     budget_bytes = _budget_bytes(devices, settings, num_sharing)
     default_threads = max(1, num_cores() // num_sharing) if is_on_cpu else num_cores()
@@ -47,11 +62,11 @@ def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: 
     """Return the bytes that each worker may hold: the settings', or else its share of the fullest device's free ones."""
     if settings.budget_gib is not None:
         return int(settings.budget_gib * 2**30)
-    return min(free_bytes(torch.device(device)) for device in set(devices)) // num_sharing
+    return min(free_bytes(torch.device(device), "grouping.budget_gib") for device in set(devices)) // num_sharing
 
 
 class WorkerPool:
-    """A pool of worker processes, one for each device. The processes start when the first model is added.
+    """A pool of worker processes, one for each device. The processes start when there is something to do.
 
     Used as a context manager, it stops them at the end.
 
@@ -91,11 +106,15 @@ class WorkerPool:
         for worker in self._workers:
             worker.stop()
 
-    def add_model(self, model_id: int, spec: ModelSpec) -> None:
-        """Send a model to all workers, in place of what they hold of it from before."""
+    def start(self) -> None:
+        """Start all processes, unless they run."""
         if not self._workers:
             for number in range(len(self._settings)):  # One by one, so that those started are stopped if one cannot be.
                 self._workers.append(self._start(number))
+
+    def add_model(self, model_id: int, spec: ModelSpec) -> None:
+        """Send a model to all workers, in place of what they hold of it from before."""
+        self.start()
         self.remove_model(model_id)
         self._send_all(AddModel(model_id, spec))
 

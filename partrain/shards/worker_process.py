@@ -9,9 +9,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from partrain.launch.job import process_environment
-from partrain.packs.planner import ALLOCATOR
-from partrain.shards.messages import Answer, Message, UnitRequest, WorkerSettings
+from partrain.launch.engines import MANY_TRAININGS
+from partrain.launch.processes import process_environment
+from partrain.shards.messages import Answer, Message, ProfileProgress, ProfileRequest, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
 
 _MODULE = "partrain.shards"
@@ -39,14 +39,14 @@ class WorkerProcess:
         self.process, self.connection = _start(log)
         self.last_prefetched: Unit | None = None
         self._num_pending = 0
-        """Units that were requested and have not been answered."""
+        """Units and trials that were requested and have not been answered."""
         self._busy_since = time.monotonic()
         self._has_answered = False
         self.connection.send(settings)
 
     def send(self, message: Message) -> None:
         """Send a message. If the process has died, that shows when `receive` is called next."""
-        if isinstance(message, UnitRequest):
+        if isinstance(message, UnitRequest | ProfileRequest):
             if self._num_pending == 0:
                 self._busy_since = time.monotonic()
             self._num_pending += 1
@@ -59,7 +59,8 @@ class WorkerProcess:
             answer: Answer = self.connection.recv()
         except (EOFError, OSError):
             return None
-        self._num_pending -= 1
+        if not isinstance(answer, ProfileProgress):
+            self._num_pending -= 1
         self._has_answered = True
         self._busy_since = time.monotonic()
         return answer
@@ -97,7 +98,7 @@ def _start(log: Path) -> tuple["subprocess.Popen[bytes]", "Connection[Message | 
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            env=process_environment(ALLOCATOR),
+            env=process_environment(MANY_TRAININGS),
             pass_fds=[worker_end.fileno()],
             start_new_session=True,
         )

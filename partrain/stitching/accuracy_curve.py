@@ -38,6 +38,7 @@ def accuracy_curve(
     """
     stored = run / ACCURACY_CURVE
     if stored.exists():
+        _delete_weights(folders)  # A process that was killed may have written the curve and left them.
         return list(checkpoint.read_json(stored))
     paths = [path for folder in folders for path in (folder / EPOCHS_FOLDER).glob("*.safetensors")]
     if not paths:
@@ -49,9 +50,14 @@ def accuracy_curve(
         for time in _moments(network, paths, device, same_epochs=same_epochs)
     ]
     checkpoint.write_json(stored, points)
-    for folder in {path.parent for path in paths}:
-        shutil.rmtree(folder)
+    _delete_weights(folders)
     return points
+
+
+def _delete_weights(folders: Sequence[Path]) -> None:
+    """Delete the weights after epochs in the folders of trainings."""
+    for folder in folders:
+        shutil.rmtree(folder / EPOCHS_FOLDER, ignore_errors=True)
 
 
 def _moments(

@@ -14,6 +14,7 @@ from partrain.boundaries.labels import LabelSettings
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
 from partrain.data.batches import DeviceImages
+from partrain.device import has_room
 from partrain.errors import UserError
 from partrain.networks import Chain
 from partrain.stitching.stitch import ModelCard, load_recorded, read_card
@@ -110,6 +111,18 @@ def evaluate(
             values, targets = images.gather(indices)
             counts.add(first, _decode(segments, boundaries, values), targets)
     return counts.evaluation(dataset.provenance(), card.classes)
+
+
+def evaluation_device(device: str | torch.device, num_parameters: int) -> torch.device:
+    """Return the device to evaluate whole networks on: `device`, or the CPU if its memory is too full.
+
+    Args:
+        device: The device.
+        num_parameters: The number of parameters of all networks that are on it at once. Twice the bytes that they take
+            in fp32 must be free.
+    """
+    device = torch.device(device)
+    return device if has_room(device, 2 * 4 * num_parameters) else torch.device("cpu")
 
 
 class _Counts:

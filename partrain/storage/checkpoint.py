@@ -1,15 +1,17 @@
 """Files that are written as a whole: tensors as safetensors with a digest, everything else as JSON.
 
 A file is written under a temporary name, synced to disk and renamed. A process killed at any moment leaves either the
-old file or the new one. The digest in a tensor file's header covers tensors and metadata; `load` checks it, which
-`torch.save` has no counterpart for.
+old file or the new one, and perhaps the temporary one, which `remove_partial_files` deletes. The digest in a tensor
+file's header covers tensors and metadata; `load` checks it, which `torch.save` has no counterpart for.
 """
 
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from partrain.errors import UserError
 
 _HEADER = "partrain"
 _MISMATCH = "its digest does not match its contents"
+_PARTIAL = ".partial"
+"""The end of temporary names. They begin with a dot."""
 
 
 class DamagedFile(UserError):
@@ -29,7 +33,7 @@ class DamagedFile(UserError):
 
 
 def write_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
-    """Write a file as a whole, making its folder if need be.
+    """Write a file as a whole, making its folder if need be. Its mode is that of any new file, as the umask has it.
 
     Args:
         path: The file.
@@ -40,9 +44,13 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = Tr
         OSError: If the disk is full or the folder not writable. The file is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _partial_path(path)
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != mode:  # safetensors writes a file of its own, which its owner alone may read.
+            temporary.chmod(mode)
         if sync:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -52,6 +60,53 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = Tr
         raise OSError(f"{path} could not be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _partial_path(path: Path) -> Path:
+    """Return a new name beside `path` to write it under. It names the process, as machines may share the folder."""
+    owner = f"{os.uname().nodename}-{os.getpid()}"
+    return path.with_name(f".{path.name}.{owner}-{secrets.token_hex(4)}{_PARTIAL}")
+
+
+def remove_partial_files(folder: Path, *, recursive: bool = False) -> None:
+    """Delete the temporary files that killed processes have left in `folder`.
+
+    The caller holds the folder's lock, and this process writes nothing there yet. Another process of this machine that is
+    still alive keeps its files: a training whose launcher was killed may be writing its last checkpoint.
+
+    Args:
+        folder: The folder.
+        recursive: Whether the folders in it are searched too.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            if name.startswith(".") and name.endswith(_PARTIAL) and not _is_of_living_process(name):
+                _delete(Path(parent, name))
+        if not recursive:
+            break
+
+
+def _is_of_living_process(name: str) -> bool:
+    """Return whether a temporary name is of a process of this machine that is alive, other than this one."""
+    owner, _, process = name.removesuffix(_PARTIAL).rpartition("-")[0].rpartition("-")
+    if not owner.endswith(f".{os.uname().nodename}") or not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # It is another user's.
+        return True
+    return True
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it. Nothing depends on it, so that a failure does no harm."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
@@ -97,7 +152,22 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     text = json.dumps(metadata)
     header = {"metadata": text, "metadata_digest": _digest({}, text), "digest": _digest(plain, text)}
     # The header is one entry: safetensors writes several in any order, but equal contents must make equal files.
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata={_HEADER: json.dumps(header)}))
+    write_atomic(path, lambda temporary: _write_tensors(temporary, plain, {_HEADER: json.dumps(header)}))
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a tensor file in a folder of its own, and move it to `path`.
+
+    safetensors writes under a name that it makes up (.tmpAbC123), and then renames. In a folder with a temporary name
+    that file is deleted with the folder, should the process be killed.
+    """
+    folder = _partial_path(path)
+    folder.mkdir()
+    try:
+        save_file(tensors, folder / path.name, metadata=header)
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:

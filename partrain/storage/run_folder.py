@@ -31,7 +31,8 @@ TIMING = "timing.json"  # In segments/, ranks/ and recovery/: seconds, over all 
 
 TASK_FILE = "task.json"
 CHECKPOINT = "checkpoint.safetensors"
-PREVIOUS_CHECKPOINT = "previous.safetensors"  # Of a group's process, for a peer that is one checkpoint behind.
+# The checkpoint before, of a group's process or of a pack's member: others may be one checkpoint behind.
+PREVIOUS_CHECKPOINT = "previous.safetensors"
 EPOCHS_FOLDER = "epochs"  # Weights after epochs, with train.accuracy_curve or at a pause.
 METRICS = "metrics.csv"
 PROGRESS = "progress.json"
@@ -41,10 +42,20 @@ LOG = "log.txt"
 LOCK = "lock"
 TENSORBOARD = "tensorboard"
 
+# ---- In a job's folder, which is the training's own where the job is of one training alone.
+
+JOB_FILE = "job.json"
+MESSAGES = "messages.txt"  # Lines for people, which the launcher shows.
+RENDEZVOUS = "rendezvous.json"  # Of a gang's first process: where the others find it.
+
 # ---- In the folder of a pack, or of trainings in shards.
 
-PACK_FILE = "pack.json"
+PACK_FILE = "pack.json"  # Of packs of earlier versions.
+ROUND_FILE = "round.json"  # Which checkpoints of a pack's members belong together.
 PACK_LIST = "packs.json"  # In the folder of packs: their names.
+PACK_TRIAL = "trial"  # In the folder of packs: the job that measures stacks.
+TIMINGS = "timings.json"  # Of such a job.
+SCORES = "scores.json"  # Of a job that scores trials of a search.
 TIMELINE = "timeline.csv"
 COSTS = "costs.json"
 WORKER_LOGS = "workers"
@@ -67,7 +78,7 @@ def rank_name(index: int) -> str:
 
 def stored_outputs(boundary: int) -> str:
     """Return the file of the outputs stored at `boundary`, relative to a segment's folder."""
-    return f"../../{BOUNDARIES}/{boundary}.bin"
+    return f"../../{BOUNDARIES}/{boundary}.safetensors"
 
 
 def epoch_weights(training: Path, epoch: int) -> Path:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from partrain.data.batches import Batch
-from partrain.device import is_gpu
+from partrain.device import is_cpu
 from partrain.strategies.rank import RankTraining
 from partrain.training.context import TrainingContext
 from partrain.training.loop import Step
@@ -51,7 +51,7 @@ class DataParallel(ReplicaTraining):
 
     def __init__(self, folder: Path, context: TrainingContext, memory: PeakMemory) -> None:
         super().__init__(folder, context, memory)
-        devices = [self.device] if is_gpu(self.device) else None
+        devices = None if is_cpu(self.device) else [self.device]
         self._wrapped_model = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
 
     @property

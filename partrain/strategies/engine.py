@@ -1,9 +1,8 @@
-"""The engine of a group's process: it joins the group and trains its rank.
+"""The engine of a gang's process: it joins the gang and trains its rank.
 
 The launcher may end the process at any time. The steps since the last epoch's end are then repeated.
 """
 
-import signal
 from pathlib import Path
 
 from partrain.strategies.data_parallel import DataParallel
@@ -15,6 +14,7 @@ from partrain.strategies.pipeline import Pipeline
 from partrain.strategies.rank import RankTraining
 from partrain.strategies.task import RankTask
 from partrain.training.context import TrainingContext
+from partrain.training.job import Job
 from partrain.training.meters import PeakMemory
 
 TRAININGS: dict[str, type[RankTraining]] = {
@@ -26,9 +26,6 @@ TRAININGS: dict[str, type[RankTraining]] = {
     "decoupled": Decoupled,
 }
 """The training of each strategy."""
-
-ON_TERMINATE = signal.SIG_DFL
-"""The action of SIGTERM: it ends the process, since Python runs no handler while a process waits for a peer."""
 
 
 class GroupTraining:
@@ -48,10 +45,11 @@ class GroupTraining:
             UserError: If the task, its data or a checkpoint is damaged, or training fails.
         """
         task = RankTask.read(self.folder)
-        with group_member(task):
+        with group_member(task, self.folder, self.context.device):
             training = TRAININGS[task.strategy](self.folder, self.context, self.memory)
             return training.run()
 
 
-make_training = GroupTraining
-"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> GroupTraining:
+    """Return the training of the rank that `job` describes."""
+    return GroupTraining(job.folder, context, memory)

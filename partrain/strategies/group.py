@@ -5,20 +5,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from partrain.device import communication_backend, is_gpu, make_current
+from partrain.device import communication_backend, is_cpu, make_current
+from partrain.launch.rendezvous import HOST, join_rendezvous, open_rendezvous
 from partrain.strategies.task import RankTask
-
-ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
-"""Environment variables of the group's address. The names are PyTorch's own, so that its tools find the group too."""
 
 _CONNECTION_ERRORS = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting|pair closure|connectFullMesh failed"
-    r"|remote process exited|NCCL communicator was aborted",
+    r"|remote process exited|communicator was aborted",
     re.IGNORECASE,
 )
 
@@ -28,19 +26,24 @@ class PeerLost(ConnectionError):
 
 
 @contextmanager
-def group_member(task: RankTask) -> Iterator[None]:
+def group_member(task: RankTask, folder: Path, device: torch.device) -> Iterator[None]:
     """Make this process rank `task.index` of its group for as long as the context is open.
 
-    The group meets at the address in the environment variables `ADDRESS` and `PORT`.
+    The group meets where its first process says in a file of its own folder, beside those of the others.
+
+    Args:
+        task: The task of the process.
+        folder: The folder of the process.
+        device: The device of the process.
 
     Raises:
         PeerLost: If another process ends, or does not answer for `task.timeout` seconds.
     """
-    make_current(torch.device(task.device))
+    make_current(device)
     try:
-        _join_group(task)
+        _join_group(task, folder, device)
         yield
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:
         if not _is_connection_error(error):
             raise
         # The message begins with the name that the launcher gives the process.
@@ -53,23 +56,19 @@ def group_member(task: RankTask) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _join_group(task: RankTask) -> None:
+def _join_group(task: RankTask, folder: Path, device: torch.device) -> None:
     """Meet the other processes of the task's group."""
     timeout = timedelta(seconds=task.timeout)
-    device = torch.device(task.device)
-    if not is_gpu(device) and os.environ[ADDRESS] == "127.0.0.1":
+    if is_cpu(device) and HOST == "127.0.0.1":
         # gloo would look up the host's own name, which need not lead to an interface of this host.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = TCPStore(os.environ[ADDRESS], int(os.environ[PORT]), is_master=False, timeout=timeout)
+    first = folder.parent / "0"
+    store = open_rendezvous(first, timeout) if task.index == 0 else join_rendezvous(first, timeout)
     dist.init_process_group(
-        communication_backend(device),
-        store=store,
-        rank=task.index,
-        world_size=task.num_ranks,
-        timeout=timeout,
+        communication_backend(device), store=store, rank=task.index, world_size=task.num_ranks, timeout=timeout
     )
 
 
-def _is_connection_error(error: RuntimeError) -> bool:
-    """Return whether an error means that a peer was lost. gloo and NCCL raise plain errors, which differ in their text."""
-    return isinstance(error, dist.DistError) or _CONNECTION_ERRORS.search(str(error)) is not None
+def _is_connection_error(error: Exception) -> bool:
+    """Return whether an error means that a peer was lost. Most backends raise plain errors, which differ in their text."""
+    return isinstance(error, dist.DistError | TimeoutError) or _CONNECTION_ERRORS.search(str(error)) is not None

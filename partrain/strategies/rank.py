@@ -13,7 +13,7 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
 from partrain.training.context import TrainingContext
-from partrain.training.loop import Loop
+from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, make_optimizer
 from partrain.training.progress import Progress
@@ -67,6 +67,10 @@ class RankTraining(Loop):
         dist.barrier()
         (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
+    def is_checkpoint_due(self, step: Step) -> bool:
+        """Return whether `step` ends an epoch, where all processes are together. None decides by its own clock."""
+        return step.ends_epoch
+
     def write_checkpoint(self) -> None:
         """Write a checkpoint at an epoch's end, and nothing at other steps, at which the processes are not together."""
         if self.progress.step % self.order.steps_per_epoch != 0:
@@ -98,6 +102,7 @@ class RankTraining(Loop):
             )
         tensors, values = checkpoint.load(paths[step], self.device)
         self.progress = Progress(**values)
+        self.record_place()
         load_weights(tensors, self.model)
         load_optimizer(tensors, self.model, self.optimizer)
 

@@ -25,15 +25,11 @@ class StrategySettings:
     """Equal parts that gpipe and 1f1b cut every batch into, 1 or more."""
     timeout: float = 120.0
     """Seconds that a process waits for another before the run ends with an error, above 0."""
-    port: int = 29500
-    """The TCP port at which processes of a strategy find one another, from 0 (any) to 65535; another is taken if it is
-    in use."""
 
     def __post_init__(self) -> None:
         checks.one_of("strategy", self.name, STRATEGIES)
         checks.at_least("strategy.microbatches", self.microbatches, 1)
         checks.above("strategy.timeout", self.timeout, 0)
-        checks.within("strategy.port", self.port, 0, 65535)
 
     @property
     def is_group(self) -> bool:
@@ -41,23 +37,22 @@ class StrategySettings:
         return self.name in REPLICAS or self.name in STAGES
 
 
-def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, devices: list[str]) -> None:
+def check_group(strategy: StrategySettings, num_ranks: int, batch_size: int, num_accelerators: int | None) -> None:
     """Raise `UserError` if a group of processes cannot train by a strategy.
 
     Args:
         strategy: The strategy, one of `REPLICAS` or `STAGES`.
         num_ranks: The number of processes.
         batch_size: The number of images in a batch.
-        devices: The devices that processes may use, each GPU by its name.
+        num_accelerators: The number of accelerators that processes may use, or None if they are on the CPU.
 
     Raises:
-        UserError: If there are fewer GPUs than processes, or a batch cannot be divided as the strategy does.
+        UserError: If there are fewer accelerators than processes, or a batch cannot be divided as the strategy does.
     """
-    gpus = {device for device in devices if device != "cpu"}
-    if gpus and len(gpus) < num_ranks:
+    if num_accelerators is not None and num_accelerators < num_ranks:
         raise UserError(
-            f"strategy={strategy.name} with partition.segments={num_ranks} needs {num_ranks} GPUs, but {len(gpus)} can "
-            f"be used here; set partition.segments={len(gpus)}, or launch.device=cpu"
+            f"strategy={strategy.name} with partition.segments={num_ranks} needs {num_ranks} GPUs, but "
+            f"{num_accelerators} can be used here; set partition.segments={num_accelerators}, or launch.device=cpu"
         )
     if strategy.name in REPLICAS:
         _check_divisible(batch_size, num_ranks, f"partition.segments={num_ranks} processes")

@@ -1,55 +1,91 @@
-"""The requests that a training obeys while it runs: to stop, and to use so many cores."""
+"""The surroundings of a training: its device, requests to stop and to use so many cores, and where it reports."""
 
-import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import torch
 
-from partrain.storage.run_folder import THREADS_FILE
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import PROGRESS
 
 
-class TrainingContext:
-    """The requests to the training in `folder`. A training that nobody launched gets none.
+class TrainingContext(Protocol):
+    """The surroundings of a training, or of several in one job."""
+
+    device: torch.device
+    """The device to train on."""
+    stop_seconds: float | None
+    """Seconds that a training which is to stop has for its checkpoint; None for as long as it takes."""
+
+    def should_stop(self) -> bool:
+        """Return whether the training is to write a checkpoint and end. It is cheap enough to ask at every step."""
+        ...
+
+    def poll(self) -> None:
+        """Obey the requests that have come since the last call, such as to use another number of threads."""
+        ...
+
+    def report(self, folder: Path, progress: Mapping[str, object]) -> None:
+        """Report how far the training in `folder` is. A report that cannot be delivered does no harm."""
+        ...
+
+    def print(self, line: str) -> None:
+        """Show a line to whoever watches the job."""
+        ...
+
+
+class LocalContext:
+    """The context of a training in the process that asks for it. Nothing requests anything but the process itself.
 
     Args:
-        folder: The training's folder, where the launcher writes the number of threads.
-        launcher: The process id of the launcher. Training stops once that process is gone.
+        device: The device to train on.
     """
 
-    def __init__(self, folder: Path, launcher: int | None = None) -> None:
-        self._threads_file = folder / THREADS_FILE
-        self._threads_file_time = 0
-        self._launcher = launcher
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.stop_seconds: float | None = None
         self._should_stop = False
 
     def request_stop(self, *_: object) -> None:
-        """Ask the training to write a checkpoint and end, at its next logged step. It can serve as a signal handler."""
+        """Ask the training to write a checkpoint and end after the present step. It can serve as a signal handler."""
         self._should_stop = True
 
     def should_stop(self) -> bool:
-        """Return whether the training is to write a checkpoint and end."""
+        """Return whether a stop was requested."""
         return self._should_stop
 
     def poll(self) -> None:
-        """Read the launcher's requests: set the number of threads, and stop if the launcher is gone."""
-        if self._launcher is not None and os.getppid() != self._launcher:
-            self._should_stop = True
-        try:
-            file_time = self._threads_file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return
-        if file_time != self._threads_file_time:
-            self._threads_file_time = file_time
-            torch.set_num_threads(int(self._threads_file.read_text()))
+        """Do nothing, as there is no launcher."""
+
+    def report(self, folder: Path, progress: Mapping[str, object]) -> None:
+        """Write progress.json in the training's folder. Losing it in a crash of the machine does no harm."""
+        with suppress(OSError):
+            checkpoint.write_json(folder / PROGRESS, progress, sync=False)
+
+    def print(self, line: str) -> None:
+        """Print a line."""
+        print(line, flush=True)
 
 
 @contextmanager
-def handle_signals(context: TrainingContext) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Let `handler` handle Ctrl-C and SIGTERM. In any thread but the main one nothing changes, as Python demands."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextmanager
+def stop_on_signals(context: LocalContext) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM request a stop of the training, and a second one raise `KeyboardInterrupt` at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -57,11 +93,16 @@ def handle_signals(context: TrainingContext) -> Iterator[None]:
             raise KeyboardInterrupt
         context.request_stop()
 
-    # Python allows signal handlers in the main thread alone.
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with handle_signals(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with handle_signals(interrupt):
+        yield

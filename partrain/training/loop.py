@@ -3,6 +3,7 @@
 A subclass says what one step computes: `SegmentTraining` for the main job, `strategies/` for the conventional ways.
 """
 
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from partrain.boundaries.boundary import OutputBoundary
 from partrain.data.batches import Batch, BatchOrder
+from partrain.device import processor_name
 from partrain.rng import derive_seed, seed_forward
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import epoch_weights
@@ -25,6 +27,9 @@ from partrain.training.progress import EpochMeter, Heartbeat, Progress
 from partrain.training.state import num_bytes, optimizer_tensors
 from partrain.training.task import SegmentTask
 from partrain.training.tensorboard import EpochLog
+
+_METRICS_SECONDS = 1.0  # At most once in this time metrics.csv is written for people who watch.
+_WRITTEN_BYTES_PER_SECOND = 1e8  # As a slow disk does.
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,16 @@ class Loop(ABC):
     log_every: int = 16
     """Steps between readings of decode accuracy, losses, the clock and the requests of the launcher."""
 
-    def __init__(self, folder: Path, task: SegmentTask, context: TrainingContext, memory: PeakMemory) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: SegmentTask,
+        context: TrainingContext,
+        memory: PeakMemory,
+        device: torch.device | None = None,
+    ) -> None:
         self.folder, self.task, self.context, self.memory = folder, task, context, memory
-        self.device = torch.device(task.device)
+        self.device = device or context.device
         self.precision = resolve_precision(task.train.precision, self.device)
         self.order = BatchOrder(task.num_images, task.train.batch_size, task.seed, self.device)
         self.planned_steps = task.train.epochs * self.order.steps_per_epoch
@@ -65,8 +77,13 @@ class Loop(ABC):
         self.usage = Usage(self.device)
         self.warning = ""
         """The warning about the last output of the epoch, or an empty text."""
-        self.heartbeat = Heartbeat(folder)
+        self.heartbeat = Heartbeat()
         self.log = EpochLog(folder, to_tensorboard=task.train.tensorboard)
+        self._counted_steps = 0  # Up to this step, the progress has what the steps used.
+        self._saved_at = time.monotonic()
+        self._saving_seconds = 0.0  # How long the last checkpoint took.
+        self._metrics_written_at = -_METRICS_SECONDS
+        self.record_place()
 
     # ---- The story of a training.
 
@@ -82,20 +99,17 @@ class Loop(ABC):
         if self.context.should_stop():
             return self.progress.finished
         self.model.train()
-        saved_at = time.monotonic()
         for step in self.steps():
             self.train_step(step)
             self.log_step(step)
-            if not step.is_logged:
-                continue
-            self.context.poll()
-            should_stop = self.context.should_stop()
-            is_checkpoint_due = time.monotonic() - saved_at > self.task.train.checkpoint_seconds
-            if step.ends_epoch or should_stop or is_checkpoint_due:
-                self.save_checkpoint()
-                saved_at = time.monotonic()
-            if should_stop:
+            if step.is_logged:
+                self.context.poll()
+            if self.context.should_stop():
+                if self.has_time_to_save():
+                    self.save_checkpoint()
                 return self.progress.finished
+            if self.is_checkpoint_due(step):
+                self.save_checkpoint()
         self.finalize()
         return self.progress.finished
 
@@ -103,6 +117,8 @@ class Loop(ABC):
         """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""
         steps_per_epoch = self.order.steps_per_epoch
         self.usage.skip_traffic()
+        self._counted_steps = self.progress.step
+        self._saved_at = time.monotonic()
         while self.progress.step < self.last_step:
             epoch, first = divmod(self.progress.step, steps_per_epoch)
             self.usage.begin_epoch()
@@ -135,6 +151,7 @@ class Loop(ABC):
         if not step.is_logged:
             return
         self.usage.add_to(self.progress, ends_epoch=step.ends_epoch, share=self.process_share)
+        self._counted_steps = self.progress.step
         epoch = step.batch.step // self.order.steps_per_epoch
         check_losses(self.meter.losses[: self.steps_done_in(epoch)], self.task.index, epoch)
         if step.ends_epoch:
@@ -142,17 +159,43 @@ class Loop(ABC):
         elif self.heartbeat.is_due():
             self.report(epoch)
 
+    def is_checkpoint_due(self, step: Step) -> bool:
+        """Return whether to write a checkpoint after `step`: it is logged, and `train.checkpoint_seconds` have passed."""
+        return step.is_logged and time.monotonic() - self._saved_at > self.task.train.checkpoint_seconds
+
+    def has_time_to_save(self) -> bool:
+        """Return whether a checkpoint takes less time than the context leaves before the training must end."""
+        limit = self.context.stop_seconds
+        if limit is None:
+            return True
+        # Weights and two moments of the optimiser, as long as none was written.
+        estimate = 3 * num_bytes(self.model.parameters()) / _WRITTEN_BYTES_PER_SECOND
+        return (self._saving_seconds or estimate) < limit
+
     def save_checkpoint(self) -> None:
         """Write metrics.csv and a checkpoint. The time this takes does not count as training."""
+        began_at = time.monotonic()
+        self.add_usage()
         self.progress.write_metrics(self.folder)
         self.write_checkpoint()
         self.usage.skip_time()
+        self._saved_at = time.monotonic()
+        self._saving_seconds = self._saved_at - began_at
+
+    def add_usage(self) -> None:
+        """Add to the progress what steps since the last logged one have used, since a checkpoint may follow any step."""
+        if self.progress.step > self._counted_steps:
+            self.usage.add_to(self.progress, ends_epoch=False, share=self.process_share)
+            self._counted_steps = self.progress.step
 
     def finalize(self) -> None:
-        """Finish the training after its last step, or write the epoch's weights at a pause."""
+        """Finish the training after its last step, or write a checkpoint and the epoch's weights at a pause."""
         if self.progress.step >= self.progress.end:
+            if not self.progress.finished:
+                self.progress.write_metrics(self.folder)
             self.finish()
         elif self.pause_after is not None:
+            self.save_checkpoint()
             self.save_epoch_weights(self.pause_after)
 
     # ---- What the subclass says.
@@ -213,20 +256,22 @@ class Loop(ABC):
         return self.progress.step - epoch * self.order.steps_per_epoch
 
     def report(self, epoch: int, *, warning: str = "", epoch_ended: bool = False) -> None:
-        """Write to progress.json how far the training is."""
+        """Report how far the training is."""
         steps_done = self.steps_done_in(epoch)
         samples = self.progress.step * self.task.train.batch_size
-        self.heartbeat.beat(
-            step=self.progress.step,
-            end=self.progress.end,
-            epoch=epoch + 1,
-            loss=self.meter.loss(max(0, steps_done - 64), steps_done),
-            decode_accuracy=self.meter.accuracy(),
-            samples_per_second=samples / max(self.progress.seconds, 1e-9),
-            threads=torch.get_num_threads(),
-            warning=warning,
-            epoch_ended=epoch_ended,
-        )
+        self.heartbeat.beat()
+        values = {
+            "step": self.progress.step,
+            "end": self.progress.end,
+            "epoch": epoch + 1,
+            "loss": self.meter.loss(max(0, steps_done - 64), steps_done),
+            "decode_accuracy": self.meter.accuracy(),
+            "samples_per_second": samples / max(self.progress.seconds, 1e-9),
+            "threads": torch.get_num_threads(),
+            "warning": warning,
+            "epoch_ended": epoch_ended,
+        }
+        self.context.report(self.folder, values)
 
     def end_epoch(self, epoch: int) -> None:
         """Add the row of `epoch` to the metrics, and decide whether training ends early."""
@@ -235,10 +280,18 @@ class Loop(ABC):
         self.progress.timeline.append([self.usage.epoch_began, time.time()])
         self.report(epoch, warning=self.warning, epoch_ended=True)
         self.log.write(row)
+        self.show_metrics()
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
         if self.task.train.accuracy_curve:
             self.save_epoch_weights(epoch + 1)
         self.check_early_stop()
+
+    def show_metrics(self) -> None:
+        """Write metrics.csv for people who watch, at most once a second."""
+        if time.monotonic() - self._metrics_written_at < _METRICS_SECONDS:
+            return
+        self.progress.write_metrics(self.folder, sync=False)  # Losing it in a crash of the machine does no harm.
+        self._metrics_written_at = time.monotonic()
 
     def epoch_row(self, epoch: int) -> dict[str, object]:
         """Return the row of metrics.csv for `epoch`, which has just ended."""
@@ -268,6 +321,12 @@ class Loop(ABC):
         if weights:
             moment = {"time": self.progress.timeline[0][0] + self.progress.seconds}
             checkpoint.save(epoch_weights(self.folder, epoch), weights, moment)
+
+    def record_place(self) -> None:
+        """Record in the progress where the training runs."""
+        self.progress.host = platform.node()
+        self.progress.device = str(self.context.device)
+        self.progress.processor = processor_name(self.context.device)
 
     def record_resources(self) -> None:
         """Record in the progress what the finished training took of memory, and mark it as finished."""

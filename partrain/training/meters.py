@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from partrain.device import is_gpu, peak_allocated_bytes, synchronize
+from partrain.device import is_cpu, peak_allocated_bytes, synchronize
 from partrain.training.progress import Progress
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -22,7 +22,7 @@ _RECEIVED, _NOT_SENT, _SENT, _SENT_AGAIN = slice(128, 136), slice(144, 148), sli
 class PeakMemory:
     """The peak memory of this process since the meter was made, which is right after its imports.
 
-    It is host memory for a training on the CPU, and the allocator's memory for one on a GPU.
+    It is host memory for a training on the CPU, and the allocator's memory for one on another device.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class PeakMemory:
         importlib.import_module("torch._dynamo")
         self._start = _peak_resident_bytes()
 
-    def bytes(self, device: torch.device) -> int:
-        """Return the peak memory of a training on `device`, in bytes."""
-        if is_gpu(device):
-            return peak_allocated_bytes(device)
-        return max(0, _peak_resident_bytes() - self._start)
+    def bytes(self, device: torch.device) -> int | None:
+        """Return the peak memory of a training on `device`, in bytes, or None if devices of its kind do not report it."""
+        if is_cpu(device):
+            return max(0, _peak_resident_bytes() - self._start)
+        return peak_allocated_bytes(device)
 
 
 def _peak_resident_bytes() -> int:
@@ -110,15 +110,29 @@ def network_bytes() -> tuple[int, int] | None:
         try:
             if not os.readlink(entry).startswith("socket:"):
                 continue
-            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+            with _duplicated_socket(int(entry.name)) as connection:
                 if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        except OSError:  # The connection was closed meanwhile.
+        except OSError:  # The connection was closed meanwhile, or is none that Python knows.
             continue
         sent += _number(info[_SENT]) + _number(info[_NOT_SENT]) - _number(info[_SENT_AGAIN])
         received += _number(info[_RECEIVED])
     return sent, received
+
+
+def _duplicated_socket(descriptor: int) -> socket.socket:
+    """Return a socket over a duplicate of a descriptor, so that closing it leaves the connection open.
+
+    Raises:
+        OSError: If the descriptor is closed by now, or of a socket that Python cannot wrap.
+    """
+    duplicate = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=duplicate)
+    except BaseException:
+        os.close(duplicate)
+        raise
 
 
 def _number(field: bytes) -> int:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from partrain import checks
-from partrain.device import computes_bf16
+from partrain.device import computes_bf16, supports_fp64
+from partrain.errors import UserError
 from partrain.training.tensorboard import check_tensorboard_installed
 
 DEFAULT_DECAY = 0.01
@@ -47,7 +48,8 @@ class TrainSettings:
     decay: float = 0.5
     """Fraction of the steps, from 0 to 1, in which the learning rate falls linearly to zero at the end."""
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints within an epoch, above 0; one is also written after every epoch."""
+    """Seconds between checkpoints, above 0; one is also written when training pauses, is stopped or ends. Strategies
+    whose processes exchange data write one after every epoch instead."""
     accuracy_curve: bool = False
     """Whether weights are stored after every epoch, to compute the test accuracy of the whole network at those times."""
     tensorboard: bool = False
@@ -118,7 +120,13 @@ def learning_rate(settings: TrainSettings, step: int, end: int, planned_steps: i
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return `precision`, with auto replaced by bf16 where the device computes it in hardware, else by fp32."""
+    """Return `precision`, with auto replaced by bf16 where the device computes it in hardware, else by fp32.
+
+    Raises:
+        UserError: If the device does not compute in this precision.
+    """
+    if precision == "fp64" and not supports_fp64(device):
+        raise UserError(f"train.precision=fp64: {device} does not compute in fp64; set fp32, bf16 or auto")
     if precision != "auto":
         return precision
     return "bf16" if computes_bf16(device) else "fp32"

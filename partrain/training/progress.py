@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import METRICS, PROGRESS
+from partrain.storage.run_folder import METRICS
 
 COLUMNS = ("epoch", "steps", "loss", "decode_accuracy", "learning_rate", "seconds", "samples_per_second", "warning")
 
@@ -34,11 +34,20 @@ class Progress:
     received_bytes: int = 0
     stopped_early: bool = False
     finished: bool = False
-    peak_memory_bytes: int = 0
+    host: str = ""
+    """The name of the machine that trained last."""
+    device: str = ""
+    """The name of the device that trained last."""
+    processor: str = ""
+    """The product name of that device."""
+    peak_memory_bytes: int | None = 0
+    """Memory of the process at its peak, in bytes, or None if devices of its kind do not report it."""
     parameter_bytes: int = 0
     optimizer_state_bytes: int = 0
     stored_bytes: int = 0
     """Bytes of outputs stored for the next segment."""
+    round: int | None = None
+    """The number of the pack's round that the checkpoint is part of, or None if it is part of none."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """The rows of metrics.csv, one per epoch."""
     timeline: list[list[float]] = field(default_factory=list)
@@ -48,13 +57,18 @@ class Progress:
         """Return the counts as plain data."""
         return asdict(self)
 
-    def write_metrics(self, folder: Path) -> None:
-        """Write metrics.csv in `folder`, whole, so that it always agrees with the checkpoint."""
+    def write_metrics(self, folder: Path, *, sync: bool = True) -> None:
+        """Write metrics.csv in `folder`, whole. It has all epochs of the checkpoint and may have later ones.
+
+        Args:
+            folder: The training's folder.
+            sync: Whether to wait until the file is on the disk.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        checkpoint.write_text(folder / METRICS, text.getvalue())
+        checkpoint.write_text(folder / METRICS, text.getvalue(), sync=sync)
 
 
 class EpochMeter:
@@ -109,10 +123,9 @@ class EpochMeter:
 
 
 class Heartbeat:
-    """The file progress.json in `folder`, rewritten every `interval` seconds at most, for the launcher and for people."""
+    """The clock of a training's reports, which are `interval` seconds apart or more."""
 
-    def __init__(self, folder: Path, interval: float = 0.5) -> None:
-        self._path = folder / PROGRESS
+    def __init__(self, interval: float = 0.5) -> None:
         self._interval = interval
         self._last = 0.0
 
@@ -120,7 +133,6 @@ class Heartbeat:
         """Return whether `interval` seconds have passed since the last beat."""
         return time.monotonic() - self._last >= self._interval
 
-    def beat(self, **values: Any) -> None:
-        """Write `values` to the file."""
+    def beat(self) -> None:
+        """Start the interval anew."""
         self._last = time.monotonic()
-        checkpoint.write_json(self._path, values, sync=False)  # Losing it in a crash of the machine does no harm.

@@ -6,7 +6,6 @@ mask comes from (seed, step).
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from partrain.boundaries.boundary import SyntheticBoundary, make_projections
 from partrain.networks import Chain, network_settings_from_dict
 from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT
+from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.training.context import TrainingContext
 from partrain.training.endpoints import make_input, make_output
+from partrain.training.job import Job
 from partrain.training.loop import Loop, Step
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import DEFAULT_DECAY, autocast, make_optimizer, weight_dtype
@@ -36,8 +36,7 @@ class SegmentTraining(Loop):
         folder: The training's folder, with its task.
         context: The launcher's requests.
         memory: The meter of peak memory.
-        resume: Whether to start from the checkpoint in the folder, if there is one.
-        device: The device to train on instead of the task's.
+        device: The device to train on instead of the context's.
 
     Raises:
         UserError: If the task, its data or its checkpoint are damaged.
@@ -51,18 +50,15 @@ class SegmentTraining(Loop):
         context: TrainingContext,
         memory: PeakMemory,
         *,
-        resume: bool = True,
-        device: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         task = SegmentTask.read(folder)
-        task = task if device is None else replace(task, device=device)
-        super().__init__(folder, task, context, memory)
+        super().__init__(folder, task, context, memory, device)
         self.model = build_segment(task, folder, self.device)
         self.input = make_input(task, folder, self.device)
         self.output = make_output(task, self.device)
         self.optimizer = make_optimizer(self.model.parameters(), task.train, self.default_decay())
-        if resume:
-            self.restore()
+        self.restore()
         self.forward = torch.compile(self.model) if task.train.compile else self.model
 
     def default_decay(self) -> float:
@@ -124,14 +120,29 @@ class SegmentTraining(Loop):
         if self.progress.finished and target.exists():
             return
         with autocast(self.precision, self.device):
-            store_outputs(target, self.model, self.input.sample, self.task.num_images, self.device)
-        self.progress.stored_bytes = target.stat().st_size
+            self.progress.stored_bytes = store_outputs(
+                target, self.model, self.input.sample, self.task.num_images, self.device
+            )
 
     # ---- Checkpoints.
 
     def write_checkpoint(self) -> None:
-        """Write a checkpoint of the tensors in `state`, with the progress as its metadata."""
+        """Write a checkpoint of the tensors in `state`, with the progress as its metadata. It is part of no round."""
+        (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+        self.progress.round = None
         checkpoint.save(self.folder / CHECKPOINT, self.state(), self.progress.to_json())
+
+    def write_round(self, number: int) -> None:
+        """Write metrics.csv and a checkpoint that is part of a pack's round, and keep the checkpoint before it.
+
+        A pack that is killed before its round is complete takes the training back to the one before.
+        """
+        self.progress.write_metrics(self.folder, sync=False)
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            path.replace(self.folder / PREVIOUS_CHECKPOINT)
+        self.progress.round = number
+        checkpoint.save(path, self.state(), self.progress.to_json())
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors that training resumes from; once it has finished, the weights alone."""
@@ -142,22 +153,30 @@ class SegmentTraining(Loop):
 
     def restore(self) -> None:
         """Resume from the checkpoint in the folder, if there is one."""
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS_CHECKPOINT
+        if previous.exists() and not path.exists():
+            previous.replace(path)  # A pack was killed within `write_round`.
         try:
-            self.load_state(*checkpoint.load(self.folder / CHECKPOINT, self.device))
+            self.load_state(*checkpoint.load(path, self.device))
         except FileNotFoundError:
             return
 
     def load_state(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Resume from the tensors that `state` returned and from the progress beside them."""
         self.progress = Progress(**progress)
+        self.record_place()
         load_weights(tensors, self.model)
         if not self.progress.finished:
             self.meter.restore(tensors)
             load_optimizer(tensors, self.model, self.optimizer)
 
 
-make_training = SegmentTraining
-"""The engine's way to make a training, from a folder, the launcher's requests and a meter of memory."""
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> SegmentTraining:
+    """Return the only training of `job`, begun anew or resumed from its checkpoint."""
+    [member] = job.members
+    training = SegmentTraining(member.folder, context, memory)
+    training.pause_after = member.pause_after
+    return training
 
 
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:

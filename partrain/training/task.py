@@ -37,6 +37,7 @@ class SegmentTask:
     num_images: int
     """The number of training images, or of synthetic samples in their place, in an epoch."""
     device: str = "cpu"
+    """The kind of device to train on. Which one of its kind is decided when the training is launched."""
     stored_input: str | None = None
     """The file of the left segment's stored outputs, relative to the task's folder. By default inputs are synthetic."""
     stored_output: str | None = None
@@ -47,9 +48,17 @@ class SegmentTask:
     """Boundary number and shape by cut name, for each projection inside this segment."""
 
     def check_folder(self, folder: Path) -> None:
-        """Raise `UserError` if `folder` holds another task. The device may differ, since a run may move."""
+        """Raise `UserError` if `folder` holds another task. The device may differ, since a run may move.
+
+        Tasks of earlier versions leave the precision to the device.
+        """
         path = folder / TASK_FILE
-        if path.exists() and replace(self.read(folder), device=self.device) != self:
+        if not path.exists():
+            return
+        written = replace(self.read(folder), device=self.device)
+        if written.train.precision == "auto":
+            written = replace(written, train=replace(written.train, precision=self.train.precision))
+        if written != self:
             raise UserError(f"{path} is of another plan or other settings; start a new run in a new folder")
 
     def write(self, folder: Path) -> None:
@@ -74,3 +83,17 @@ class SegmentTask:
             raise UserError(f"{folder} is no segment's folder: it has no {TASK_FILE}") from None
         except (TypeError, KeyError) as error:
             raise checkpoint.DamagedFile(f"{path} is damaged ({error})") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingTraining:
+    """A training that is to run until its end or its pause."""
+
+    folder: Path
+    task: SegmentTask
+    name: str
+    """The name that messages give it."""
+    cost: float
+    """Its amount of computation, in a unit that all trainings of a plan share."""
+    pause_after: int | None = None
+    """The epoch after which it pauses, or None if it trains to its end."""

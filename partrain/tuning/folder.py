@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.storage import checkpoint
-from partrain.storage.manifest import write_manifest
+from partrain.storage.manifest import check_manifest, write_manifest
 from partrain.storage.run_folder import RESULTS, SEARCH_MANIFEST
 from partrain.tuning.brackets import Bracket
 from partrain.tuning.trials import Trial
@@ -74,15 +74,20 @@ class SearchFolder:
         values = self._read(self.path / SEARCH_MANIFEST)
         return SearchManifest.from_json(values) if values else SearchManifest()
 
+    def check_manifest(self, manifest: SearchManifest) -> None:
+        """Raise `UserError` if the folder holds another search than that of `manifest`. The message says what differs."""
+        path = self.path / SEARCH_MANIFEST
+        check_manifest(path, _compared(manifest), "search", derived=("brackets",), ignored=("launch",))
+
     def write_manifest(self, manifest: SearchManifest) -> None:
         """Write search.json.
 
         Raises:
             UserError: If the folder holds another search. The message names what differs.
         """
-        compared = {"search": manifest.search, "settings": manifest.settings, "machine": manifest.machine}
         derived = {"brackets": [bracket.to_json() for bracket in manifest.brackets]}
-        write_manifest(self.path / SEARCH_MANIFEST, compared, "search", derived=derived)
+        path = self.path / SEARCH_MANIFEST
+        write_manifest(path, _compared(manifest), "search", derived=derived, ignored=("launch",))
 
     # ---- Trials and rungs.
 
@@ -177,6 +182,11 @@ class SearchFolder:
         if self.skip_damaged or not path.exists():
             return checkpoint.read_json_or_empty(path)
         return checkpoint.read_json(path)
+
+
+def _compared(manifest: SearchManifest) -> dict[str, Any]:
+    """Return what two searches must have in common to be the same one."""
+    return {"search": manifest.search, "settings": manifest.settings, "machine": manifest.machine}
 
 
 def _with_int_keys(values: dict[str, Any]) -> dict[int, Any]:

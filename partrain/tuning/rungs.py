@@ -6,67 +6,71 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from partrain.data import Dataset
-from partrain.data.batches import shared_training_images
 from partrain.errors import JobFailed
-from partrain.launch.error_report import read_error_report
-from partrain.launch.placement import choose_evaluation_device
-from partrain.packs.planner import PackPlanner, PendingTraining, TimingCache
-from partrain.runs.prepare import PreparedRun, is_finished, prepare_run
+from partrain.launch.end import End, Failed, Stopped, training_end
+from partrain.launch.launcher import Launcher
+from partrain.runs.jobs import JobPlanner
+from partrain.runs.prepare import PreparedRun, prepare_run
 from partrain.runs.run import finish_run
-from partrain.runs.stages import train_stage
 from partrain.settings import RunSettings
-from partrain.stitching.stitch import assemble
-from partrain.storage import checkpoint
+from partrain.shards.settings import ShardSettings
 from partrain.storage.run_folder import CHECKPOINT, epoch_weights
+from partrain.training.completion import has_reached
+from partrain.training.job import Member
+from partrain.training.task import PendingTraining
+from partrain.tuning.scoring import NetworkToScore, read_scores, scores_job
 from partrain.tuning.settings import SearchSettings
 from partrain.tuning.trainer import TrialRun
 
-_BATCH_SIZE = 2000  # Held-out images in a batch.
 _NETWORKS_AT_ONCE = 32  # Networks scored at once, except where they may be too large for one device together.
+_UNDONE = Stopped()
+"""The end of a training whose folder says nothing of an end."""
 
 
 class RungTrainer:
     """A `Trainer` that trains the segments of all given trials at once, on all images but the held-out ones.
 
-    Segments that train faster together form one pack for each device. All others train one after another, in as many
+    Segments that train faster together form a pack on each device. All others train one after another, in as many
     processes as there is room for on the devices.
 
     Args:
         dataset: The data. Its last training images are held out.
         shared: The settings that all trials have in common.
         settings: The settings of the search, which say how many images are held out.
-        show_advice: Whether the trainer prints how many networks a pack should hold.
+        launcher: The launcher of all jobs.
+        show_timings: Whether the trainer prints how many networks a pack should hold.
     """
 
-    def __init__(self, dataset: Dataset, shared: RunSettings, settings: SearchSettings, *, show_advice: bool) -> None:
-        self.dataset, self.launch, self.show_advice = dataset, shared.launch, show_advice
+    def __init__(
+        self,
+        dataset: Dataset,
+        shared: RunSettings,
+        settings: SearchSettings,
+        launcher: Launcher,
+        *,
+        show_timings: bool,
+    ) -> None:
+        self.dataset, self.grouping, self.launcher = dataset, shared.grouping, launcher
         num_images = len(dataset.train)
         self.num_images = num_images - settings.held_out(num_images)
         self._prepared: dict[int, PreparedRun] = {}
-        self._timings: TimingCache = {}  # Of stack sizes; later rounds need not measure them again.
+        self._planner = JobPlanner(
+            grouping=shared.grouping, launcher=launcher, one_process_per_core=True, show_timings=show_timings
+        )
 
     # ---- Training.
 
     def train(self, runs: Sequence[TrialRun]) -> dict[int, str]:
         """Train all `runs` that have not reached their epochs, and return the reason of each failure, by trial."""
         trainings = self.pending_trainings(runs)
-        planner = PackPlanner(
-            settings=self.launch,
-            folder=runs[0].folder.parents[1] / self.launch.subfolder / _group_name(runs),
-            one_process_per_core=True,
-            show_timings=self.show_advice,
-            timings=self._timings,
-        )
+        folder = _search_folder(runs) / self.grouping.subfolder / _group_name(runs)
+        jobs = self._planner.plan(trainings, folder)
         try:
-            train_stage(trainings, planner, show_progress=False)
+            self.launcher.run(jobs, show_progress=False)
         except JobFailed:
-            if not all(_has_ended(training) for training in trainings):
-                raise  # A process failed, not a trial.
+            if any(_end(training.folder, training.pause_after) is _UNDONE for training in trainings):
+                raise  # A job failed, not a trial.
         return {run.index: reason for run in runs if (reason := self.failure(run)) is not None}
 
     def pending_trainings(self, runs: Sequence[TrialRun]) -> list[PendingTraining]:
@@ -74,7 +78,7 @@ class RungTrainer:
         trainings = []
         for run in runs:
             for training in self.prepare(run).unfinished_segments():
-                if not _has_trained(training.folder, run.epochs):
+                if not has_reached(training.folder, run.epochs):
                     name = f"configuration {run.index}, {training.name}"
                     trainings.append(replace(training, name=name, pause_after=run.epochs))
         return trainings
@@ -82,7 +86,7 @@ class RungTrainer:
     def prepare(self, run: TrialRun) -> PreparedRun:
         """Return the plan and the tasks of a run, written into its folder when it is first asked for."""
         if run.index not in self._prepared:
-            prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images)
+            prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images, self.launcher)
             prepared.write()
             self._prepared[run.index] = prepared
         return self._prepared[run.index]
@@ -90,81 +94,67 @@ class RungTrainer:
     def failure(self, run: TrialRun) -> str | None:
         """Return why a segment of the run has failed, or None."""
         for name in self.prepare(run).segment_names():
-            report = read_error_report(run.folder / name)
-            if report is not None:
-                return report.reason
+            end = _end(run.folder / name, run.epochs)
+            if isinstance(end, Failed):
+                return end.report.reason
         return None
 
     # ---- Scoring.
 
     def score(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
         """Return the `metric` of each trained network on the held-out images, by trial."""
-        at_once = 1 if self.launch.name == "shards" else _NETWORKS_AT_ONCE
-        scores: dict[int, float] = {}
-        for first in range(0, len(runs), at_once):
-            scores |= self.score_together(runs[first : first + at_once], metric)
-        return scores
+        folder = _search_folder(runs) / "scores" / _group_name(runs)
+        job = scores_job(
+            folder,
+            [self.network_to_score(run) for run in runs],
+            self.launcher.kind,
+            metric=metric,
+            dataset=self.dataset,
+            num_training_images=self.num_images,
+            at_once=1 if isinstance(self.grouping, ShardSettings) else _NETWORKS_AT_ONCE,
+        )
+        self.launcher.run([job], show_progress=False)
+        return read_scores(folder)
 
-    def score_together(self, runs: Sequence[TrialRun], metric: str) -> dict[int, float]:
-        """Return the scores of runs whose networks are on one device at the same time, by trial."""
-        plans = [self.prepare(run).plan for run in runs]
-        num_parameters = sum(segment.parameters for plan in plans for segment in plan.segments)
-        device = torch.device(choose_evaluation_device(self.launch.device, num_parameters))
-        networks = [self.load_network(run, device) for run in runs]
-        scores = self.measure(networks, metric, device)
-        return {run.index: score for run, score in zip(runs, scores, strict=True)}
-
-    def load_network(self, run: TrialRun, device: torch.device) -> nn.Module:
-        """Return the stitched network of a run, as it was after the run's epochs."""
+    def network_to_score(self, run: TrialRun) -> NetworkToScore:
+        """Return the network of a run as it was after the run's epochs."""
         prepared = self.prepare(run)
-        weights: dict[str, Tensor] = {}
-        for name in prepared.segment_names():
-            tensors, _ = checkpoint.load(_weights_file(run.folder / name, run.epochs), device)
-            weights |= {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-        return assemble(prepared.model_card(), weights, device)
-
-    def measure(self, networks: Sequence[nn.Module], metric: str, device: torch.device) -> list[float]:
-        """Return the `metric` of each network, averaged over the held-out images."""
-        images = shared_training_images(self.dataset, device)
-        held_out = torch.arange(self.num_images, len(self.dataset.train), device=device)
-        totals = [0.0] * len(networks)
-        with torch.inference_mode():
-            for indices in held_out.split(_BATCH_SIZE):
-                inputs, targets = images.gather(indices)
-                for number, network in enumerate(networks):
-                    outputs = network(inputs.clone())  # A network may change its input in place.
-                    totals[number] += _sum_metric(metric, outputs, targets)
-        return [total / len(held_out) for total in totals]
+        return NetworkToScore(
+            index=run.index,
+            card=prepared.model_card(),
+            weights=[_weights_file(run.folder / name, run.epochs) for name in prepared.segment_names()],
+            num_parameters=prepared.num_parameters,
+        )
 
     # ---- The winner.
 
     def finish(self, run: TrialRun) -> dict[str, Any]:
         """Train, stitch and evaluate what is left of a run, and return the contents of its results.json."""
-        return finish_run(self.prepare(run), show_progress=False)
+        return finish_run(self.prepare(run), self.launcher, show_progress=False)
 
 
-def _sum_metric(metric: str, outputs: Tensor, targets: Tensor) -> float:
-    """Return the metric of class scores `outputs` [batch, classes], summed over the batch."""
-    if metric == "validation_loss":
-        return F.cross_entropy(outputs, targets, reduction="sum").item()
-    return (outputs.argmax(dim=1) == targets).sum().item()
+def _end(segment_folder: Path, epochs: int | None) -> End:
+    """Return how a segment's training up to `epochs` ended, or `_UNDONE`."""
+    return training_end(Member(folder=segment_folder, name="", pause_after=epochs), _UNDONE)
 
 
 def _weights_file(segment_folder: Path, epochs: int) -> Path:
-    """Return the file of a segment's weights after `epochs` epochs, or its last ones if training has ended before."""
+    """Return the file of a segment's weights after `epochs` epochs, or its last ones if training has ended before.
+
+    Raises:
+        JobFailed: If it has done neither. Its checkpoint then is of fewer epochs, and no score of these.
+    """
     paused = epoch_weights(segment_folder, epochs)
-    return paused if paused.exists() else segment_folder / CHECKPOINT
+    if paused.exists():
+        return paused
+    if not has_reached(segment_folder, epochs):
+        raise JobFailed(f"{segment_folder} was not trained up to epoch {epochs}", is_user_error=False)
+    return segment_folder / CHECKPOINT
 
 
-def _has_trained(segment_folder: Path, epochs: int) -> bool:
-    """Return whether a segment's training has ended, or paused after `epochs` epochs."""
-    return is_finished(segment_folder) or epoch_weights(segment_folder, epochs).exists()
-
-
-def _has_ended(training: PendingTraining) -> bool:
-    """Return whether a training has failed, ended or paused, so that its files say how far it is."""
-    has_failed = read_error_report(training.folder) is not None
-    return has_failed or _has_trained(training.folder, training.pause_after or 0)
+def _search_folder(runs: Sequence[TrialRun]) -> Path:
+    """Return the folder of the search that `runs` belong to."""
+    return runs[0].folder.parents[1]
 
 
 def _group_name(runs: Sequence[TrialRun]) -> str:

@@ -15,13 +15,16 @@ from typing import Any
 from partrain.console import ProgressDisplay, console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import UserError
+from partrain.launch.executor import Executor
+from partrain.launch.launcher import Launcher
 from partrain.launch.machine import machine_facts
-from partrain.launch.placement import assign_devices
-from partrain.launch.settings import LaunchSettings
+from partrain.packs.settings import PackSettings
 from partrain.report.formatting import format_quantity
 from partrain.runs.command import print_resume_command_on_interrupt, train_command
 from partrain.runs.results import package_versions
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import hold_lock
 from partrain.tuning.brackets import Bracket, Round, plan_rounds, select_best
 from partrain.tuning.folder import RungResult, SearchFolder, SearchManifest
 from partrain.tuning.leaderboard import print_results, write_leaderboard
@@ -44,6 +47,7 @@ def search(
     show_progress: bool = True,
     arguments: Sequence[str] = (),
     trainer: Trainer | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Run a search in `folder`, or continue it, and return the contents of its results.json.
 
@@ -57,14 +61,16 @@ def search(
         show_progress: Whether progress and results are printed. Failures are always printed.
         arguments: The arguments of experiments/search.py, for the command that is printed after Ctrl-C.
         trainer: The trainer of the trials, in place of partrain's own.
+        executor: The place where trials are trained and scored, in place of the one that `shared.launch` names.
 
     Raises:
-        UserError: If a setting is wrong, a trial cannot be trained, or the folder holds another search. These are found
-            before training begins. Also if all trials have failed.
+        UserError: If a setting is wrong, a trial cannot be trained, the folder holds another search, or another launcher
+            uses it. These are found before training begins. Also if all trials have failed.
         JobFailed: If a process failed, rather than a trial, or the winner's recovery failed.
         KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. The same call continues the search.
     """
     folder = Path(folder).absolute()
+    launcher = Launcher(shared.launch, executor)  # A device that does not exist is reported before data are prepared.
     plan = _plan_search(shared, settings, dataset)
     if show_progress:
         console.print(plan.summary(), markup=False)
@@ -72,11 +78,13 @@ def search(
         console.print(plan.list_trials(), markup=False)
         return {}
 
-    SearchFolder(folder).write_manifest(plan.manifest())
     if trainer is None:
-        trainer = RungTrainer(plan.dataset, shared, settings, show_advice=show_progress)
-    with print_resume_command_on_interrupt(folder, "search", arguments):
+        trainer = RungTrainer(plan.dataset, shared, settings, launcher, show_timings=show_progress)
+    SearchFolder(folder).check_manifest(plan.manifest())  # A folder of other work is left as it is.
+    with hold_lock(folder, "search"), print_resume_command_on_interrupt(folder, "search", arguments):
+        SearchFolder(folder).write_manifest(plan.manifest())
         results = _SearchLoop(plan, SearchFolder(folder), trainer).run(show_progress=show_progress)
+        remove_partial_files(folder, recursive=True)
     if show_progress:
         print_results(folder)
     return results
@@ -119,7 +127,6 @@ def _plan_search(shared: RunSettings, settings: SearchSettings, dataset: Dataset
     space = Space.parse(settings.space)
     check_names(shared, space.names)
     brackets = make_brackets(settings, space, shared.train.epochs)
-    assign_devices(shared.launch.device, 1)  # A device that does not exist is reported before data are prepared.
     dataset = dataset or prepare_data(shared.data)
     trials = draw_trials(settings, space, brackets, shared.seed)
     num_images = len(dataset.train)
@@ -315,7 +322,7 @@ class _SearchLoop:
             "configurations": len(self.trials),
             "epochs_trained": sum(trial.epochs for trial in record.trials.values()),
             "seconds": sum(self.folder.round_seconds()),
-            "packed": self.shared.launch.name == "local" and self.shared.launch.pack != "never",
+            "packed": isinstance(self.shared.grouping, PackSettings),
             "data": self.dataset.provenance(),
             "versions": package_versions(),
         }
@@ -327,7 +334,8 @@ class _SearchLoop:
         run = self.trial_run(winner.index, winner.epochs)
         run_results = self.trainer.finish(run)
         is_named = self.dataset.name == self.shared.data.name  # A command cannot name arrays given from Python.
-        unpacked = replace(run.settings, launch=replace(run.settings.launch, pack=LaunchSettings.pack))
+        is_packed = isinstance(run.settings.grouping, PackSettings)
+        unpacked = replace(run.settings, grouping=AloneSettings()) if is_packed else run.settings
         return {
             "index": winner.index,
             "values": winner.values,

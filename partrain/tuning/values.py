@@ -15,6 +15,7 @@ _NOT_SEARCHABLE = {
     "train.epochs": "it is how long the last rungs train",
     "partition.dry_run": "a dry run trains nothing",
     "data": "scores on different data cannot be compared",
+    "grouping": "which trainings share a process does not make a network better",
     "launch": "where and how fast a network trains does not make it better",
     "report": "a page does not make a network better",
 }

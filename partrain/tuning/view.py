@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,23 @@ from partrain.tuning.trials import Trial
 from partrain.tuning.values import format_values
 
 _BAR = "epochs"
+
+
+@dataclass(frozen=True, eq=False)
+class _TrainingRound:
+    """A round under way, as the thread that moves the bar reads it: in one piece, since the next one may begin meanwhile."""
+
+    runs: Sequence[TrialRun]
+    """The runs that train in the round."""
+    start: int
+    """The epoch up to which they have trained before."""
+    epochs_done: int
+    """Epochs trained in the rounds before, over all trials."""
+
+    def count_epochs(self) -> int:
+        """Return how many epochs the search has trained so far, by the progress of the runs."""
+        counts = (count_trained_epochs(run.folder) - self.start for run in self.runs)
+        return self.epochs_done + sum(max(0, count) for count in counts)
 
 
 class SearchView(ProgressView):
@@ -55,8 +73,8 @@ class SearchView(ProgressView):
         self._seconds_before = 0.0
         """Seconds that the search took before it was continued now."""
         self._started = time.monotonic()
-        self._runs: Sequence[TrialRun] = ()
-        """The runs that train in the current round."""
+        self._training: _TrainingRound | None = None
+        """The round under way, or None between rounds."""
 
         self.progress.add(_BAR, "", self._total_epochs)
         self._ended = threading.Event()
@@ -85,7 +103,8 @@ class SearchView(ProgressView):
 
     def begin_round(self, runs: Sequence[TrialRun]) -> None:
         """Show that the next round begins, which trains `runs`."""
-        self._runs = runs
+        start = self._round_starts[self._round_number]
+        self._training = _TrainingRound(runs, start, self._epochs_done)
         self.progress.update(_BAR, name=self._round_name(), status=self._status(self._epochs_done))
 
     def report_failure(self, index: int, reason: str) -> None:
@@ -95,7 +114,7 @@ class SearchView(ProgressView):
     def end_round(self, results: Sequence[RungResult]) -> None:
         """Show that the round has ended, the results of the rungs that ended with it, and the time that is left."""
         name = self._round_name()
-        self._runs = ()
+        self._training = None
         self._epochs_done += self._round_epochs[self._round_number]
         self._round_number += 1
         remaining = self._remaining_time(self._epochs_done)
@@ -138,16 +157,17 @@ class SearchView(ProgressView):
     def _poll(self) -> None:
         """Move the bar while trials train."""
         while not self._ended.wait(self._poll_seconds):
-            epochs_done = self._epochs_done + sum(map(self._count_epochs, self._runs))
-            if epochs_done:
-                self.progress.update(_BAR, completed=epochs_done, status=self._status(epochs_done))
+            self.move_bar()
 
-    def _count_epochs(self, run: TrialRun) -> int:
-        """Return how many epochs a run has trained in the current round."""
-        return max(0, count_trained_epochs(run.folder) - self._round_starts[self._round_number])
+    def move_bar(self) -> None:
+        """Show how far the trials of the round are, unless the round ends meanwhile."""
+        training = self._training
+        epochs_done = training.count_epochs() if training is not None else 0
+        if epochs_done and training is self._training:
+            self.progress.update(_BAR, completed=epochs_done, status=self._status(epochs_done))
 
 
 def count_trained_epochs(folder: Path) -> int:
     """Return how many epochs the run in `folder` has trained, by its segment that is furthest: others may end early."""
-    states = [checkpoint.read_json(file) for file in folder.glob(f"{SEGMENTS}/*/{PROGRESS}")]
-    return max((state["epoch"] - (not state["epoch_ended"]) for state in states), default=0)
+    states = [checkpoint.read_json_or_empty(file) for file in folder.glob(f"{SEGMENTS}/*/{PROGRESS}")]
+    return max((state["epoch"] - (not state["epoch_ended"]) for state in states if state), default=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scripting import DATA, run_script
 
-from partrain.device import available_devices
+from partrain.device import device_names
 
 TRAIN = {
     # networks and cuts
@@ -73,7 +73,6 @@ TRAIN = {
     "strategy=1f1b train.compile=true": "train.compile=true does not work with strategy=1f1b; leave it out",
     "strategy.microbatches=0": "strategy.microbatches must be at least 1, got 0",
     "strategy.timeout=0": "strategy.timeout must be greater than 0, got 0.0",
-    "strategy.port=70000": "strategy.port must be between 0 and 65535, got 70000",
     "report.refresh=-1": "report.refresh must be at least 0, got -1.0",
     # training
     "schedule=backwards": "schedule=backwards is unknown; known: parallel, sequential",
@@ -107,30 +106,49 @@ TRAIN = {
     "launch.threads=0": "launch.threads must be at least 1, got 0",
     "launch.threads=all": "launch.threads=all is not a number. Give a number of 1 or more, or auto.",
     "launch.max_restarts=-1": "launch.max_restarts must be at least 0, got -1",
-    "launch=cluster": "launch=cluster is unknown; known: local, shards",
-    "launch.name=cluster": "launch=cluster is unknown; known: local, shards",
-    "launch.shards.budget_gib=1": (
-        "launch.shards is set, but launch=local uses no shards. Add launch=shards, or leave launch.shards out."
+    "launch=cluster": "launch=cluster is unknown; known: inline, local",
+    "launch.name=cluster": "launch=cluster is unknown; known: inline, local",
+    "launch=inline strategy=1f1b": (
+        "launch=inline does not work with strategy=1f1b, whose processes train as one; leave it out"
     ),
-    "launch=shards launch.pack=always": (
-        "launch.pack=always cannot be used with launch=shards, which packs nothing. Leave launch.pack out."
+    # how trainings are grouped
+    "grouping=heap": "grouping=heap is unknown; known: alone, pack, shards",
+    "grouping.name=pack": (
+        "grouping.name=pack does not fit AloneSettings, whose name is alone; choose another option as grouping=pack"
     ),
-    "launch=shards launch.shards.budget_gib=0": "launch.shards.budget_gib must be greater than 0, got 0.0",
-    "launch=shards launch.shards.policy=best": (
-        "launch.shards.policy=best is unknown; known: fifo, longest_remaining, random"
+    "grouping.memory_gib=1": "grouping.memory_gib is a setting of grouping=pack; add grouping=pack, or leave it out",
+    "grouping=pack grouping.policy=fifo": (
+        "grouping.policy is a setting of grouping=shards; add grouping=shards, or leave it out"
     ),
-    "launch=shards launch.shards.activations=none": (
-        "launch.shards.activations=none is unknown; known: keep, recompute"
+    "grouping=pack grouping.memory=1": "grouping.memory is not a setting; did you mean grouping.memory_gib?",
+    "grouping=pack grouping.memory_gib=0": "grouping.memory_gib must be greater than 0, got 0.0",
+    "grouping=shards grouping.budget_gib=0": "grouping.budget_gib must be greater than 0, got 0.0",
+    "grouping=shards grouping.policy=best": ("grouping.policy=best is unknown; known: fifo, longest_remaining, random"),
+    "grouping=shards grouping.activations=none": "grouping.activations=none is unknown; known: keep, recompute",
+    "grouping=shards grouping.spill_to=tape": "grouping.spill_to=tape is unknown; known: disk, memory",
+    "grouping=shards grouping.stall_seconds=0": "grouping.stall_seconds must be greater than 0, got 0.0",
+    "grouping=shards grouping.budget=1": "grouping.budget is not a setting; did you mean grouping.budget_gib?",
+    "grouping=pack strategy=1f1b": (
+        "grouping=pack does not work with strategy=1f1b, whose processes train as one; leave it out"
     ),
-    "launch=shards launch.shards.spill_to=tape": "launch.shards.spill_to=tape is unknown; known: disk, memory",
-    "launch=shards launch.shards.stall_seconds=0": "launch.shards.stall_seconds must be greater than 0, got 0.0",
-    "launch=shards launch.shards.budget=1": (
-        "launch.shards.budget is not a setting; did you mean launch.shards.budget_gib?"
+    "grouping=shards strategy=data_parallel": (
+        "grouping=shards does not work with strategy=data_parallel, whose processes train as one; leave it out"
     ),
-    "launch=shards strategy=1f1b": (
-        "launch=shards does not work with strategy=1f1b, whose processes train as one; leave it out"
+    "grouping=shards train.compile=true": "train.compile=true does not work with grouping=shards; leave it out",
+    # words of older versions
+    "launch.pack=never": "launch.pack=never is now grouping=alone; use that instead",
+    "launch.pack=auto": "launch.pack=auto is now grouping=pack; use that instead",
+    "launch.pack=always": "launch.pack=always is now grouping=pack grouping.trial=false; use that instead",
+    "+launch.pack_memory_gib=2.5": "launch.pack_memory_gib=2.5 is now grouping.memory_gib=2.5; use that instead",
+    "launch.shards.budget_gib=1": "launch.shards.budget_gib=1 is now grouping.budget_gib=1; use that instead",
+    "launch.name=shards": "launch.name=shards is now grouping=shards; use that instead",
+    "launch=shards launch.shards.spill_to=disk": (
+        "launch=shards is now grouping=shards; use that instead. "
+        "launch.shards.spill_to=disk is now grouping.spill_to=disk; use that instead"
     ),
-    "launch=shards train.compile=true": "train.compile=true does not work with launch=shards; leave it out",
+    "strategy=gpipe strategy.port=0": (
+        "strategy.port=0 is not needed, since the processes of a strategy meet at any free port; leave it out"
+    ),
 }
 
 OPEN_ENDED = ("experiment=nothing", "launch.device=cuda:99", "launch.device=tpu")
@@ -144,6 +162,20 @@ def test_a_mistake_in_the_settings_is_one_line(overrides: str, tmp_path: Path) -
     assert outcome.error == expected or (overrides in OPEN_ENDED and outcome.error.startswith(expected))
     assert outcome.code == 1
     assert not list(tmp_path.rglob("*.json"))  # nothing was begun that a resume would take for a run
+
+
+@pytest.mark.parametrize("script", ["search", "compare"])
+def test_words_of_older_versions_are_refused_by_every_script_that_trains(script: str, tmp_path: Path) -> None:
+    outcome = run_script(script, "launch.pack=auto", f"hydra.run.dir={tmp_path / 'run'}")
+    assert (outcome.code, outcome.error) == (1, "error: launch.pack=auto is now grouping=pack; use that instead")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_with_an_option_of_an_older_version(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "old.yaml").write_text("# @package _global_\ndefaults:\n  - override /launch: shards\n")
+    outcome = run_script("train", f"hydra.searchpath=[file://{tmp_path}]", "experiment=old")
+    assert (outcome.code, outcome.error) == (1, "error: launch=shards is now grouping=shards; use that instead")
 
 
 def test_missing_data_folder(tmp_path: Path) -> None:
@@ -199,7 +231,7 @@ def test_truncated_data_file(tmp_path: Path) -> None:
 def test_a_mistake_in_what_to_evaluate_is_one_line(overrides: list[str], message: str, tmp_path: Path) -> None:
     outcome = run_script("evaluate", *(override.format(folder=tmp_path) for override in overrides))
     assert outcome.code == 1
-    assert outcome.error == "error: " + message.format(folder=tmp_path, available=", ".join(available_devices()))
+    assert outcome.error == "error: " + message.format(folder=tmp_path, available=", ".join(device_names()))
 
 
 @pytest.mark.parametrize("there", [[], ["config.yaml"], ["plan.json"]])
@@ -212,7 +244,9 @@ def test_resuming_what_is_no_run(there: list[str], tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == there
 
 
-PARTS = "expected the settings data, labels, launch, network, partition, report, schedule, seed, strategy, train"
+PARTS = (
+    "expected the settings data, grouping, labels, launch, network, partition, report, schedule, seed, strategy, train"
+)
 
 
 @pytest.mark.parametrize(

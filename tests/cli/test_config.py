@@ -10,8 +10,10 @@ from scripting import ROOT
 from partrain.boundaries.labels import LabelSettings
 from partrain.cli.config import register_schemas, run_settings
 from partrain.data import DataSettings
+from partrain.launch.settings import GroupingSettings
 from partrain.networks import NETWORKS
-from partrain.settings import RunSettings
+from partrain.packs.settings import PackSettings
+from partrain.settings import GROUPINGS, AloneSettings, RunSettings
 
 CONF = ROOT / "conf"
 NEEDED = {
@@ -40,7 +42,7 @@ def test_the_configuration_as_it_stands_is_the_librarys_own_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [f"{g}={o}" for g in ("data", "network", "labels", "schedule", "launch") for o in options(g)]
+    "option", [f"{g}={o}" for g in ("data", "network", "labels", "schedule", "grouping", "launch") for o in options(g)]
 )
 def test_every_option_of_every_group_makes_settings(option: str) -> None:
     group, _, name = option.partition("=")
@@ -48,6 +50,8 @@ def test_every_option_of_every_group_makes_settings(option: str) -> None:
     if group == "network":
         assert type(part) is NETWORKS[name]
         assert part.kind == name
+    elif group == "grouping":
+        assert part == GROUPINGS[name](name=name)
     elif option == "labels=custom":
         assert part.family == "own_networks:Thirds"
     elif group == "labels":
@@ -56,6 +60,13 @@ def test_every_option_of_every_group_makes_settings(option: str) -> None:
         assert part == DataSettings(name=name)
     else:
         assert part.name == name
+
+
+@pytest.mark.parametrize(
+    ("script", "grouping"), [("train", AloneSettings()), ("search", PackSettings()), ("compare", AloneSettings())]
+)
+def test_only_searches_pack_by_default(script: str, grouping: GroupingSettings) -> None:
+    assert run_settings(compose(script)).grouping == grouping
 
 
 @pytest.mark.parametrize("name", options("experiment"))

@@ -15,9 +15,14 @@ from scripting import DATA, TINY, Outcome, contents, model_bytes, run_script
 
 import partrain
 from partrain.boundaries.labels import LabelSettings
-from partrain.launch import supervisor
+from partrain.launch.processes import ProcessExecutor
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
+from partrain.settings import AloneSettings
+from partrain.shards.settings import ShardSettings
 from partrain.storage import checkpoint
+from partrain.training.job import Job
 
 LABELS, NETWORK = asdict(LabelSettings()), asdict(MLPSettings(depth=3, width=32))
 CHECKPOINT = "segments/{}/checkpoint.safetensors"
@@ -42,10 +47,10 @@ def copied(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if a process is started."""
 
-    def refuse(job: supervisor.Job) -> None:
+    def refuse(executor: ProcessExecutor, job: Job) -> None:
         raise AssertionError(f"{job.name} was started")
 
-    monkeypatch.setattr(supervisor.Job, "start", refuse)
+    monkeypatch.setattr(ProcessExecutor, "start", refuse)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def test_the_run_folder(finished: tuple[Path, Outcome]) -> None:
     folder, _ = finished
     expected = {"config.yaml", "plan.json", "results.json", "report.html", "evaluation.json"}
     expected |= {"confusion.png", "curves.png"}
-    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model"}
+    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model", "lock"}
     assert {file.name for file in (folder / "model").iterdir()} == {"model.json", "model.safetensors"}
     for index in (0, 1):
         files = {file.name for file in (folder / f"segments/{index}").iterdir()}
@@ -169,6 +174,64 @@ def test_resuming_with_another_setting_is_refused(copied: Path, override: str, f
 @pytest.mark.usefixtures("no_process")
 def test_resuming_with_the_runs_own_settings(copied: Path) -> None:
     assert run_script("train", f"resume={copied}", *TINY, "labels=simplex", "network=mlp").code == 0
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_resumed_run_has_its_own_grouping_unless_the_command_sets_another(copied: Path) -> None:
+    path = copied / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    packed = {"name": "pack", "trial": False, "memory_gib": 2.0}
+    path.write_text(yaml.safe_dump(stored | {"grouping": packed}))
+    assert run_script("train", f"resume={copied}", "launch.threads=2").code == 0
+    resumed = yaml.safe_load(path.read_text())
+    assert resumed["grouping"] == results(copied)["grouping"] == packed
+    assert resumed["launch"] == asdict(LaunchSettings(threads=2))
+
+    assert run_script("train", f"resume={copied}", "grouping=shards", "grouping.budget_gib=0.5").code == 0
+    assert yaml.safe_load(path.read_text())["grouping"] == asdict(ShardSettings(budget_gib=0.5))
+
+
+@pytest.mark.parametrize(("group", "known"), [("grouping", "alone, pack, shards"), ("network", "cnn, custom, mlp, ")])
+def test_a_run_with_an_option_that_there_is_not_is_not_resumed(copied: Path, group: str, known: str) -> None:
+    path = copied / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    stored[group] |= {"name": "heap", "kind": "heap"}
+    path.write_text(yaml.safe_dump(stored))
+    outcome = run_script("train", f"resume={copied}")
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"error: {path}: {group}=heap is unknown; known: {known}")
+
+
+OLD_LAUNCH = {"name": "local", "device": "cpu", "threads": 1, "max_restarts": 3, "pack": "never"}
+OLD_LAUNCH |= {"pack_memory_gib": None, "shards": {"budget_gib": None, "spill_to": "memory"}}
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize(
+    ("launch", "grouping"),
+    [
+        ({}, AloneSettings()),
+        ({"pack": "auto"}, PackSettings()),
+        ({"pack": "always", "pack_memory_gib": 2.0}, PackSettings(trial=False, memory_gib=2.0)),
+        ({"name": "shards", "shards": {"budget_gib": 0.5}}, ShardSettings(budget_gib=0.5)),
+    ],
+)
+def test_a_run_that_began_before_grouping_was_a_setting_is_resumed(
+    finished: tuple[Path, Outcome], copied: Path, launch: dict[str, Any], grouping: GroupingSettings
+) -> None:
+    path = copied / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["grouping"]
+    stored["launch"] = OLD_LAUNCH | launch
+    stored["strategy"]["port"] = 29500
+    path.write_text(yaml.safe_dump(stored))
+    outcome = run_script("train", f"resume={copied}", "strategy=synthetic", "launch.device=cpu")
+    assert outcome.code == 0, outcome.err
+    resumed = yaml.safe_load(path.read_text())
+    assert resumed["grouping"] == asdict(grouping)
+    assert resumed["launch"] == asdict(LaunchSettings(device="cpu"))
+    assert "port" not in resumed["strategy"]
+    assert model_bytes(copied) == model_bytes(finished[0])
 
 
 @pytest.mark.usefixtures("no_process")

@@ -140,3 +140,22 @@ def test_a_search_in_which_all_fail(trainers: list[FakeTrainer], tmp_path: Path)
         "error: All 2 configurations failed; the first was configuration 0 (train.lr=5): segment 0: the loss is nan; "
         "see configurations/0/log.txt"
     )
+
+
+def test_a_configuration_that_was_not_promoted_goes_on_as_a_run_with_its_own_images(tmp_path: Path) -> None:
+    halving = ["search.method=successive_halving", "search.configurations=3", "train.epochs=3"]
+    words = [*TINY, *halving, "report.page=false", "partition.segments=1", LR]
+    searched = run_script("search", *words, f"hydra.run.dir={tmp_path}")
+    assert searched.code == 0, searched.err
+    promoted = checkpoint.read_json(tmp_path / "rungs/1-0.json")["promoted"]
+    left_behind = min({0, 1, 2} - set(promoted))
+    folder = tmp_path / f"configurations/{left_behind}"
+    paused = checkpoint.load_metadata(folder / "segments/0/checkpoint.safetensors")
+    assert (paused["step"], paused["finished"]) == (10, False)  # batches of 50 from 540 images, as 60 are held out
+
+    resumed = run_script("train", f"resume={folder}", "launch.device=cpu", "launch.threads=1")
+    assert resumed.code == 0, resumed.err
+    assert f"Test accuracy {checkpoint.read_json(folder / 'results.json')['test_accuracy']:.2%}" in resumed.out
+    finished = checkpoint.load_metadata(folder / "segments/0/checkpoint.safetensors")
+    assert (finished["step"], finished["finished"]) == (30, True)
+    assert checkpoint.read_json(folder / "segments/0/task.json")["num_images"] == 540

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
@@ -101,6 +103,13 @@ def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_p
     assert str(caught.value) == (
         f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
         "1 here; network.depth is 3 there, 4 here; take a new folder"
+    )
+    faster = replace(SHARED, grouping=PackSettings(), launch=LaunchSettings(device="cpu", threads=2, max_restarts=0))
+    with pytest.raises(UserError) as caught:
+        runs.compare(faster, GridSettings(**GRID, repeats=2), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds another comparison: grouping.name is alone there, pack here; launch.threads is 1 there, "
+        "2 here; grouping.trial is None there, True here; take a new folder"
     )
     assert len(runs.finished) == 6
 

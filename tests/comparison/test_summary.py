@@ -131,6 +131,21 @@ def test_the_row_of_a_run_that_failed() -> None:
     assert table_row["test_accuracy"] is table_row["seconds_to_0.7"] is table_row["peak_memory_bytes"] is None
 
 
+def test_a_run_with_a_process_of_unknown_memory() -> None:
+    known = make_run(TWO, 0, 150.0)
+    processes = known.results["segments"]
+    unknown = make_run(WHOLE, 0, 100.0, segments=[processes[0], processes[1] | {"peak_memory_bytes": None}])
+    table_row = run_row(unknown, accuracies=[])
+    assert table_row["peak_memory_bytes"] is table_row["peak_memory_bytes_total"] is None
+    whole, two = summarise([unknown, known], [WHOLE, TWO], accuracies=[])
+    assert (whole["peak_memory_bytes"], two["peak_memory_bytes"]) == (None, 300)
+    assert format_summary_row(whole)["peak memory, largest process"] == ""
+    [memory] = [plot for plot in comparison_plots([unknown, known], [WHOLE, TWO]) if plot.title.startswith("Peak")]
+    assert [list(trace.y) for trace in memory.figure.data] == [["synthetic, K = 2"]] * 2
+    titles = [plot.title for plot in comparison_plots([unknown], [WHOLE])]
+    assert not any(title.startswith("Peak") for title in titles)
+
+
 def test_markdown() -> None:
     assert markdown_table([{"a": 1234567, "b": 0.123456, "c": None, "d": "x|y"}]) == (
         "| a | b | c | d |\n| --- | --- | --- | --- |\n| 1234567 | 0.1235 |  | x\\|y |\n"

@@ -143,3 +143,39 @@ def frozen() -> nn.Module:
     for layer in layers:
         layer.requires_grad_(requires_grad=False)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+
+
+class _Limited(nn.Module):
+    """A layer that changes nothing, works for `limit` steps only, and assigns new tensors to one of its buffers.
+
+    Layers of all limits can be stacked, since a limit is a buffer.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("limit", torch.full((), float(limit)))
+
+    def forward(self, values: Tensor) -> Tensor:
+        if isinstance(values, FakeTensor):
+            return values * 1
+        self.calls = self.calls + 1
+        if self.calls > self.limit:
+            raise RuntimeError("out of coffee")
+        return values
+
+
+def _with_limit(limit: int) -> nn.Module:
+    """Return a network with batch normalisation, dropout and a layer of limited use; without a bias as `normed` is."""
+    layers = [nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), _Limited(limit)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 5))
+
+
+def limited_to_2() -> nn.Module:
+    """Return a network that fails at the third step of its training."""
+    return _with_limit(2)
+
+
+def unlimited() -> nn.Module:
+    """Return a network of the same shape as `limited_to_2`, which does not fail."""
+    return _with_limit(1_000_000)

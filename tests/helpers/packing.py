@@ -7,9 +7,9 @@ from typing import Any
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.packs.pack import Pack
-from partrain.packs.task import PackMember, PackTask
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
+from partrain.training.job import Job, Member
 from partrain.training.optimization import TrainSettings
 
 TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp64", early_stop=0)
@@ -36,8 +36,11 @@ def make_pack(
     """Return a pack in `folder` of the trainings in `folders`, by default all at once until their end."""
     folder.mkdir(exist_ok=True)
     pauses = pauses or [None] * len(folders)
-    members = [
-        PackMember(folder=str(path), pause_after=pause_after, stack_size=stack_size)
+    members = tuple(
+        Member(folder=path, name=str(path), pause_after=pause_after, stack_size=stack_size)
         for path, pause_after in zip(folders, pauses, strict=True)
-    ]
-    return Pack(folder, PackTask(members=members, capacity=capacity or len(folders)))
+    )
+    options = {"capacity": capacity or len(folders)}
+    job = Job(folder=folder, kind="pack", name=f"pack of {len(folders)}", members=members, options=options)
+    job.write()
+    return Pack(job)

@@ -14,6 +14,7 @@ from unittest import mock
 from partrain import RunSettings
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.storage.run_folder import LOCK
 from partrain.training.optimization import TrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +74,9 @@ def model_bytes(run: Path) -> bytes:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the contents of every file below `folder`, by relative path."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """Return the contents of every file below `folder`, by relative path, without locks, which say who held them last."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:

@@ -1,12 +1,21 @@
 """Settings of small trainings, for tests that train them in shards."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import torch
 
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
+from partrain.shards.host import HostMemory
+from partrain.shards.preparation import ModelPreparer
+from partrain.shards.profiler import profile_step
+from partrain.shards.settings import ShardSettings
+from partrain.shards.trials import Preparation, T, finish_here
+from partrain.shards.worker_pool import worker_settings
 from partrain.training.optimization import TrainSettings
 
 TRAIN = TrainSettings(epochs=2, batch_size=64, lr=0.01, precision="fp64", early_stop=0)
@@ -33,3 +42,16 @@ def settings_of(**changed: Any) -> RunSettings:
         "partition": PartitionSettings(segments=1),
     }
     return RunSettings(**{**defaults, **changed})
+
+
+def make_preparer(settings: ShardSettings, host: HostMemory) -> ModelPreparer:
+    """Return a preparer for a worker on the CPU."""
+    (worker,) = worker_settings(["cpu"], settings)
+    return ModelPreparer(settings, worker, host)
+
+
+def finish_on_cpu(preparation: Preparation[T], settings: ShardSettings) -> T:
+    """Return what a preparation returns, with its trials computed in this process."""
+    (worker,) = worker_settings(["cpu"], settings)
+    profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)
+    return finish_here(preparation, profile)

@@ -11,7 +11,7 @@ from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.meters import PeakMemory
 from partrain.training.segment import SegmentTraining
 
@@ -21,7 +21,7 @@ def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings])
     folders = []
     for number, one in enumerate(settings):
         plan = make_plan(one.network, (1, *dataset.image_shape), dataset.num_classes, one.partition, 64)
-        for name, task in make_tasks(one, plan, dataset).items():
+        for name, task in make_tasks(one, plan, dataset, "cpu").items():
             task.write(folder / str(number) / name)
             folders.append(folder / str(number) / name)
     return folders
@@ -29,7 +29,7 @@ def write_tasks(folder: Path, dataset: Dataset, settings: Sequence[RunSettings])
 
 def train(folder: Path) -> bool:
     """Train the task in `folder` in this process; whether it has finished."""
-    return SegmentTraining(folder, TrainingContext(folder), PeakMemory()).run()
+    return SegmentTraining(folder, LocalContext(), PeakMemory()).run()
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from partrain.errors import JobFailed, UserError
-from partrain.launch.error_report import raise_failures, read_error_report, reported_failures, write_error_report
+from partrain.launch.error_report import raise_failures, read_error_report, write_error_report
 from partrain.storage import checkpoint
 
 FIELDS = {"type", "message", "clear", "traceback", "file", "line"}
@@ -23,8 +23,9 @@ def failure_of(error: Exception, folder: Path) -> JobFailed:
     """Return the failure that the launcher makes of `error` in a training called "segment 3"."""
     write_error_report(folder, error)
     assert checkpoint.read_json(folder / "error.json").keys() == FIELDS
-    (failure,) = reported_failures({folder: "segment 3"})
-    return failure
+    report = read_error_report(folder)
+    assert report is not None
+    return report.failure("segment 3", folder / "error.json")
 
 
 def test_an_error_of_a_users_own_module_names_its_file_and_line(tmp_path: Path) -> None:
@@ -65,8 +66,9 @@ def test_a_mistake_of_the_user_is_shown_as_it_is(message: str, expected: str, tm
 
 def test_with_several_runs_the_segment_is_named_once(tmp_path: Path) -> None:
     write_error_report(tmp_path, UserError("segment 3: the loss is nan"))
-    (failure,) = reported_failures({tmp_path: "run a, segment 3"})
-    assert str(failure) == "Run a, segment 3: the loss is nan"
+    report = read_error_report(tmp_path)
+    assert report is not None
+    assert str(report.failure("run a, segment 3", tmp_path / "error.json")) == "Run a, segment 3: the loss is nan"
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"type": "ValueError"}'])

@@ -50,7 +50,8 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
         "train.optimizer=sgd",
         "train.lr=1e30",
     ]
-    outcome = run_script("train", *arguments, "train.precision=fp32", "launch.device=cpu", f"hydra.run.dir={tmp_path}")
+    words = ["grouping=pack", "grouping.trial=false", "launch.device=cpu"]
+    outcome = run_script("train", *arguments, "train.precision=fp32", *words, f"hydra.run.dir={tmp_path}")
     assert outcome.code == 1
     lines = [line for line in outcome.err.splitlines() if not line.startswith("Preparing ")]
     assert len(lines) == 2
@@ -59,5 +60,5 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
         assert found.startswith(f"segment {index}: the loss is ")
         assert found.endswith("; lower train.lr, or train with train.precision=fp32")
         assert " at epoch 1, step " in found
-    again = f"python experiments/train.py resume={tmp_path} launch.device=cpu"
+    again = f"python experiments/train.py resume={tmp_path} {' '.join(words)}"
     assert f"Progress is saved. To continue: {again}" in outcome.out.splitlines()

@@ -16,7 +16,7 @@ from scripting import DATA, ROOT, model_bytes, run_script, small_settings, wait_
 import partrain
 from partrain.data import Dataset
 from partrain.errors import JobFailed
-from partrain.launch import supervisor
+from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
@@ -37,20 +37,6 @@ def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
-    """Return a list that every job is added to when its process is started, and again when it is restarted."""
-    jobs: list[supervisor.Job] = []
-    start = supervisor.Job.start
-
-    def record(job: supervisor.Job) -> None:
-        start(job)
-        jobs.append(job)
-
-    monkeypatch.setattr(supervisor.Job, "start", record)
-    return jobs
-
-
 def step_of(folder: Path) -> int:
     """Return the step of the checkpoint in `folder`, or 0 without one."""
     with suppress(FileNotFoundError):
@@ -58,29 +44,28 @@ def step_of(folder: Path) -> int:
     return 0
 
 
-def kill_when(happened: Callable[[], bool], job: Callable[[], supervisor.Job]) -> None:
+def kill_when(happened: Callable[[], bool], handle: Callable[[], ProcessHandle]) -> None:
     wait_until(happened)
-    process = job().process
-    assert process is not None
-    process.kill()
-    wait_until(lambda: job().process is not process)
+    killed = handle()
+    killed.process.kill()
+    wait_until(lambda: handle() is not killed)
 
 
 def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job], capsys: pytest.CaptureFixture[str]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[ProcessHandle], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "segments/0"
     steps: list[int] = []
 
     def kill() -> None:
-        def job() -> supervisor.Job:
-            return next(job for job in reversed(started) if job.folder == folder)
+        def handle() -> ProcessHandle:
+            return next(handle for handle in reversed(started) if handle.job.folder == folder)
 
-        kill_when(lambda: any(job.folder == folder for job in started), job)  # while it imports
+        kill_when(lambda: any(handle.job.folder == folder for handle in started), handle)  # while it imports
         steps.append(step_of(folder))
-        kill_when(lambda: step_of(folder) % 80 != 0, job)  # a checkpoint within an epoch
+        kill_when(lambda: step_of(folder) % 80 != 0, handle)  # a checkpoint within an epoch
         steps.append(step_of(folder))
-        kill_when(lambda: step_of(folder) >= steps[1] + 80, job)  # some epochs later, at any step
+        kill_when(lambda: step_of(folder) >= steps[1] + 80, handle)  # some epochs later, at any step
         steps.append(step_of(folder))
 
     killer = threading.Thread(target=kill)
@@ -88,24 +73,22 @@ def test_a_segment_killed_again_and_again_ends_with_the_same_weights(
     partrain.run(small_settings(), tmp_path, dataset=small, show_progress=False)
     killer.join()
     assert steps[0] == 0 < steps[1] < steps[2] < 1600
-    assert [job.folder.name for job in started].count("0") == 4
-    assert [job.folder.name for job in started].count("1") == 1
+    assert [handle.job.folder.name for handle in started].count("0") == 4
+    assert [handle.job.folder.name for handle in started].count("1") == 1
     assert capsys.readouterr().out.count("Segment 0 was killed by SIGKILL; it restarts from its checkpoint.") == 3
     assert model_bytes(tmp_path) == model_bytes(undisturbed)
 
 
 def test_a_segment_killed_too_often_fails_and_the_others_finish(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     settings = small_settings(launch=LaunchSettings(device="cpu", threads=1, max_restarts=1))
     folder = tmp_path / "segments/1"
 
     def kill() -> None:
         for count in (1, 2):
-            wait_until(lambda count=count: [job.folder for job in started].count(folder) == count)  # type: ignore[misc]
-            process = next(job.process for job in reversed(started) if job.folder == folder)
-            assert process is not None
-            process.kill()
+            wait_until(lambda count=count: [one.job.folder for one in started].count(folder) == count)  # type: ignore[misc]
+            next(handle for handle in reversed(started) if handle.job.folder == folder).process.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -118,7 +101,7 @@ def test_a_segment_killed_too_often_fails_and_the_others_finish(
 
     started.clear()
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
-    assert [job.name for job in started] == ["segment 1"]
+    assert [handle.job.name for handle in started] == ["segment 1"]
     assert model_bytes(tmp_path) == model_bytes(undisturbed)
 
 
@@ -174,7 +157,7 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
     strategy: str, script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    how = [f"strategy={strategy}", "strategy.microbatches=2", "strategy.port=0"]
+    how = [f"strategy={strategy}", "strategy.microbatches=2"]
 
     pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: prints how to continue, and no process remains.
     pressed.send_signal(signal.SIGINT)
@@ -203,17 +186,18 @@ def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
 
 
 def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undisturbed: Path, tmp_path: Path) -> None:
-    """Its parent is this process, not the one whose id it is given."""
+    """Its standard input, of which the launcher holds the other end, is at its end."""
     shutil.copytree(undisturbed, tmp_path / "run")
     folder = tmp_path / "run/segments/1"
     (folder / CHECKPOINT).unlink()
-    command = [sys.executable, "-m", "partrain.launch", "partrain.training.segment", str(folder), "1"]
-    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 75
+    command = [sys.executable, "-m", "partrain.launch", str(folder), "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode == 75
     assert step_of(folder) == 0
 
 
 def test_a_damaged_checkpoint_of_a_segment_under_way(
-    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[supervisor.Job]
+    small: Dataset, undisturbed: Path, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
@@ -230,5 +214,5 @@ def test_a_damaged_checkpoint_of_a_segment_under_way(
     )
     path.unlink()
     partrain.run(small_settings(), run, dataset=small, show_progress=False)
-    assert [job.name for job in started] == ["segment 1", "segment 1"]
+    assert [handle.job.name for handle in started] == ["segment 1", "segment 1"]
     assert model_bytes(run) == model_bytes(undisturbed)

@@ -1,25 +1,15 @@
-"""Tests of the stack sizes that are measured, how many trainings fit, and which process trains which of them."""
+"""Tests of the stack sizes that are measured, and of how many trainings fit."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
-from packing import TRAIN, settings_of
+from packing import settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
-from partrain.device import num_cores
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import CustomSettings, MLPSettings
 from partrain.packs.autotune import StackTimings, autotune, max_stack_size, measure_memory
 from partrain.packs.capacity import LiveBytesMode, StackMemory
-from partrain.packs.planner import PackPlanner, PendingTraining, TimingCache
-from partrain.packs.task import PackMember, PackTask
-from partrain.storage import checkpoint
-from partrain.storage.run_folder import PACK_FILE
 from partrain.training.segment import SegmentTraining
 from partrain.training.task import SegmentTask
 
@@ -28,22 +18,6 @@ def tasks_of(folder: Path, small: Dataset, count: int) -> list[SegmentTask]:
     """Return `count` tasks of one shape, written below `folder`."""
     settings = [settings_of(seed=number) for number in range(count)]
     return [SegmentTask.read(path) for path in write_tasks(folder, small, settings)]
-
-
-def pending(folders: Sequence[Path]) -> list[PendingTraining]:
-    """Return the trainings in `folders`, each with a pause after its second epoch."""
-    return [
-        PendingTraining(folder=path, task=SegmentTask.read(path), name=f"training {number}", cost=1.0, pause_after=2)
-        for number, path in enumerate(folders)
-    ]
-
-
-def planner_of(folder: Path, **changed: Any) -> PackPlanner:
-    """Return a planner of packs in `folder`, with `changed` fields of its own or of its launch settings."""
-    own = {field.name for field in fields(PackPlanner)}
-    launch = {name: value for name, value in changed.items() if name not in own}
-    options = {name: value for name, value in changed.items() if name in own}
-    return PackPlanner(settings=LaunchSettings(device="cpu", **launch), folder=folder, **options)
 
 
 def test_live_bytes_are_those_of_tensors_that_live_at_once() -> None:
@@ -108,115 +82,3 @@ def test_the_fastest_size_is_taken_if_it_is_worth_it(small: Dataset, tmp_path: P
     alone = StackTimings(step_seconds={1: 10.0}, max_size=1)
     assert alone.choose_size(5) == 1
     assert alone.describe(5) == "one after another: memory has room for one at a time"
-
-
-def test_tasks_are_grouped_by_shape(small: Dataset, tmp_path: Path) -> None:
-    settings = [
-        settings_of(seed=0),
-        settings_of(seed=1, train=replace(TRAIN, optimizer="sgd", epochs=7)),
-        settings_of(train=replace(TRAIN, batch_size=32)),
-        settings_of(network=MLPSettings(depth=4, width=16)),
-        settings_of(network=CustomSettings(builder="own_networks:plain")),
-        settings_of(seed=3, train=replace(TRAIN, precision="fp32")),
-        settings_of(train=replace(TRAIN, compile=True)),
-    ]
-    trainings = pending(write_tasks(tmp_path, small, settings))
-    groups = planner_of(tmp_path, pack="always").group_by_shape(trainings)
-    assert [[int(training.name[-1]) for training in group.trainings] for group in groups] == [
-        [0, 1],
-        [2],
-        [3],
-        [4],
-        [5],
-        [6],
-    ]
-    assert [group.stack_size for group in groups] == [2, 1, 1, 1, 1, 1]
-    assert all(group.stack_size == 1 for group in planner_of(tmp_path).group_by_shape(trainings))
-
-
-def test_what_is_known_is_not_tried_again(small: Dataset, tmp_path: Path) -> None:
-    tried: list[int] = []
-
-    def trial(trainings: Sequence[SegmentTraining]) -> float:
-        tried.append(len(trainings))
-        return 1.0
-
-    trainings = pending(write_tasks(tmp_path, small, [settings_of(seed=number) for number in range(6)]))
-    timings: TimingCache = {}
-    planner = planner_of(tmp_path, pack="auto", timings=timings, measure=trial)
-    assert [group.stack_size for group in planner.group_by_shape(trainings)] == [6]
-    assert tried == [1, 2, 4]
-    again = planner_of(tmp_path, pack="auto", timings=timings, measure=trial)
-    assert [group.stack_size for group in again.group_by_shape(trainings[:3])] == [3]
-    assert tried == [1, 2, 4]
-    planner_of(tmp_path, pack="auto", measure=trial).group_by_shape(trainings[:3])
-    assert tried == [1, 2, 4, 1, 2]
-
-
-def test_what_is_packed_is_written_down_and_kept(small: Dataset, tmp_path: Path) -> None:
-    settings = [settings_of(seed=number) for number in range(4)] + [settings_of(network=MLPSettings(depth=2))]
-    folders = write_tasks(tmp_path / "tasks", small, settings)
-    trainings = pending(folders)
-    jobs = planner_of(tmp_path / "packs", pack="always", pack_memory_gib=1.0).plan(trainings)
-    assert [job.name for job in jobs] == ["pack of 4", "training 4"]
-    members = [
-        PackMember(
-            folder=f"../../tasks/{number}/segments/0",
-            pause_after=2,
-            stack_size=4,
-            required_room=4 if number == 0 else 1,
-        )
-        for number in range(4)
-    ]
-    assert PackTask.read(jobs[0].folder) == PackTask(members=members, capacity=4)
-    assert jobs[0].trainings() == {folder: f"training {n}" for n, folder in enumerate(folders[:4])}
-    # two are done: the pack is the same, whatever is asked for now
-    again = planner_of(tmp_path / "packs").plan([trainings[1], trainings[4]])
-    assert [job.folder for job in again] == [jobs[0].folder, folders[4]]
-
-
-def test_how_trainings_of_a_shape_will_train_is_printed(
-    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trainings = pending(write_tasks(tmp_path / "tasks", small, [settings_of(seed=number) for number in range(3)]))
-    planner_of(tmp_path / "packs", pack="auto", measure=lambda trainings: 1.0, show_timings=True).plan(trainings)
-    expected = (
-        "training 0 and 2 more of the same shape train in stacks of 3: in a trial, stacks of 2 were 2.00 times as "
-    )
-    assert capsys.readouterr().out.replace("\n", " ").startswith(expected)
-
-
-def test_a_pack_that_was_begun_before_some_of_its_keys_went_is_read(tmp_path: Path) -> None:
-    task = PackTask(members=[PackMember(folder="../a", stack_size=1)], capacity=1)
-    task.write(tmp_path)
-    path = tmp_path / PACK_FILE
-    checkpoint.write_json(path, checkpoint.read_json(path) | {"alone_seconds": 2.0, "stacked_seconds": 1.0})
-    assert PackTask.read(tmp_path) == task
-
-
-def test_a_pack_is_a_list_for_each_field_on_disk(tmp_path: Path) -> None:
-    on_disk = {
-        "members": ["../a", "../b"],
-        "pauses": [None, 2],
-        "stack_sizes": [2, 1],
-        "room": [2, 1],
-        "capacity": 2,
-    }
-    checkpoint.write_json(tmp_path / PACK_FILE, on_disk)
-    task = PackTask.read(tmp_path)
-    assert task.members == [
-        PackMember(folder="../a", pause_after=None, stack_size=2, required_room=2),
-        PackMember(folder="../b", pause_after=2, stack_size=1, required_room=1),
-    ]
-    task.write(tmp_path)
-    assert checkpoint.read_json(tmp_path / PACK_FILE) == on_disk
-
-
-def test_those_that_are_not_stacked_wait_in_as_many_queues_as_run_at_once(small: Dataset, tmp_path: Path) -> None:
-    folders = write_tasks(tmp_path / "tasks", small, [settings_of(seed=number) for number in range(5)])
-    jobs = planner_of(tmp_path / "packs", threads=1, one_process_per_core=True).plan(pending(folders))
-    assert len(jobs) == min(5, num_cores())
-    assert sorted(folder for job in jobs for folder in job.trainings()) == sorted(folders)
-    assert all(PackTask.read(job.folder).capacity == 1 for job in jobs)
-    on_all_cores = planner_of(tmp_path / "one", threads=num_cores(), one_process_per_core=True)
-    assert len(on_all_cores.plan(pending(folders))) == 1

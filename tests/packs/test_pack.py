@@ -13,22 +13,21 @@ import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings
-from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 
 DROPOUT = MLPSettings(depth=3, width=32, dropout=0.2, normalization="batch")
 FP32 = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)
 
 
-class After(TrainingContext):
+class After(LocalContext):
     """A context that calls `action` once its pack has done `rounds` steps."""
 
-    def __init__(self, folder: Path, rounds: int, action: Callable[["After"], None]) -> None:
-        super().__init__(folder)
+    def __init__(self, rounds: int, action: Callable[["After"], None]) -> None:
+        super().__init__()
         self.rounds_left, self.action = rounds, action
 
     def poll(self) -> None:
@@ -60,7 +59,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
     assert make_pack(tmp_path / "pack a", undisturbed, capacity=capacity).run()
     for rounds in (1, 3, 9, 4, 5):
         pack = make_pack(tmp_path / "pack b", disturbed, capacity=capacity)
-        pack.context = After(tmp_path, rounds, TrainingContext.request_stop)
+        pack.context = After(rounds, LocalContext.request_stop)
         assert not pack.run()
     assert make_pack(tmp_path / "pack b", disturbed, capacity=capacity).run()
     assert files(disturbed) == files(undisturbed)
@@ -70,24 +69,6 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(small: Dataset, tmp_path: 
     assert metrics[0] == metrics[1] == [4, 2, 3, 3, 4]
 
 
-@pytest.mark.parametrize("moment", ["before a training's own checkpoint", "behind it"])
-def test_killed_while_a_training_leaves_it_goes_on_to_the_same_bits(
-    small: Dataset, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed, disturbed = (write_tasks(tmp_path / name, small, of_all_kinds()) for name in "ab")
-    assert make_pack(tmp_path / "pack a", undisturbed).run()
-
-    def killed(pack: Pack, *_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Pack, "finalize" if moment.startswith("before") else "remove", killed)
-        with pytest.raises(KeyboardInterrupt):
-            make_pack(tmp_path / "pack b", disturbed).run()
-    assert make_pack(tmp_path / "pack b", disturbed).run()
-    assert files(disturbed) == files(undisturbed)
-
-
 def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Dataset, tmp_path: Path) -> None:
     settings = [settings_of(seed=n, train=replace(TRAIN, epochs=1 + n % 3)) for n in range(7)]
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
@@ -95,7 +76,7 @@ def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Da
         train(folder)
     pack = make_pack(tmp_path / "pack", packed, capacity=3)
     sizes: set[int] = set()
-    pack.context = After(tmp_path, -1, lambda context: None)
+    pack.context = After(-1, lambda context: None)
     polled = pack.context.poll
     pack.context.poll = lambda: (sizes.add(len(pack.members)), polled())[1]  # type: ignore[method-assign]
     assert pack.run()
@@ -103,13 +84,15 @@ def test_trainings_that_end_leave_and_those_that_wait_take_their_place(small: Da
     assert difference(packed, alone) < 1e-10
 
 
-def test_a_new_one_can_join(small: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [7, 30])
+def test_a_new_one_can_join(small: Dataset, tmp_path: Path, rounds: int) -> None:
+    """Let it join within the others' training, and when they have just done their last step."""
     settings = [settings_of(seed=n) for n in range(3)]
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
     for folder in alone:
         train(folder)
     pack = make_pack(tmp_path / "pack", packed[:2])
-    pack.context = After(tmp_path, 7, lambda context: pack.join(packed[2]))
+    pack.context = After(rounds, lambda context: pack.join(packed[2]))
     assert pack.run()
     assert difference(packed, alone) < 1e-10
 
@@ -136,7 +119,7 @@ def test_one_that_fails_is_dropped_and_named_and_the_others_go_on(small: Dataset
     assert pack.run()
     reason = checkpoint.read_json(packed[1] / "error.json")["message"]
     assert reason.startswith("segment 0: the loss is nan at epoch 1, step ")
-    assert pack.failures == {str(packed[1]): reason}
+    assert pack.failures == {pack.name_of(pack.job.members[1]): reason}
     assert difference([packed[0], packed[2]], [alone[0], alone[2]]) < 1e-10
 
 
@@ -145,7 +128,7 @@ def test_a_damaged_checkpoint_does_not_stop_the_others(small: Dataset, tmp_path:
     (packed[0] / CHECKPOINT).write_bytes(b"nothing")
     pack = make_pack(tmp_path / "pack", packed)
     assert pack.run()
-    assert list(pack.failures) == [str(packed[0])]
+    assert list(pack.failures) == [pack.name_of(pack.job.members[0])]
     assert weights(packed[1])
 
 
@@ -208,6 +191,6 @@ def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:
     assert not (tmp_path / "unified").exists()
     partrain.unify(folders, tmp_path / "unified")
     other = write_tasks(tmp_path / "other", small, [settings_of()])
-    refused = r"/unified/pack\.json belongs to a pack of other tasks; give the same tasks, or choose a new folder$"
+    refused = r"/unified/job\.json belongs to a pack of other tasks; give the same tasks, or choose a new folder$"
     with pytest.raises(UserError, match=refused):
         partrain.unify(other, tmp_path / "unified")

@@ -15,8 +15,10 @@ from PIL import Image
 from scripting import small_settings
 
 import partrain
+from partrain.cli.multirun import make_row, write_report
 from partrain.data import Dataset
 from partrain.partition.plan import PartitionSettings
+from partrain.report.console_tables import results_table
 from partrain.runs.page import write_run_page
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
@@ -156,6 +158,28 @@ def test_processes_that_see_no_loss_and_share_their_connections(run: Path, tmp_p
     assert "Decode accuracy at every boundary" not in drawn
     assert "GPipe pipeline, 4 microbatches" in page.read_text()
     assert "activations, 32" in page.read_text()
+
+
+def test_memory_that_a_device_does_not_report(run: Path, tmp_path: Path) -> None:
+    known, unknown = (shutil.copytree(run, tmp_path / name) for name in ("0", "1"))
+    results = checkpoint.read_json(run / "results.json")
+    results["segments"][1]["peak_memory_bytes"] = None
+    checkpoint.write_json(unknown / "results.json", results)
+    page = write_run_page(unknown)
+    [names, *rows] = read_table(page, "Processes")
+    cells = [row[names.index("peak memory")] for row in rows]
+    assert (cells[0][-3:], cells[1]) == ("MiB", "unknown")
+    assert [len(bars["y"]) for bars in read_figures(page)["Memory"]["data"]] == [1, 1, 1]
+    assert list(results_table(results).columns[4].cells)[1] == "unknown"
+
+    write_report([make_row(known, "seed=0", "done"), make_row(unknown, "seed=1", "done")], tmp_path)
+    drawn = read_figures(tmp_path / "report.html")
+    assert drawn["Test accuracy"]["data"][0]["y"] == ["0 seed=0", "1 seed=1"]
+    assert [bars["y"] for bars in drawn["Memory"]["data"]] == [["0 seed=0"]] * 2
+    write_report([make_row(unknown, "seed=1", "done")], tmp_path)
+    drawn = read_figures(tmp_path / "report.html")
+    assert "Test accuracy" in drawn
+    assert "Memory" not in drawn
 
 
 def test_names_of_classes_are_text(small: Dataset, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from partrain.cli.config import register_schemas, run_settings
 from partrain.data import DataSettings
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, TorchvisionSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.runs.command import train_command
 from partrain.settings import ScheduleSettings
@@ -30,7 +31,9 @@ SETTINGS = [
     RunSettings(schedule=ScheduleSettings(name="sequential", last_input="stored", recovery_epochs=1)),
     RunSettings(schedule=ScheduleSettings(name="sequential", last_input="synthetic")),
     RunSettings(strategy=StrategySettings(name="gpipe", microbatches=8)),
-    RunSettings(launch=LaunchSettings(name="shards", shards=ShardSettings(budget_gib=0.5, double_buffer=False))),
+    RunSettings(grouping=ShardSettings(budget_gib=0.5, double_buffer=False)),
+    RunSettings(grouping=PackSettings(), launch=LaunchSettings(name="inline")),
+    RunSettings(grouping=PackSettings(trial=False, memory_gib=2.0)),
     RunSettings(train=TrainSettings(lr=3e-4, epochs=20, compile=True, weight_decay=0.5)),
 ]
 
@@ -47,3 +50,13 @@ def test_it_makes_the_same_settings(settings: RunSettings) -> None:
 def test_it_says_only_what_is_not_the_default() -> None:
     assert train_command(RunSettings().to_json()) == "python experiments/train.py"
     assert train_command(RunSettings(seed=1).to_json()) == "python experiments/train.py seed=1"
+    packed = RunSettings(grouping=PackSettings(memory_gib=2.0))
+    assert train_command(packed.to_json()) == "python experiments/train.py grouping=pack grouping.memory_gib=2.0"
+
+
+def test_the_command_of_a_run_of_an_older_version_has_todays_words() -> None:
+    old = RunSettings().to_json() | {"launch": {"name": "shards", "device": "cpu", "shards": {"spill_to": "disk"}}}
+    del old["grouping"]
+    assert train_command(old) == (
+        "python experiments/train.py launch.device=cpu grouping=shards grouping.spill_to=disk"
+    )

@@ -32,7 +32,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_run_on_a_full_disk_goes_on_once_there_is_room(small: Dataset, disk: Path, tmp_path: Path) -> None:
     settings = small_settings(
         network=MLPSettings(depth=3, widths=[512, 32]),
-        train=TrainSettings(epochs=3, batch_size=64, precision="fp32", early_stop=0),
+        train=TrainSettings(epochs=3, batch_size=64, precision="fp32", early_stop=0, checkpoint_seconds=1e-6),
     )
     partrain.run(settings, tmp_path / "roomy", dataset=small, show_progress=False)
     filler = disk / "filler"

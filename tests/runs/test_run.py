@@ -15,7 +15,7 @@ import partrain
 from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.launch import supervisor
+from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -60,17 +60,14 @@ def test_a_sequential_run_with_recovery(in_sequence: tuple[Path, dict[str, Any]]
 
 
 def test_outputs_that_a_lost_segment_was_fed_are_stored_again(
-    in_sequence: tuple[Path, dict[str, Any]], small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_sequence: tuple[Path, dict[str, Any]], small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     whole, _ = in_sequence
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     (run / "segments/1" / CHECKPOINT).unlink()
     first = contents(run / "segments/0")[CHECKPOINT]
-    names: list[str] = []
-    start = supervisor.Job.start
-    monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job)))
     results = partrain.run(sequential(), run, dataset=small, show_progress=False)
-    assert names == ["segment 0", "segment 1"]  # the first only to store its outputs
+    assert [handle.job.name for handle in started] == ["segment 0", "segment 1"]  # the first only to store its outputs
     assert contents(run / "segments/0")[CHECKPOINT] == first
     again, before = weights(run / "segments/1"), weights(whole / "segments/1")
     assert all(torch.equal(again[name], before[name]) for name in before)
@@ -102,6 +99,17 @@ def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(sm
 def test_settings_survive_the_configuration_file(in_sequence: tuple[Path, dict[str, Any]]) -> None:
     stored = yaml.safe_load((in_sequence[0] / "config.yaml").read_text())
     assert stored == asdict(sequential())
+
+
+def test_a_run_goes_on_with_the_images_that_its_tasks_were_written_with(small: Dataset, tmp_path: Path) -> None:
+    def images(folder: Path) -> set[int]:
+        return {task.num_images for task in partrain.prepare_run(small_settings(), folder, small).tasks.values()}
+
+    for number, name in ((500, "fewer"), (640, "all"), (641, "more")):
+        partrain.prepare_run(small_settings(), tmp_path / name, small, number).write()
+    assert [images(tmp_path / name) for name in ("fewer", "all", "more", "new")] == [{500}, {640}, {640}, {640}]
+    with pytest.raises(UserError, match=r"more/segments/0/task.json is of another plan or other settings"):
+        partrain.run(small_settings(), tmp_path / "more", dataset=small, show_progress=False)
 
 
 @pytest.mark.gpu
@@ -140,7 +148,7 @@ def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None
 
 def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
     folder, results = in_sequence
-    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel", port=0))
+    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel"))
     with pytest.raises(UserError) as caught:
         partrain.run(settings, folder, dataset=small, show_progress=False)
     assert str(caught.value) == (

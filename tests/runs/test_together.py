@@ -13,14 +13,17 @@ from partrain.boundaries.labels import LabelSettings
 from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
 from partrain.launch import supervisor
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.processes import ProcessHandle
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import CustomSettings, MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
 from partrain.storage import checkpoint
 
-ALONE = LaunchSettings(device="cpu", threads=1)
-PACKED = LaunchSettings(device="cpu", threads=1, pack="always")
+ONE_THREAD = LaunchSettings(device="cpu", threads=1)
+ALONE = AloneSettings()
+PACKED = PackSettings(trial=False)
 
 
 def cut(**changed: Any) -> RunSettings:
@@ -29,7 +32,7 @@ def cut(**changed: Any) -> RunSettings:
         "network": MLPSettings(depth=4, width=32),
         "partition": PartitionSettings(segments=4),
         "train": replace(TRAIN, epochs=2),
-        "launch": ALONE,
+        "launch": ONE_THREAD,
     }
     return settings_of(**{**defaults, **changed})
 
@@ -41,22 +44,18 @@ def difference(one: Path, other: Path) -> float:
     return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
-def jobs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that the names of all processes started from now on are added to."""
-    names: list[str] = []
-    start = supervisor.Job.start
-    monkeypatch.setattr(supervisor.Job, "start", lambda job: (names.append(job.name), start(job))[1])
-    return names
+def trained(started: list[ProcessHandle]) -> list[str]:
+    """Return the names of the jobs of all processes that were started to train."""
+    return [handle.job.name for handle in started if handle.job.kind != "pack_trial"]
 
 
-def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, started: list[ProcessHandle]) -> None:
     settings = cut()
-    names = jobs_of(monkeypatch)
     alone = partrain.run(settings, tmp_path / "alone", small, show_progress=False)
-    assert sorted(names) == ["segment 0", "segment 1", "segment 2", "segment 3"]
-    names.clear()
-    packed = partrain.run(replace(settings, launch=PACKED), tmp_path / "packed", small, show_progress=False)
-    assert sorted(names) == ["pack of 2", "segment 0", "segment 3"]
+    assert sorted(trained(started)) == ["segment 0", "segment 1", "segment 2", "segment 3"]
+    started.clear()
+    packed = partrain.run(replace(settings, grouping=PACKED), tmp_path / "packed", small, show_progress=False)
+    assert sorted(trained(started)) == ["pack of 2", "segment 0", "segment 3"]
     assert difference(tmp_path / "alone", tmp_path / "packed") < 1e-10
     assert packed["test_accuracy"] == alone["test_accuracy"]
     assert [part["epochs"] for part in packed["segments"]] == [part["epochs"] for part in alone["segments"]]
@@ -65,18 +64,17 @@ def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, mo
 
 @pytest.mark.parametrize("schedule", ["parallel", "sequential"])
 def test_several_seeds_of_a_run_are_one_pack(
-    small: Dataset, tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
+    small: Dataset, tmp_path: Path, schedule: str, started: list[ProcessHandle]
 ) -> None:
-    settings = cut(partition=PartitionSettings(segments=2), schedule=ScheduleSettings(name=schedule), launch=PACKED)
+    settings = cut(partition=PartitionSettings(segments=2), schedule=ScheduleSettings(name=schedule), grouping=PACKED)
     runs: dict[str | Path, RunSettings] = {
         tmp_path / f"seed{seed}": replace(settings, seed=seed, labels=labels)
         for seed, labels in enumerate((LabelSettings(), LabelSettings(family="gaussian"), LabelSettings(scale=2.0)))
     }
-    names = jobs_of(monkeypatch)
     results = partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)
-    assert names == (["pack of 6"] if schedule == "parallel" else ["pack of 3", "pack of 3"])
+    assert trained(started) == (["pack of 6"] if schedule == "parallel" else ["pack of 3", "pack of 3"])
     folder, own = list(runs.items())[1]
-    expected = partrain.run(replace(own, launch=ALONE), tmp_path / "alone", small, show_progress=False)
+    expected = partrain.run(replace(own, grouping=ALONE), tmp_path / "alone", small, show_progress=False)
     assert difference(Path(folder), tmp_path / "alone") < 1e-10
     assert results[Path(folder)]["test_accuracy"] == expected["test_accuracy"]
     assert torch.equal(partrain.load(folder).state_dict()["linear0.weight"], _weight(Path(folder)))
@@ -87,7 +85,7 @@ def _weight(run: Path) -> torch.Tensor:
 
 
 def test_one_run_that_fails_does_not_keep_the_others_from_finishing(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(partition=PartitionSettings(segments=1), launch=PACKED)
+    settings = settings_of(partition=PartitionSettings(segments=1), launch=ONE_THREAD, grouping=PACKED)
     runs: dict[str | Path, RunSettings] = {
         tmp_path / "good": settings,
         tmp_path / "bad": replace(settings, train=replace(TRAIN, lr=1e200)),
@@ -99,15 +97,22 @@ def test_one_run_that_fails_does_not_keep_the_others_from_finishing(small: Datas
 
 
 def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ProcessHandle]
 ) -> None:
-    def runs(name: str, launch: LaunchSettings) -> dict[str | Path, RunSettings]:
-        return {tmp_path / name / str(seed): settings_of(seed=seed, launch=launch) for seed in range(2)}
+    def runs(name: str, grouping: GroupingSettings) -> dict[str | Path, RunSettings]:
+        return {
+            tmp_path / name / str(seed): settings_of(seed=seed, launch=ONE_THREAD, grouping=grouping)
+            for seed in range(2)
+        }
 
     partrain.run_together(runs("undisturbed", PACKED), tmp_path / "packs", small, show_progress=False)
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    poll = supervisor.Supervisor.poll
+
+    def interrupted(supervising: supervisor.Supervisor) -> None:
+        if supervising.running[0].jobs[0].kind == "pack":
+            raise KeyboardInterrupt
+        poll(supervising)
 
     packs = tmp_path / "packs of disturbed"
     with monkeypatch.context() as patch:
@@ -115,9 +120,11 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
         with pytest.raises(KeyboardInterrupt):
             partrain.run_together(runs("disturbed", PACKED), packs, small, show_progress=False)
     plan = checkpoint.read_json(packs / "0/packs.json")
-    # Resumed without packing, trainings that were packed stay packed.
-    partrain.run_together(runs("disturbed", ALONE), packs, small, show_progress=False)
-    assert checkpoint.read_json(packs / "0/packs.json") == plan == ["cpu"]
+    started.clear()
+    partrain.run_together(runs("disturbed", PACKED), packs, small, show_progress=False)
+    assert [handle.job.kind for handle in started] == ["pack"]  # Nothing is measured again.
+    assert checkpoint.read_json(packs / "0/packs.json") == plan
+    assert plan["packs"] == ["cpu"]
     for seed in "01":
         one, other = (tmp_path / name / seed / "model/model.safetensors" for name in ("undisturbed", "disturbed"))
         assert one.read_bytes() == other.read_bytes()
@@ -131,12 +138,13 @@ def test_what_cannot_be_packed_with_other_runs(small: Dataset, tmp_path: Path) -
 
 
 def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> None:
-    launch = LaunchSettings(device="cpu", threads=1, pack="auto", pack_memory_gib=1e-6)
+    grouping = PackSettings(memory_gib=1e-6)
     network = CustomSettings(builder="own_networks:plain")
     runs: dict[str | Path, RunSettings] = {
-        tmp_path / str(n): settings_of(seed=n, network=network, launch=launch) for n in range(2)
+        tmp_path / str(n): settings_of(seed=n, network=network, grouping=grouping) for n in range(2)
     }
     with pytest.raises(
-        UserError, match=r"^One training of the pack needs [\d,]+ bytes, but packs may take 1,073; raise launch"
+        UserError,
+        match=r"^One training of the pack needs [\d,]+ bytes, but packs may take 1,073; raise grouping.memory_gib",
     ):
         partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)

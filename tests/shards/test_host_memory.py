@@ -1,17 +1,22 @@
 """Tests of the host memory of shards: files take their space at once, are shared, and are removed in the end."""
 
+import contextlib
+import errno
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from partrain.errors import UserError
 from partrain.shards import host
 from partrain.shards.host import HostMemory, allocate_file, map_file
-from partrain.shards.messages import WorkerSettings
-from partrain.shards.worker_process import WorkerProcess
+from partrain.shards.scratch import remove_left_behind
 
 
 @pytest.fixture
@@ -49,52 +54,149 @@ def test_on_disk_and_where_memory_has_no_room(tmp_path: Path, shared_memory: Pat
 
     memory = HostMemory(disk, on_disk=False, shared_memory=shared_memory, allocate=full)
     assert memory.create_file(10).is_relative_to(disk)
-    assert not [path for path in shared_memory.rglob("*") if path.is_file()]
+    assert [path.name for path in shared_memory.rglob("*") if path.is_file()] == ["lock"]
     memory.close()
     assert not list(disk.iterdir())
 
 
 def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_bytes", lambda device: 3 * 2**30)
-    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(3 * 2**30)
-    with pytest.raises(UserError) as caught:
-        HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory).check_free(2**32)
+    with contextlib.closing(HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)) as memory:
+        memory.check_free(3 * 2**30)
+        with pytest.raises(UserError) as caught:
+            memory.check_free(2**32)
     assert str(caught.value) == (
         "These models need 4.00 GiB of host memory, but 3.00 GiB are free; train fewer models at once, "
-        "or set launch.shards.spill_to=disk"
+        "or set grouping.spill_to=disk"
     )
-    with pytest.raises(UserError, match=r"^These models need 1073741824.00 GiB of disk, but .* are free; free some$"):
-        HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory).check_free(2**60)
+    message = r"^These models need 1073741824.00 GiB of disk, but .* are free; free some$"
+    on_disk = contextlib.closing(HostMemory(tmp_path, on_disk=True, shared_memory=shared_memory))
+    with on_disk as memory, pytest.raises(UserError, match=message):
+        memory.check_free(2**60)
 
 
-def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_path: Path, shared_memory: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    process.wait()
-    left, used, foreign = (
-        shared_memory / name for name in (f"partrain-{process.pid}-x", f"partrain-{os.getpid()}-y", "partrain-z")
+OWNER = """
+import sys
+from pathlib import Path
+from partrain.shards.host import HostMemory
+
+base = Path(sys.argv[1])
+memory = HostMemory(base / "disk", on_disk=False, shared_memory=base / "shm")
+print(memory.create_file(1000), flush=True)
+sys.stdin.read()
+"""
+"""A process that holds host memory until its input ends."""
+
+SWEEP = """
+import sys
+from pathlib import Path
+from partrain.shards.scratch import remove_left_behind
+
+remove_left_behind(Path(sys.argv[1]))
+"""
+
+
+@contextlib.contextmanager
+def owner_of(base: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """Yield a process that holds host memory in `base`, and its file there."""
+    (base / "disk").mkdir()
+    command = [sys.executable, "-c", OWNER, str(base)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
+        process.kill()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(
+    tmp_path: Path, shared_memory: Path
+) -> None:
+    foreign = shared_memory / "partrain-z"
+    foreign.mkdir()
+    with owner_of(tmp_path) as (process, file):
+        remove_left_behind(shared_memory)
+        assert file.stat().st_size == 1000
+        process.kill()
+        process.wait()
+        assert file.exists()
+        remove_left_behind(shared_memory)
+        assert list(shared_memory.iterdir()) == [foreign]
+    with contextlib.closing(HostMemory(tmp_path / "disk", on_disk=True)) as memory:
+        assert list((tmp_path / "disk").iterdir()) == memory.folders
+
+
+def can_unshare() -> bool:
+    """Return whether this process may start another one in a process namespace of its own."""
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode == 0
     )
-    for folder in (left, used, foreign):
-        folder.mkdir()
-        (folder / "1").touch()
-    HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
-    assert not left.exists()
-    assert used.exists()
-    assert foreign.exists()
 
 
-def test_a_worker_that_is_left_alone_removes_the_memory(tmp_path: Path) -> None:
-    """As when the scheduler's process is killed."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    settings = WorkerSettings(
-        device="cpu",
-        budget_bytes=1000,
-        threads=1,
-        uses_separate_buffers=False,
-        double_buffer=True,
-        scratch_folders=(scratch,),
-    )
-    worker = WorkerProcess(0, settings, tmp_path / "log.txt")
-    worker.connection.close()
-    assert worker.process.wait(60) == 0
-    assert not scratch.exists()
+@pytest.mark.skipif(not can_unshare(), reason="`unshare --pid` is not there or needs root")
+def test_a_process_in_another_process_namespace_leaves_it_too(tmp_path: Path, shared_memory: Path) -> None:
+    """As in a container that shares /dev/shm, in which the process's number says nothing."""
+    with owner_of(tmp_path) as (process, file):
+        command = ["unshare", "--pid", "--fork", sys.executable, "-c", SWEEP, str(shared_memory)]
+        subprocess.run(command, check=True)
+        assert process.poll() is None
+        assert file.exists()
+
+
+def test_a_folder_that_is_being_made_is_left_alone(
+    tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let another process start in the moment between a folder's making and its lock."""
+    flock, swept = fcntl.flock, []
+
+    def sweep_first(file: Any, operation: int) -> None:
+        if not swept:
+            swept.append(True)
+            subprocess.run([sys.executable, "-c", SWEEP, str(shared_memory)], check=True)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    with contextlib.closing(HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)) as memory:
+        assert memory.create_file(10).is_relative_to(shared_memory)
+        assert swept
+    assert not list(shared_memory.iterdir())
+
+
+def test_where_there_are_no_locks_nothing_of_others_is_removed(
+    tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with owner_of(tmp_path) as (process, file):
+        process.kill()
+        process.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", raise_no_locks)
+            memory = HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
+        assert file.exists()
+    remove_left_behind(shared_memory)
+    assert not file.exists()
+    assert memory.create_file(10).is_relative_to(shared_memory)  # What was made without a lock stays.
+    memory.close()
+    assert not list(shared_memory.iterdir())
+
+
+def raise_no_locks(file: object, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_start(
+    tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = HostMemory(tmp_path, on_disk=False, shared_memory=shared_memory)
+    for _ in range(20):
+        memory.create_file(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda folder, ignore_errors: None)
+        memory.close()
+    assert [path.name for path in shared_memory.rglob("*") if path.is_file()] == ["lock"]
+    remove_left_behind(shared_memory)
+    assert not list(shared_memory.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_of_the_others(tmp_path: Path, shared_memory: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        HostMemory(tmp_path / "gone", on_disk=False, shared_memory=shared_memory)
+    assert not list(shared_memory.iterdir())

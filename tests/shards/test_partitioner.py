@@ -1,23 +1,25 @@
 """Tests of where models are cut into shards: into as few as fit, and never between shared weights or within a block."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from sharding import settings_of
+from sharding import finish_on_cpu, make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
+from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.partitioner import Piece, PieceChain
 from partrain.shards.preparation import ModelPreparer, ShardPlan
 from partrain.shards.settings import ShardSettings
-from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.shards.trials import Preparation
+from partrain.training.context import LocalContext
 from partrain.training.task import SegmentTask
 
 
@@ -35,11 +37,11 @@ def plan_shards(
     small: Dataset, folder: Path, network: NetworkSettings, budget: int, settings: ShardSettings
 ) -> ShardPlan:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
-    host_model = HostModel(task, "one", TrainingContext(task))
+    host_model = HostModel(task, "one", LocalContext())
     settings = replace(settings, budget_gib=budget / 2**30)
-    return ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).plan_shards(
-        host_model, host_model.training.task
-    )
+    with closing(HostMemory(folder, on_disk=True)) as host:
+        preparer = make_preparer(settings, host)
+        return finish_on_cpu(preparer.plan_shards(host_model, host_model.training.task), settings)
 
 
 def test_as_few_shards_as_fit() -> None:
@@ -114,7 +116,7 @@ def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> N
         plan_shards(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/0/segments/0: layer 0.first needs ")
-    assert " bytes of a device and cannot be cut; launch.shards.budget_gib=0.0002794 is too small, " in message
+    assert " bytes of a device and cannot be cut; grouping.budget_gib=0.0002794 is too small, " in message
     smallest = float(message.rpartition(" ")[2])
     assert plan_shards(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
 
@@ -125,11 +127,13 @@ def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     network, settings, profile_cuts = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
     tried = []
 
-    def run_out(self: ModelPreparer, host_model: HostModel, task: SegmentTask, first_pieces: list[int]) -> ShardPlan:
+    def run_out(
+        self: ModelPreparer, host_model: HostModel, task: SegmentTask, first_pieces: list[int]
+    ) -> Preparation[ShardPlan]:
         tried.append(len(first_pieces))
         if len(first_pieces) < 4 or "never" in host_model.folder.parts:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
-        return profile_cuts(self, host_model, task, first_pieces)
+        return (yield from profile_cuts(self, host_model, task, first_pieces))
 
     monkeypatch.setattr(ModelPreparer, "profile_cuts", run_out)
     plan = plan_shards(small, tmp_path / "at last", network, 800_000, settings)

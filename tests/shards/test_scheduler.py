@@ -52,6 +52,30 @@ def test_the_longest_is_chosen_unless_one_that_is_nearly_as_long_saves_a_transfe
     assert {Random(0).choose(ready([1.0] * 3)) for _ in range(5)} == {Random(0).choose(ready([1.0] * 3))}
 
 
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_reserved_device_only_ends_the_steps_that_need_it(num_devices: int) -> None:
+    """Reserve device 0 while it holds activations of one model at least, and compute until it is free."""
+    scheduler = Scheduler(num_devices, LongestRemaining(), pins_backward=True, double_buffer=False)
+    for _ in range(3):
+        scheduler.add(3, 10, [1.0] * 5)
+    for device, unit in scheduler.assign():
+        scheduler.complete(device, unit)
+    assert not scheduler.is_free(0)
+    scheduler.reserved.add(0)
+    begun_on = []
+    while not scheduler.is_free(0):
+        assigned = scheduler.assign()
+        assert assigned
+        begun_on += [device for device, unit in assigned if unit.position == 0]
+        for device, unit in assigned:
+            scheduler.complete(device, unit)
+    assert 0 not in begun_on
+    assert {device for device, _ in scheduler.assign()} == set(range(1, num_devices))
+    scheduler.remove_all()
+    assert not scheduler.has_work()
+    assert not scheduler.reserved
+
+
 def test_idle_devices_come_first_and_none_waits_behind_another_in_vain() -> None:
     scheduler = Scheduler(2, LongestRemaining(), pins_backward=False)
     for _ in range(3):

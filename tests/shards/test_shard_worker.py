@@ -4,32 +4,43 @@ import contextlib
 import pickle
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sharding import settings_of
+from sharding import finish_on_cpu, make_preparer, settings_of
 from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.networks import MLPSettings
 from partrain.packs.capacity import LiveBytesMode
+from partrain.shards import device_worker
 from partrain.shards.device_model import DeviceModel
 from partrain.shards.device_worker import Worker, picklable_error
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.layout import ShardLayout
 from partrain.shards.memory import DeviceMemory
-from partrain.shards.messages import AddModel, Prefetch, RemoveModel, ShardSpec, UnitFailure, UnitResult
-from partrain.shards.preparation import ModelPreparer
+from partrain.shards.messages import (
+    AddModel,
+    Prefetch,
+    ProfileProgress,
+    ProfileRequest,
+    ProfileResult,
+    RemoveModel,
+    ShardSpec,
+    StepProfile,
+    UnitFailure,
+    UnitResult,
+)
 from partrain.shards.scheduler import num_units, unit_at
 from partrain.shards.settings import ShardSettings
 from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 
 CPU = torch.device("cpu")
 ROOM = 400_000
@@ -61,9 +72,9 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
 def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: ShardSettings) -> HostModel:
     """Return a model that is cut into shards for a device of ROOM bytes, and placed in host memory."""
     (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
-    model = HostModel(task, folder.name, TrainingContext(task))
+    model = HostModel(task, folder.name, LocalContext())
     settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
-    ModelPreparer(settings, worker_settings(["cpu"], settings)[0]).prepare(model, host)
+    finish_on_cpu(make_preparer(settings, host).prepare(model), settings)
     return model
 
 
@@ -187,6 +198,36 @@ def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, 
     with LiveBytesMode() as live:
         worker.run()
     assert live.peak_bytes == 0
+
+
+@pytest.mark.parametrize("double_buffer", [False, True])
+def test_a_trial_has_the_device_to_itself(
+    small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch, double_buffer: bool
+) -> None:
+    """Ask for a unit, a trial and another shard, and look at what is on the device during the trial."""
+    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    worker, wire = make_worker(double_buffer=double_buffer)
+    profile = StepProfile(workspace_bytes=(), costs=(), crossings=())
+    left = []
+
+    def profile_step(*_: object, report_progress: Callable[[], None], **__: object) -> StepProfile:
+        time.sleep(0.2)  # Another thread might copy the next shard in.
+        left.extend([len(worker.memory.residents), len(wire.messages)])
+        report_progress()
+        return profile
+
+    monkeypatch.setattr(device_worker, "profile_step", profile_step)
+    wire.messages += [
+        AddModel(0, model.spec),
+        model.make_request(unit_at(0, 0, 0, len(model.versions))),
+        ProfileRequest(model.spec),
+        Prefetch(0, 1, 0, is_backward=False),
+    ]
+    worker.run()
+    assert left == [0, 1]
+    assert list(worker.memory.residents) == [(0, 1)]
+    assert [type(answer) for answer in wire.answers] == [UnitResult, ProfileProgress, ProfileResult]
+    assert wire.answers[-1] == ProfileResult(profile)
 
 
 def test_a_unit_that_fails_is_said_and_other_models_go_on(

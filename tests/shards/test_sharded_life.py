@@ -12,7 +12,7 @@ from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
 from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
-from partrain.device import available_devices
+from partrain.device import device_names
 from partrain.errors import JobFailed, UserError
 from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
@@ -25,7 +25,7 @@ from partrain.shards.train import train_sharded
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 
-HERE = ", ".join(available_devices())
+HERE = ", ".join(device_names())
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
 
 
@@ -37,12 +37,19 @@ def trained_alone(small: Dataset, folder: Path, settings: list[RunSettings]) -> 
     return tasks
 
 
-def disturb(monkeypatch: pytest.MonkeyPatch, num_units: int, disturbance: Callable[[Session], None]) -> None:
-    """Call `disturbance` with the session once `num_units` units have been recorded."""
+def disturb(
+    monkeypatch: pytest.MonkeyPatch,
+    num_units: int,
+    disturbance: Callable[[Session], None],
+    worker: int | None = None,
+) -> None:
+    """Call `disturbance` with the session once `num_units` units have been recorded, of all workers or of `worker`."""
     record_result, count = Session.record_result, [0]
 
-    def disturbed(self: Session, *arguments: object) -> None:
-        record_result(self, *arguments)  # type: ignore[arg-type]
+    def disturbed(self: Session, device: int, *arguments: object) -> None:
+        record_result(self, device, *arguments)  # type: ignore[arg-type]
+        if worker not in (None, device):
+            return
         count[0] += 1
         if count[0] == num_units:
             disturbance(self)
@@ -95,7 +102,8 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     settings = [settings_of(seed=n) for n in range(3)]
     alone = trained_alone(small, tmp_path / "alone", settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
-    disturb(monkeypatch, 40, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP))
+    # Before its first answer it would count as starting for a minute more.
+    disturb(monkeypatch, 1, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP), worker=1)
     shard_settings = replace(SHARD_SETTINGS, stall_seconds=5.0)
     assert train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
@@ -131,7 +139,7 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
 def test_host_memory_that_is_too_small_is_said_before_anything_begins(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "free_bytes", lambda device: 2**30)
+    monkeypatch.setattr(worker_pool, "free_bytes", lambda device, setting: 2**30)
     monkeypatch.setattr("partrain.shards.host.free_bytes", lambda device: 1000)
     folders = write_tasks(tmp_path / "tasks", small, [settings_of()])
     with pytest.raises(UserError, match=r"^These models need 0.00 GiB of host memory, but 0.00 GiB are free; "):
@@ -151,7 +159,7 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ([], "devices is empty; give at least one, e.g. cpu or cuda:0"),
+        ([], "devices is empty; give at least one, such as cpu"),
         (["cpu", "tpu:0"], f"devices=tpu:0: there is no such device here; available: {HERE} or auto"),
         (["cuda:99"], f"devices=cuda:99: there is no such device here; available: {HERE} or auto"),
     ],
@@ -207,7 +215,7 @@ def test_models_join_while_others_train_and_leave_when_they_end(
         if not ended:
             training.add(folders[3])
         ended.append(task)
-        left.append(sum(len(list(folder.iterdir())) for folder in sessions[0].host.folders))
+        left.append(sum(path.name != "lock" for folder in sessions[0].host.folders for path in folder.iterdir()))
 
     training.add(folders[0])
     training.run(end)

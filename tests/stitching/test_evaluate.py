@@ -11,6 +11,7 @@ from scripting import DATA, run_script, small_settings
 import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
+from partrain.stitching.evaluate import evaluation_device
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 
@@ -111,3 +112,12 @@ def test_the_script_writes_what_it_prints(glyphs_run: Path, data: list[str]) -> 
     assert f"Written to {folder}" in outcome.out
     if not data:
         assert found["top1"] == checkpoint.read_json(glyphs_run / "results.json")["test_accuracy"]
+
+
+def test_a_network_that_a_device_has_no_room_for_is_evaluated_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "partrain.stitching.evaluate.has_room", lambda device, bytes_: str(device) == "cpu" or bytes_ <= 8000
+    )
+    assert evaluation_device("cuda:0", 1000) == torch.device("cuda:0")
+    assert evaluation_device("cuda:0", 1001) == torch.device("cpu")
+    assert evaluation_device("cpu", 1001) == torch.device("cpu")

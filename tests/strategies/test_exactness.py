@@ -26,7 +26,7 @@ def train(strategy: str, segments: int, network: NetworkSettings, optimizer: str
     settings = small_settings(
         network=network,
         partition=PartitionSettings(segments=segments),
-        strategy=StrategySettings(name=strategy, microbatches=3, port=0),
+        strategy=StrategySettings(name=strategy, microbatches=3),
         train=TrainSettings(epochs=4, batch_size=96, lr=1e-2, optimizer=optimizer, precision="fp64", early_stop=0),
     )
     return partrain.run(settings, folder, dataset=data, show_progress=False)

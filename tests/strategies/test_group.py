@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,19 +15,23 @@ import partrain
 from partrain import RunSettings
 from partrain.data import Dataset
 from partrain.errors import JobFailed
-from partrain.launch import supervisor
-from partrain.launch.group import open_store
+from partrain.launch.processes import ProcessHandle
+from partrain.launch.settings import LaunchSettings
 from partrain.networks import CustomSettings
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT
+from partrain.storage.run_folder import CHECKPOINT, RENDEZVOUS
 from partrain.strategies.settings import StrategySettings
+from partrain.training.optimization import TrainSettings
 
 STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 
 
-def settings_of(strategy: str, timeout: float = 60) -> RunSettings:
+def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> RunSettings:
     """Return the settings of a run of 40 epochs, 20 steps each."""
-    settings = small_settings(strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout, port=0))
+    settings = small_settings(
+        strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout),
+        launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
+    )
     return replace(settings, train=replace(settings.train, epochs=40, batch_size=32))
 
 
@@ -40,36 +43,31 @@ def step_of(folder: Path) -> int:
     return 0
 
 
-def signalled(number: int, run: Callable[[], object], started: list[supervisor.Job]) -> JobFailed:
-    """Return the failure of `run` when process 1, some epochs into its training, is sent signal `number`."""
+def signal_when_under_way(number: int, started: list[ProcessHandle]) -> threading.Thread:
+    """Return a started thread that sends signal `number` to process 1 once some epochs are trained."""
 
     def send() -> None:
         wait_until(lambda: len(started) == 2)
-        wait_until(lambda: all(step_of(job.folder) >= 20 for job in started))
-        job = started[1]
-        assert job.process is not None
-        os.kill(job.process.pid, number)
+        wait_until(lambda: all(step_of(handle.job.folder) >= 20 for handle in started))
+        os.kill(started[1].process.pid, number)
 
     thread = threading.Thread(target=send)
     thread.start()
+    return thread
+
+
+def signalled(number: int, run: Callable[[], object], started: list[ProcessHandle]) -> JobFailed:
+    """Return the failure of `run` when process 1, some epochs into its training, is sent signal `number`."""
+    thread = signal_when_under_way(number, started)
     with pytest.raises(JobFailed) as caught:
         run()
     thread.join()
     return caught.value
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[supervisor.Job]:
-    """Return a list that grows by each job that is started."""
-    jobs: list[supervisor.Job] = []
-    start = supervisor.Job.start
-    monkeypatch.setattr(supervisor.Job, "start", lambda job: (start(job), jobs.append(job)))
-    return jobs
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
-    strategy: str, small: Dataset, tmp_path: Path, started: list[supervisor.Job]
+    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     settings = settings_of(strategy)
     run = tmp_path / "run"
@@ -79,7 +77,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
     log = run / "ranks/1/log.txt"
     assert str(failure) == f"Process 1 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     assert failure.is_user_error
-    assert all(job.process is not None and job.process.poll() is not None for job in started)
+    assert not any(handle.is_running for handle in started)
     assert 20 <= step_of(run / "ranks/1") < 800
 
     partrain.run(settings, run, dataset=small, show_progress=False)
@@ -92,17 +90,33 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
     assert len(started) == again  # what is finished is not done again
 
 
+@pytest.mark.parametrize("strategy", ["data_parallel", "1f1b"])
+def test_a_killed_process_starts_its_group_again(
+    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(strategy, max_restarts=1)
+    thread = signal_when_under_way(signal.SIGKILL, started)
+    partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
+    thread.join()
+    assert [handle.job.name for handle in started] == ["process 0", "process 1"] * 2
+    assert "Process 1 was killed by SIGKILL; it restarts from its checkpoint." in capsys.readouterr().out
+    partrain.run(settings, tmp_path / "undisturbed", dataset=small, show_progress=False)
+    assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "undisturbed")
+
+
 def test_a_process_that_hangs_ends_the_run_within_the_timeout(
-    small: Dataset, tmp_path: Path, started: list[supervisor.Job]
+    small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     settings = settings_of("data_parallel", timeout=10)
     failure = signalled(
         signal.SIGSTOP, lambda: partrain.run(settings, tmp_path, dataset=small, show_progress=False), started
     )
-    assert str(failure).startswith("process 0 of 2 lost its peers, or waited 10 s (strategy.timeout) for one: ")
-    assert str(failure).endswith(". The other processes of its group were stopped.")
+    log = tmp_path / "ranks/1/log.txt"
+    assert (
+        str(failure) == f"Process 1 did not answer its peers; see {log}. The other processes of its group were stopped."
+    )
     assert failure.is_user_error
-    assert all(job.process is not None and job.process.poll() is not None for job in started)
+    assert not any(handle.is_running for handle in started)
 
 
 def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_path: Path) -> None:
@@ -114,10 +128,10 @@ def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_
     assert caught.value.is_user_error
 
 
-def test_a_port_in_use_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
-        store = open_store(port)
-    assert store.port not in (0, port)
-    assert capsys.readouterr().out == f"strategy.port={port} is in use; port {store.port} is used instead.\n"
-    assert open_store(0).port != 0
+def test_no_address_is_in_a_job_and_each_start_makes_its_own(small: Dataset, tmp_path: Path) -> None:
+    settings = replace(settings_of("data_parallel"), train=TrainSettings(epochs=1, batch_size=64))
+    (tmp_path / "ranks/0").mkdir(parents=True)
+    checkpoint.write_json(tmp_path / "ranks/0" / RENDEZVOUS, {"host": "127.0.0.1", "port": 1})  # Of an earlier start.
+    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
+    assert checkpoint.read_json(tmp_path / "ranks/0" / RENDEZVOUS)["port"] != 1
+    assert "127.0.0.1" not in "".join(path.read_text() for path in tmp_path.glob("ranks/*/job.json"))

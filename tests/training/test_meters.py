@@ -1,24 +1,39 @@
 """What strategies send, hold and take, as measured."""
 
+import os
 import socket
 import threading
 from pathlib import Path
 
 import pytest
+import torch
+from made_up_accelerator import KIND, MadeUpAccelerator, make_up_accelerator
 from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
 from partrain.networks import MLPSettings
+from partrain.packs.members import SharedPeakMemory
 from partrain.partition.plan import PartitionSettings
 from partrain.strategies.settings import StrategySettings
-from partrain.training.meters import network_bytes
+from partrain.training.meters import PeakMemory, network_bytes
 from partrain.training.optimization import TrainSettings
 
 WIDTH, BATCH, STEPS = 256, 64, 20
 NETWORK = MLPSettings(depth=4, width=WIDTH)
 WEIGHTS = 64 * WIDTH + 2 * WIDTH**2 + 5 * WIDTH + 3 * WIDTH + 5
 ACTIVATIONS = BATCH * WIDTH * 4  # bytes that cross the cut in a step, one way, in fp32
+
+
+def test_peak_memory_is_the_devices_own_count_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_up_accelerator(monkeypatch)
+    process = PeakMemory()
+    shared = SharedPeakMemory(process)
+    shared.share_among(3)
+    third = torch.device(KIND, 3)
+    assert (process.bytes(third), shared.bytes(third)) == (80, 26)
+    monkeypatch.delattr(MadeUpAccelerator, "max_memory_allocated")
+    assert process.bytes(third) is shared.bytes(third) is None
 
 
 def test_bytes_are_counted_as_they_leave_and_come() -> None:
@@ -39,6 +54,18 @@ def test_bytes_are_counted_as_they_leave_and_come() -> None:
         receiver.close()
 
 
+def test_a_socket_that_cannot_be_wrapped_is_left_out_and_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fileno: int) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    with socket.create_server(("127.0.0.1", 0)):
+        before = os.listdir("/proc/self/fd")
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            assert network_bytes() == (0, 0)
+        assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.parametrize(
     ("strategy", "payload"),
     [
@@ -55,7 +82,7 @@ def test_traffic_is_what_the_strategy_has_to_send(strategy: str, payload: int, s
     settings = small_settings(
         network=NETWORK,
         partition=PartitionSettings(segments=2),
-        strategy=StrategySettings(name=strategy, microbatches=2, port=0),
+        strategy=StrategySettings(name=strategy, microbatches=2),
         train=TrainSettings(epochs=2, batch_size=BATCH, precision="fp32", early_stop=0, accuracy_curve=True),
     )
     results = partrain.run(settings, tmp_path, dataset=small, show_progress=False)

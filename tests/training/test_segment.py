@@ -17,6 +17,7 @@ from partrain.data import Dataset
 from partrain.data.batches import Batch, BatchOrder, normalise
 from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
+from partrain.launch.worker import WorkerContext
 from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
 from partrain.networks.deferred import materialise
 from partrain.partition.plan import PartitionSettings, make_plan
@@ -24,7 +25,7 @@ from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings, ScheduleSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.diagnostics import TrainingError, check_losses, collapse_warning
 from partrain.training.meters import PeakMemory
 from partrain.training.optimization import TrainSettings, learning_rate
@@ -47,7 +48,7 @@ def settings_of(**changed: Any) -> RunSettings:
 def prepare_tasks(small: Dataset, folder: Path, settings: RunSettings) -> list[Path]:
     """Task folders of a run, in order."""
     plan = make_plan(settings.network, (1, 8, 8), 5, settings.partition, settings.train.batch_size)
-    tasks = make_tasks(settings, plan, small)
+    tasks = make_tasks(settings, plan, small, "cpu")
     for name, task in tasks.items():
         task.write(folder / name)
     return [folder / name for name in tasks]
@@ -90,11 +91,11 @@ def test_one_segment_is_conventional_training(small: Dataset, tmp_path: Path, de
     assert_same(weights(folder), expected)
 
 
-class StopAt(TrainingContext):
+class StopAt(LocalContext):
     """Asks to stop once training has come to `step`."""
 
-    def __init__(self, folder: Path, training: list[SegmentTraining], step: int) -> None:
-        super().__init__(folder)
+    def __init__(self, training: list[SegmentTraining], step: int) -> None:
+        super().__init__()
         self._training, self._step = training, step
 
     def should_stop(self) -> bool:
@@ -121,7 +122,7 @@ def test_stopped_anywhere_it_resumes_to_the_same_bits(
     disturbed = prepare_tasks(small, tmp_path / "b", settings)[index]
     for step in (1, 4, 10, 13, 27):
         under_way: list[SegmentTraining] = []
-        context = StopAt(disturbed, under_way, step)
+        context = StopAt(under_way, step)
         under_way.append(SegmentTraining(disturbed, context, PeakMemory()))
         under_way[0].run()
         assert under_way[0].progress.step == step
@@ -198,13 +199,13 @@ def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset,
         network=MLPSettings(depth=4, width=32), schedule=ScheduleSettings(name="sequential", last_input="stored")
     )
     left, right = prepare_tasks(small, tmp_path, settings)
-    with pytest.raises(UserError, match=r"boundaries/1.bin is missing: the segment to the left has not stored"):
+    with pytest.raises(UserError, match=r"boundaries/1.safetensors is missing: the segment to the left has not stored"):
         train(right)
     train(left)
-    training = SegmentTraining(right, TrainingContext(right), PeakMemory())
+    training = SegmentTraining(right, LocalContext(), PeakMemory())
     indices = torch.tensor([5, 600, 3])
     features, targets = training.input.sample(Batch(0, indices))
-    module = SegmentTraining(left, TrainingContext(left), PeakMemory()).model.eval()
+    module = SegmentTraining(left, LocalContext(), PeakMemory()).model.eval()
     with torch.inference_mode():
         outputs = module(normalise(small.train.images, small.mean, small.std))
     assert torch.equal(features, outputs[indices])
@@ -273,8 +274,7 @@ def test_weight_decay_left_open_is_higher_where_real_inputs_become_codes(small: 
     for part, (decay, expected) in {"open": (None, [1.0, 0.01]), "given": (0.3, [0.3, 0.3])}.items():
         folders = prepare_tasks(small, tmp_path / part, settings_of(train=replace(TRAIN, weight_decay=decay)))
         found = [
-            SegmentTraining(f, TrainingContext(f), PeakMemory()).optimizer.param_groups[0]["weight_decay"]
-            for f in folders
+            SegmentTraining(f, LocalContext(), PeakMemory()).optimizer.param_groups[0]["weight_decay"] for f in folders
         ]
         assert found == expected
 
@@ -288,7 +288,7 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
 
 
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:
-    context = TrainingContext(tmp_path)
+    context = WorkerContext(tmp_path, ["cpu"])
     context.poll()
     (tmp_path / "threads").write_text("2")
     try:

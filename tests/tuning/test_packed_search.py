@@ -7,11 +7,12 @@ import pytest
 
 from partrain.data import Dataset
 from partrain.launch import supervisor
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
@@ -24,14 +25,17 @@ SPACE = [
     "train.weight_decay=uniform(0,1)",
 ]
 
+PACKED = PackSettings(trial=False)
 
-def shared(segments: int, pack: str) -> RunSettings:
+
+def shared(segments: int, grouping: GroupingSettings) -> RunSettings:
     """Return the settings that all trials have in common."""
     return RunSettings(
         network=MLPSettings(depth=3, width=8),
         partition=PartitionSettings(segments=segments),
         train=TrainSettings(epochs=9, batch_size=64, precision="fp64", early_stop=0),
-        launch=LaunchSettings(device="cpu", threads=2, pack=pack),
+        grouping=grouping,
+        launch=LaunchSettings(device="cpu", threads=2),
         report=ReportSettings(page=False),
     )
 
@@ -47,16 +51,17 @@ def rungs(folder: Path) -> dict[str, Any]:
 def test_packed_and_plain_hyperband_promote_the_same(small: Dataset, tmp_path: Path) -> None:
     settings = SearchSettings(space=SPACE)
     plain, packed = (
-        search(shared(1, pack), settings, tmp_path / pack, small, show_progress=False) for pack in ("never", "always")
+        search(shared(1, grouping), settings, tmp_path / grouping.name, small, show_progress=False)
+        for grouping in (AloneSettings(), PACKED)
     )
-    assert rungs(tmp_path / "never") == rungs(tmp_path / "always")
-    assert len(rungs(tmp_path / "always")) == 6
+    assert rungs(tmp_path / "alone") == rungs(tmp_path / "pack")
+    assert len(rungs(tmp_path / "pack")) == 6
     assert plain["best"] | {"command": ""} == packed["best"] | {"command": ""}
     assert (plain["packed"], packed["packed"]) == (False, True)
-    failed = {index for rung in rungs(tmp_path / "always").values() for index in rung["failed"]}
+    failed = {index for rung in rungs(tmp_path / "pack").values() for index in rung["failed"]}
     assert failed
     assert len(failed) < 17
-    reasons = [reason for rung in rungs(tmp_path / "always").values() for reason in rung["failed"].values()]
+    reasons = [reason for rung in rungs(tmp_path / "pack").values() for reason in rung["failed"].values()]
     assert all(reason.startswith("segment 0: the loss is nan at epoch 1, step ") for reason in reasons)
 
 
@@ -66,7 +71,7 @@ def test_partition_settings_killed_and_gone_on_with(
     """Stop a search over labels of cut networks while it trains, and compare it with one that was not stopped."""
     space = ["labels.family=choice(simplex,gaussian)", "labels.noise=uniform(1,4)"]
     settings = SearchSettings(method="successive_halving", configurations=4, eta=2, min_epochs=4, space=space)
-    undisturbed = search(shared(2, "always"), settings, tmp_path / "a", small, show_progress=False)
+    undisturbed = search(shared(2, PACKED), settings, tmp_path / "a", small, show_progress=False)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -74,8 +79,8 @@ def test_partition_settings_killed_and_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(supervisor.Supervisor, "poll", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)
-    disturbed = search(shared(2, "always"), settings, tmp_path / "b", small, show_progress=False)
+            search(shared(2, PACKED), settings, tmp_path / "b", small, show_progress=False)
+    disturbed = search(shared(2, PACKED), settings, tmp_path / "b", small, show_progress=False)
     assert rungs(tmp_path / "a") == rungs(tmp_path / "b")
     assert disturbed["best"] == undisturbed["best"]
     weights = [(tmp_path / name / "configurations" / str(undisturbed["best"]["index"])) for name in "ab"]

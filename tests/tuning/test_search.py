@@ -20,6 +20,7 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
 from partrain.rng import derive_seed
@@ -28,7 +29,7 @@ from partrain.storage import checkpoint
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 from partrain.tuning import page as search_page
-from partrain.tuning.brackets import successive_halving
+from partrain.tuning.brackets import one_rung, successive_halving
 from partrain.tuning.folder import RungResult
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
@@ -161,7 +162,7 @@ def run_of(values: dict[str, Any], epochs: int) -> TrialRun:
 def test_the_command_of_the_winner(searches: Searches) -> None:
     searches.dataset = replace(searches.dataset, name="glyphs")
     settings = SearchSettings(method="grid", space=["train.lr=choice(0.01,0.02)", "labels=choice(sparse)"])
-    packed = replace(SHARED, launch=replace(SHARED.launch, pack="auto"))
+    packed = replace(SHARED, grouping=PackSettings())
     results = searches.do(FakeTrainer(), settings, packed)
     assert results["packed"] is True
     assert results["best"]["command"] == (
@@ -339,8 +340,19 @@ def test_a_folder_that_holds_another_search_is_refused_and_left_as_it_is(searche
         "network.dropout is 0.0 there, 0.5 here; take a new folder"
     )
     assert contents(searches.folder) == before
-    moved = replace(SHARED, report=ReportSettings(page=False), launch=replace(SHARED.launch, max_restarts=0))
+    launch = LaunchSettings(device="auto", threads=2, max_restarts=0)
+    moved = replace(SHARED, report=ReportSettings(page=False), grouping=PackSettings(), launch=launch)
     searches.do(FakeTrainer(), shared=moved)
+
+
+def test_a_search_that_began_before_grouping_was_a_setting_goes_on(searches: Searches) -> None:
+    first = searches.do(FakeTrainer())
+    path = searches.folder / "search.json"
+    manifest = checkpoint.read_json(path)
+    old = {"name": "local", "device": "cpu", "threads": 1, "pack": "auto", "pack_memory_gib": None}
+    checkpoint.write_json(path, manifest | {"settings": manifest["settings"] | {"launch": old}})
+    assert searches.do(FakeTrainer()) == first
+    assert checkpoint.read_json(path) == manifest
 
 
 @pytest.mark.parametrize(
@@ -545,6 +557,25 @@ def test_on_a_terminal_a_bar_follows_the_epochs(tmp_path: Path) -> None:
         view.end_round([])
     assert "5/5 epochs  all done" in out.getvalue()
     assert "bracket 1, rung 0" not in out.getvalue()  # Lines are printed only without a bar.
+
+
+def test_a_round_may_end_while_the_bar_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last round too, after which there is none whose first epoch could be asked for."""
+    trials = [Trial(index=0, bracket=1, values={"seed": 0})]
+    run = TrialRun(index=0, settings=SHORT, folder=tmp_path, epochs=2)
+    out = io.StringIO()
+    display = ProgressDisplay(show_time_left=False, output=Console(file=out, force_terminal=True, color_system=None))
+    with SearchView(one_rung(1, 2), trials, "validation_accuracy", display, poll_seconds=1e9) as view:
+
+        def end_meanwhile(folder: Path) -> int:
+            view.end_round([])
+            return 1
+
+        view.begin_round([run])
+        monkeypatch.setattr("partrain.tuning.view.count_trained_epochs", end_meanwhile)
+        view.move_bar()
+    assert "2/2 epochs  all done" in out.getvalue()
+    assert "1/2 epochs" not in out.getvalue()
 
 
 def test_trained_epochs_are_those_of_the_segment_that_is_furthest(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def test_a_networks_options_one_by_one() -> None:
         ),
         ({"data": "emnist"}, "data cannot be searched: scores on different data cannot be compared; give it one value"),
         (
+            {"grouping": "pack"},
+            "grouping cannot be searched: which trainings share a process does not make a network better; "
+            "give it one value",
+        ),
+        (
             {"launch.threads": 1},
             "launch.threads cannot be searched: where and how fast a network trains does not make it better; "
             "give it one value",

@@ -2,7 +2,7 @@
 
     python experiments/claims/pack_hyperband/pack_hyperband.py --root <folder with EMNIST/raw>
 
-Three variants ("sides") take turns: trials in packs (launch.pack=auto), one after another on all cores
+Three variants ("sides") take turns: trials in packs (grouping=pack), one after another on all cores
 (launch.threads=<cores>), and side by side on one core each (launch.threads=1). Searches are stored in --runs, and those
 that have finished are not run again.
 """
@@ -22,11 +22,12 @@ from claims.runs import claim_data_settings, make_parser
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import DataSettings, prepare_data
 from partrain.device import num_cores
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import GroupingSettings, LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import RunSettings
+from partrain.settings import AloneSettings, RunSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
@@ -40,20 +41,22 @@ SPACE = [
     "train.optimizer=choice(adamw,adam)",
     "network.width=choice(32,64)",
 ]
-SIDES = {
-    "packed": LaunchSettings(device="cpu", pack="auto"),
-    "one after another": LaunchSettings(device="cpu", threads=num_cores()),
-    "side by side": LaunchSettings(device="cpu", threads=1),
+SIDES: dict[str, tuple[GroupingSettings, LaunchSettings]] = {
+    "packed": (PackSettings(), LaunchSettings(device="cpu")),
+    "one after another": (AloneSettings(), LaunchSettings(device="cpu", threads=num_cores())),
+    "side by side": (AloneSettings(), LaunchSettings(device="cpu", threads=1)),
 }
 
 
-def make_settings(launch: LaunchSettings, epochs: int, data: DataSettings) -> RunSettings:
+def make_settings(side: str, epochs: int, data: DataSettings) -> RunSettings:
     """Return the settings that all trials share: small networks, each of which trains for seconds."""
+    grouping, launch = SIDES[side]
     return RunSettings(
         data=data,
         network=MLPSettings(depth=3, width=64),
         partition=PartitionSettings(segments=1),
         train=TrainSettings(epochs=epochs, batch_size=32, precision="fp32"),
+        grouping=grouping,
         launch=launch,
         report=ReportSettings(refresh=0),
     )
@@ -99,7 +102,7 @@ def run_searches(options: argparse.Namespace, data: DataSettings) -> tuple[dict[
     for repetition in range(options.repetitions):
         for side in reversed(SIDES) if repetition % 2 else SIDES:
             folder = options.runs.absolute() / f"{side.replace(' ', '-')}-{repetition}"
-            settings = make_settings(SIDES[side], options.epochs, data)
+            settings = make_settings(side, options.epochs, data)
             search_settings = SearchSettings(method="hyperband", space=SPACE, eta=3)
             results[side].append(search(settings, search_settings, folder))
             folders.append(folder)

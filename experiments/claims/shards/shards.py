@@ -148,7 +148,7 @@ def measure_one_at_a_time(
     settings = replace(
         settings,
         partition=PartitionSettings(segments=WORKERS, balance="compute"),
-        strategy=StrategySettings(name=strategy, microbatches=microbatches, port=0),
+        strategy=StrategySettings(name=strategy, microbatches=microbatches),
     )
     results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
     return float(results["segments"][-1]["samples_per_second"])

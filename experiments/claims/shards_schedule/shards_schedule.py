@@ -9,7 +9,9 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,13 +31,16 @@ from partrain.data import Dataset, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
+from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.policies import POLICIES, LongestRemaining
 from partrain.shards.preparation import ModelPreparer
+from partrain.shards.profiler import profile_step
 from partrain.shards.scheduler import Cost
 from partrain.shards.simulator import Load, simulate
+from partrain.shards.trials import finish_here
 from partrain.shards.worker_pool import worker_settings
-from partrain.training.context import TrainingContext
+from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
@@ -98,10 +103,14 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     )
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
-    host_model = HostModel(folder / "segments/0", "one", TrainingContext(folder))
+    host_model = HostModel(folder / "segments/0", "one", LocalContext())
     shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
-    preparer = ModelPreparer(shard_settings, worker_settings(["cpu"], shard_settings)[0])
-    return preparer.plan_shards(host_model, host_model.training.task).costs
+    (worker,) = worker_settings(["cpu"], shard_settings)
+    # The steps are computed in this process, which has one thread.
+    profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)
+    with closing(HostMemory(folder, on_disk=False)) as host:
+        preparer = ModelPreparer(shard_settings, worker, host)
+        return finish_here(preparer.plan_shards(host_model, host_model.training.task), profile).costs
 
 
 def draw_workload(seed: int, costs: dict[str, Costs], *, has_copies: bool, num_models: int | None = None) -> list[Load]:

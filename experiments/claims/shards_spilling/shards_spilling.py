@@ -26,9 +26,9 @@ from partrain import RunSettings, ShardSettings
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.device import num_cores
+from partrain.launch.engines import MANY_TRAININGS
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
-from partrain.packs.planner import ALLOCATOR
 from partrain.partition.plan import PartitionSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, TIMELINE
@@ -61,7 +61,7 @@ class Measurement:
 def main() -> None:
     """Measure all variants in turns, and write table and plot."""
     options = parse_options()
-    os.environ.update(ALLOCATOR)  # The workers' allocator settings, for the whole model too.
+    os.environ.update(MANY_TRAININGS)  # The workers' allocator settings, for the whole model too.
     with errors_in_one_line():
         settings = run_settings(options)
         dataset = prepare_data(settings.data)

@@ -32,15 +32,21 @@ from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import DeviceImages
 from partrain.device import num_cores
-from partrain.launch.job import Job
+from partrain.launch.display import Display
+from partrain.launch.error_report import raise_failures
+from partrain.launch.processes import ProcessExecutor
+from partrain.launch.settings import LaunchSettings
+from partrain.launch.supervisor import Supervisor
 from partrain.networks import MLPSettings
-from partrain.packs.planner import PendingTraining, ShapeGroup, pack_job, write_pack
+from partrain.packs.planner import ShapeGroup, single_job, write_pack
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.runs.prepare import prepare_run
 from partrain.settings import RunSettings
 from partrain.stitching.accuracy_curve import measure_accuracy
+from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
+from partrain.training.task import PendingTraining
 
 HERE = Path(__file__).resolve().parent
 
@@ -106,14 +112,12 @@ def measure(way: str, folder: Path, epochs: int, dataset: Dataset) -> Measuremen
     jobs = make_jobs(way, folder, trainings)
 
     started = time.perf_counter()
-    for job in jobs:
-        job.start()
-    with memory_meter([job.process.pid for job in jobs if job.process]) as meter:
-        for job in jobs:
-            assert job.process is not None
-            if job.process.wait():
-                raise job.failure(job.process.returncode)
-        seconds = time.perf_counter() - started
+    executor = ProcessExecutor(LaunchSettings(device="cpu", threads=max(1, num_cores() // len(jobs))))
+    supervisor = Supervisor(jobs, executor, Display([], show_progress=False), max_restarts=0)
+    with memory_meter(executor) as meter:
+        supervisor.run()
+    seconds = time.perf_counter() - started
+    raise_failures(supervisor.failures)
 
     accuracies = [test_accuracy(training.folder, dataset) for training in trainings]
     return Measurement(seconds, meter.peak_bytes, accuracies)
@@ -140,37 +144,33 @@ def write_tasks(folder: Path, epochs: int, dataset: Dataset) -> list[PendingTrai
 def make_jobs(way: str, folder: Path, trainings: Sequence[PendingTraining]) -> list[Job]:
     """Return the processes that do `trainings` in one of the `WAYS`, each with its share of the cores."""
     if way == "at once":
-        jobs = [Job(training.folder, training.name, training.task.device, training.cost) for training in trainings]
-        for job in jobs:
-            job.set_threads(max(1, num_cores() // len(jobs)))
-        return jobs
+        return [replace(single_job(training, "cpu"), gang=way) for training in trainings]
     stack_size = len(trainings) if way == "unified" else 1
-    write_pack(folder / "pack", [ShapeGroup(trainings, stack_size)])
-    job = pack_job(folder / "pack", trainings)
-    job.set_threads(num_cores())
-    return [job]
+    write_pack(folder / "pack", [ShapeGroup(trainings, stack_size)], "cpu")
+    return [Job.read(folder / "pack")]
 
 
 class MemoryMeter:
     """A meter of the memory of several processes together, in bytes of PSS.
 
     Args:
-        process_ids: The processes.
+        executor: The executor of the processes.
     """
 
-    def __init__(self, process_ids: Sequence[int]) -> None:
+    def __init__(self, executor: ProcessExecutor) -> None:
         self.peak_bytes = 0
-        self._files = [Path(f"/proc/{process_id}/smaps_rollup") for process_id in process_ids]
+        self._executor = executor
 
     def read(self) -> None:
         """Read the processes' memory now and update the peak."""
-        self.peak_bytes = max(self.peak_bytes, sum(map(read_pss, self._files)))
+        files = [Path(f"/proc/{handle.process.pid}/smaps_rollup") for handle in self._executor.handles]
+        self.peak_bytes = max(self.peak_bytes, sum(map(read_pss, files)))
 
 
 @contextmanager
-def memory_meter(process_ids: Sequence[int]) -> Iterator[MemoryMeter]:
+def memory_meter(executor: ProcessExecutor) -> Iterator[MemoryMeter]:
     """Give a meter that a thread reads every quarter of a second for as long as the context is open."""
-    meter = MemoryMeter(process_ids)
+    meter = MemoryMeter(executor)
     has_ended = threading.Event()
 
     def watch() -> None:

@@ -1,0 +1,180 @@
+"""The executor of `launch=local`: a process on this machine for each job."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from partrain.device import computes_bf16, devices_named, is_cpu, kind_of, num_cores
+from partrain.launch.end import Done, End, Failed, Lost, Stopped
+from partrain.launch.engines import ENGINES
+from partrain.launch.error_report import ErrorReport, read_error_report
+from partrain.launch.executor import Handle, Slot
+from partrain.launch.settings import LaunchSettings
+from partrain.launch.worker import DONE, FAILED, STOPPED, UNWRITABLE
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import LOG, THREADS_FILE
+from partrain.training.job import Job
+
+
+class ProcessHandle:
+    """A process that runs a job.
+
+    Args:
+        job: The job, which is written in its folder.
+        devices: The devices that it may use.
+    """
+
+    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+        self.job, self.devices = job, tuple(devices)
+        self.threads = 0
+        with (job.folder / LOG).open("ab") as log:
+            # The process ends once its standard input does, which this process alone holds the other end of.
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "partrain.launch", str(job.folder), ",".join(devices)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=process_environment(ENGINES[job.kind].environment),
+                start_new_session=True,
+            )
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether the process has not ended."""
+        return self.process.poll() is None
+
+    def poll(self) -> End | None:
+        """Return how the process ended, or None if it runs."""
+        exit_code = self.process.poll()
+        if exit_code is None:
+            return None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return _process_end(self.job, exit_code)
+
+    def stop(self) -> None:
+        """Ask the process to write a checkpoint and end."""
+        if self.is_running:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.is_running:
+            self.process.kill()
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Do nothing, as the process reads the run's folder itself."""
+
+    def set_threads(self, threads: int) -> None:
+        """Write the number of threads that the process is to use to the file that it polls."""
+        if threads != self.threads:
+            self.threads = threads
+            checkpoint.write_text(self.job.folder / THREADS_FILE, str(threads), sync=False)
+
+
+class ProcessExecutor:
+    """An executor that starts a process for each job: on a CPU as many as there are cores for, on GPUs all.
+
+    Args:
+        settings: The devices, and the threads of each process.
+        devices: The devices instead of those that the settings name.
+
+    Attributes:
+        handles: The processes that ran when a job was started last, and that job's.
+    """
+
+    def __init__(self, settings: LaunchSettings, devices: Sequence[str] | None = None) -> None:
+        self.settings = settings
+        self.devices = list(devices or devices_named(settings.device))
+        self.handles: list[ProcessHandle] = []
+
+    def capacity(self) -> list[Slot]:
+        """Return the devices. The whole CPU is one."""
+        kind = kind_of(self.devices[0])
+        processes = self._num_processes() if is_cpu(kind) else 1
+        return [
+            Slot(kind=kind, processes=processes, computes_bf16=computes_bf16(torch.device(device)))
+            for device in self.devices
+        ]
+
+    def start(self, job: Job) -> ProcessHandle | None:
+        """Start a process for the job, or return None if all cores of the CPU are taken."""
+        self.handles = [handle for handle in self.handles if handle.is_running]
+        if not self._has_room(job):
+            return None
+        handle = ProcessHandle(job, self._choose_devices(job))
+        self.handles.append(handle)
+        return handle
+
+    def share_cores(self, running: Sequence[Handle]) -> None:
+        """Set the threads of processes: a fixed number each, or shares of the cores by the cost of their jobs."""
+        threads = self.settings.threads
+        handles = [handle for handle in self.handles if handle in running]
+        if isinstance(threads, int):
+            shares = [threads] * len(handles)
+        else:
+            shares = divide_cores(num_cores(), [handle.job.cost for handle in handles])
+        for handle, share in zip(handles, shares, strict=True):
+            handle.set_threads(share)
+
+    def _has_room(self, job: Job) -> bool:
+        """Return whether `job` may start beside those that run. The processes of a gang need one another."""
+        return not is_cpu(job.resources.kind) or job.gang is not None or len(self.handles) < self._num_processes()
+
+    def _num_processes(self) -> int:
+        """Return how many processes train side by side on the CPU."""
+        threads = self.settings.threads
+        return max(1, num_cores() // threads) if isinstance(threads, int) else num_cores()
+
+    def _choose_devices(self, job: Job) -> list[str]:
+        """Return the devices for `job`: those with the least work on them, the first ones of equals."""
+        count = len(self.devices) if job.resources.devices is None else job.resources.devices
+        load = dict.fromkeys(self.devices, 0.0)
+        for handle in self.handles:
+            for device in handle.devices:
+                load[device] += handle.job.cost / len(handle.devices)
+        chosen = sorted(self.devices, key=load.__getitem__)[:count]
+        return [device for device in self.devices if device in chosen]
+
+
+def divide_cores(cores: int, costs: Sequence[float]) -> list[int]:
+    """Return the number of threads for each of several processes that run at once.
+
+    Every process has at least one thread. Each further core goes to the process with the highest cost per thread.
+    """
+    threads = [1] * len(costs)
+    if not costs:
+        return threads
+    for _ in range(cores - len(costs)):
+        neediest = max(range(len(costs)), key=lambda index: costs[index] / threads[index])
+        threads[neediest] += 1
+    return threads
+
+
+def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a training process: its launcher's, with the same modules, and `variables` as defaults."""
+    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return {**variables, **os.environ, "PYTHONPATH": modules}
+
+
+def _process_end(job: Job, exit_code: int) -> End:
+    """Return the end of the process of `job`."""
+    if exit_code == DONE:
+        return Done()
+    if exit_code == STOPPED:
+        return Stopped()
+    if exit_code < 0:
+        return Lost(f"was killed by {signal.Signals(-exit_code).name}")
+    if exit_code == UNWRITABLE:
+        message = f"{job.folder} cannot be written to; is the disk full?"
+        return Failed(ErrorReport(type="OSError", message=message, clear=True, traceback=""))
+    report = read_error_report(job.folder) if exit_code == FAILED else None
+    if report is not None:
+        return Failed(report)
+    message = f"ended with exit code {exit_code}; see {job.folder / LOG}"
+    return Failed(ErrorReport(type="", message=message, clear=True, traceback=""))

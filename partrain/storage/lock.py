@@ -1,0 +1,100 @@
+"""Locks of folders: one launcher works in a folder at a time, and one process trains in a training's folder.
+
+The system releases a lock when its process ends, however that ends. It belongs to the open file, so that two threads of
+one process exclude each other as two processes do.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from partrain.console import console
+from partrain.errors import UserError
+from partrain.storage.run_folder import LOCK
+
+_folders_without_locks: set[Path] = set()
+"""The folders of which the user has been told that their file system has no locks."""
+
+
+@contextmanager
+def hold_lock(folder: Path, work: str) -> Iterator[None]:
+    """Hold the lock of `folder`, which says that this process works in it. The folder is made if need be.
+
+    Where the file system has no locks, the context is entered all the same, and one line says so on the console.
+
+    Args:
+        folder: The folder.
+        work: The work in a word, such as "run" or "search".
+
+    Raises:
+        UserError: If another process or thread holds the lock. The message names its process and its machine.
+    """
+    with _opened_lock(folder) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_holder(descriptor)
+            raise UserError(f"{folder} is being used by another launcher{holder}. Wait for it or stop it.") from None
+        except OSError as error:
+            _report_no_locks(folder, work, error)
+        _write_holder(descriptor, work)
+        yield
+
+
+@contextmanager
+def wait_for_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a training's folder, and first wait for it: the process of a killed launcher may still train there.
+
+    Where the file system has no locks, the context is entered at once, and one line says so on the console.
+    """
+    with _opened_lock(folder) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _report_no_locks(folder, "training", error)
+        _write_holder(descriptor, "training")
+        yield
+
+
+@contextmanager
+def _opened_lock(folder: Path) -> Iterator[int]:
+    """Open the file of a folder's lock and yield its descriptor, which started processes do not inherit.
+
+    The file stays. If it were deleted at the end, one process could hold the deleted file, and another a new one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_holder(descriptor: int, work: str) -> None:
+    """Write to the lock's file who holds it, and since when, in seconds since 1970."""
+    holder = {"work": work, "host": os.uname().nodename, "process": os.getpid(), "time": time.time()}
+    with suppress(OSError):  # On a full disk the lock holds without it.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _read_holder(descriptor: int) -> str:
+    """Return the process that holds the lock as the end of a clause, or nothing if the file is empty or damaged."""
+    try:
+        holder = json.loads(os.pread(descriptor, 10_000, 0))
+        return f": process {int(holder['process'])} on host {holder['host']}"
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _report_no_locks(folder: Path, work: str, error: OSError) -> None:
+    """Print once for each folder that its file system has no locks."""
+    if folder in _folders_without_locks:
+        return
+    _folders_without_locks.add(folder)
+    text = f"{folder} is on a file system without locks ({error.strerror}); let no other launcher use this {work}."
+    console.print(text, markup=False, soft_wrap=True)
