@@ -10,12 +10,11 @@ optimiser's state, synced to the disk of `--folder`; of a pack, of one round.
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import Report, machine_facts, make_parser
+from measuring import Report, machine_facts, make_parser, seconds_of
 
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.packs.pack import Pack
@@ -116,13 +115,6 @@ def make_row(
         "checkpoint_seconds": interval,
         "share": seconds / (interval + seconds),
     }
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    """Return how long `action` takes."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

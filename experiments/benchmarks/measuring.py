@@ -8,6 +8,7 @@ import platform
 import shlex
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,13 @@ def measure_in_turn(sides: Mapping[str, Callable[[], float]], repetitions: int) 
         for name in names:
             measured[name].append(sides[name]())
     return measured
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return how long `action` takes, in seconds."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

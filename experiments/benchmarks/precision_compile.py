@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Report, machine_facts, make_parser, measure_in_turn, median_ratio
-from segment_throughput import make_training, partrain_rate, seconds_of
+from measuring import Report, machine_facts, make_parser, measure_in_turn, median_ratio, seconds_of
+from segment_throughput import make_training, partrain_rate
 
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import Report, machine_facts, make_parser, measure_in_turn, median_ratio
+from measuring import Report, machine_facts, make_parser, measure_in_turn, median_ratio, seconds_of
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import SyntheticBoundary
@@ -219,13 +219,6 @@ def _build_half(width: int, num_classes: int, *, is_first: bool) -> nn.Sequentia
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*(layers if is_first else layers[:-1]))
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    """Return how long `action` takes, in seconds."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
