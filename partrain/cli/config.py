@@ -70,7 +70,7 @@ class EvaluateConfig:
     run: str = MISSING
     """The folder of the run whose stitched network is evaluated; it must be given."""
     device: str = "auto"
-    """The device to evaluate on: cpu, gpu, one by its name such as cuda:1, or auto, which takes a GPU if there is one."""
+    """The device to evaluate on: cpu, gpu, one by its name in PyTorch, or auto, which takes a GPU if there is one."""
 
 
 def register_schemas() -> None:

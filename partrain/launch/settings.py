@@ -39,7 +39,7 @@ class LaunchSettings:
     """Where trainings run: local starts processes on this machine, inline runs one training after another in this
     process."""
     device: str = "auto"
-    """The devices to train on: cpu, gpu, one by its name such as cuda:1, or auto, which takes all GPUs, or the CPU if there
+    """The devices to train on: cpu, gpu, one by its name in PyTorch, or auto, which takes all GPUs, or the CPU if there
     are none."""
     threads: str | int = "auto"
     """CPU threads of each process, 1 or more, or auto. With a number, results are the same to the bit in every run;

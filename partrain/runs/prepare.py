@@ -23,7 +23,7 @@ from partrain.storage import checkpoint
 from partrain.storage.run_folder import CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, rank_name, segment_name
 from partrain.strategies.settings import REPLICAS, check_group
 from partrain.strategies.task import RankTask
-from partrain.training.completion import is_finished
+from partrain.training.completion import has_stored_outputs, is_finished
 from partrain.training.task import PendingTraining, SegmentTask
 
 _SYNTHETIC_SPEEDUP = 3
@@ -193,14 +193,8 @@ class PreparedRun:
         return [
             self._pending(index)
             for index in range(len(names))
-            if index in unfinished or (index < last_unfinished and self._lacks_outputs(index))
+            if index in unfinished or (index < last_unfinished and not has_stored_outputs(self.folder / names[index]))
         ]
-
-    def _lacks_outputs(self, index: int) -> bool:
-        """Return whether segment `index` is to store its outputs, and they are not there."""
-        name = segment_name(index)
-        stored_output = self.tasks[name].stored_output
-        return stored_output is not None and not (self.folder / name / stored_output).exists()
 
     def _pending(self, index: int) -> PendingTraining:
         """Return the training of segment `index`, with an estimate of its computation as its cost.

@@ -122,7 +122,7 @@ class RungTrainer:
         return NetworkToScore(
             index=run.index,
             card=prepared.model_card(),
-            weights=[_weights_file(run.folder / name, run.epochs) for name in prepared.segment_names()],
+            weights=[weights_file(run.folder / name, run.epochs) for name in prepared.segment_names()],
             num_parameters=prepared.num_parameters,
         )
 
@@ -138,7 +138,7 @@ def _end(segment_folder: Path, epochs: int | None) -> End:
     return training_end(Member(folder=segment_folder, name="", pause_after=epochs), _UNDONE)
 
 
-def _weights_file(segment_folder: Path, epochs: int) -> Path:
+def weights_file(segment_folder: Path, epochs: int) -> Path:
     """Return the file of a segment's weights after `epochs` epochs, or its last ones if training has ended before.
 
     Raises:

@@ -15,7 +15,7 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import ErrorReport, read_error_report, write_error_report
 from partrain.launch.supervisor import Supervisor
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, JOB_FILE, epoch_weights
+from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE, JOB_FILE, TASK_FILE, epoch_weights
 from partrain.training.job import Job, Member
 
 KILLED = Lost("was killed by SIGKILL")
@@ -106,6 +106,26 @@ def test_a_job_lost_after_its_training_had_finished_is_done(tmp_path: Path) -> N
 
     run = Run([job_of(tmp_path, "a")], ScriptedExecutor({"a": [finish_and_die]}))
     assert (run.starts, run.failures) == (["a"], [])
+
+
+def test_a_finished_training_whose_outputs_another_waits_for_is_not_done_without_them(tmp_path: Path) -> None:
+    job = job_of(tmp_path, "segment 0")
+    stored = tmp_path / "boundaries/0.safetensors"
+
+    def finish_and_die(job: Job) -> End:
+        checkpoint.write_json(job.folder / TASK_FILE, {"stored_output": "../boundaries/0.safetensors"})
+        finish(job)
+        return KILLED
+
+    def store(job: Job) -> End:
+        checkpoint.save(stored, {}, {})
+        return Done()
+
+    run = Run([job], ScriptedExecutor({"segment 0": [finish_and_die, store]}))
+    assert run.starts == ["segment 0", "segment 0"]
+    assert not run.failures
+    stored.unlink()
+    assert training_end(job.members[0], KILLED) is KILLED
 
 
 def test_a_job_that_ends_without_its_training_is_a_failure(tmp_path: Path) -> None:
