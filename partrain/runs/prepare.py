@@ -51,9 +51,8 @@ def prepare_run(
         UserError: If a setting or a file is not as it must be.
     """
     check_strategy(settings)
-    launcher = launcher or Launcher(
-        settings.launch
-    )  # A device that does not exist is reported before data are prepared.
+    # A device that does not exist is reported before data are prepared.
+    launcher = launcher or Launcher(settings.launch)
     dataset = dataset or prepare_data(settings.data)
     folder = Path(folder).absolute()
     begun = _begun_task(folder, settings)
