@@ -7,14 +7,22 @@ one process exclude each other as two processes do.
 import fcntl
 import json
 import os
+import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from partrain.console import console
 from partrain.errors import UserError
 from partrain.storage.run_folder import LOCK
+
+_WAIT_SECONDS = 0.05
+"""Seconds between looks at a lock that another process holds."""
+_SILENT_SECONDS = 2.0
+"""Seconds of waiting after which the user is told. A worker of a killed launcher leaves sooner, as a rule."""
+_OTHER_FILES = 256
+"""Open files of a process beside its locks."""
 
 _folders_without_locks: set[Path] = set()
 """The folders of which the user has been told that their file system has no locks."""
@@ -46,18 +54,70 @@ def hold_lock(folder: Path, work: str) -> Iterator[None]:
 
 
 @contextmanager
-def wait_for_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a training's folder, and first wait for it: the process of a killed launcher may still train there.
+def hold_locks(folders: Sequence[Path], work: str) -> Iterator[None]:
+    """Hold the locks of all `folders`; see `hold_lock`."""
+    _allow_open_files(len(folders))
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(hold_lock(folder, work))
+        yield
+
+
+@contextmanager
+def wait_for_locks(
+    folders: Sequence[Path], should_stop: Callable[[], bool], report: Callable[[str], None]
+) -> Iterator[bool]:
+    """Hold the locks of trainings' folders, and first wait for them: the process of a killed launcher may still train.
 
     Where the file system has no locks, the context is entered at once, and one line says so on the console.
+
+    Args:
+        folders: The folders.
+        should_stop: A function that says whether to wait no longer.
+        report: A function that is called with a line on who holds a lock that is not soon free.
+
+    Yields:
+        Whether all locks are held. Otherwise `should_stop` has said so.
     """
-    with _opened_lock(folder) as descriptor:
+    _allow_open_files(len(folders))
+    with ExitStack() as locks:
+        yield all(
+            _wait_for_lock(folder, locks.enter_context(_opened_lock(folder)), should_stop, report) for folder in folders
+        )
+
+
+def _wait_for_lock(
+    folder: Path, descriptor: int, should_stop: Callable[[], bool], report: Callable[[str], None]
+) -> bool:
+    """Take the lock of a folder once it is free, and return whether that was before `should_stop` said so."""
+    began_at, is_reported = time.monotonic(), False
+    while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Python calls flock again after a signal, so that a process which waits in it cannot be stopped.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if should_stop():
+                return False
+            if not is_reported and time.monotonic() - began_at > _SILENT_SECONDS:
+                is_reported = True
+                report(f"{folder} is being used by another launcher{_read_holder(descriptor)}; waiting for it.")
+            time.sleep(_WAIT_SECONDS)
         except OSError as error:
             _report_no_locks(folder, "training", error)
-        _write_holder(descriptor, "training")
-        yield
+            break
+    _write_holder(descriptor, "training")
+    return True
+
+
+def _allow_open_files(num_locks: int) -> None:
+    """Raise the limit of this process's open files, as far as the system lets it, if so many locks need that."""
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = num_locks + _OTHER_FILES
+    if highest != resource.RLIM_INFINITY:
+        needed = min(needed, highest)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, highest))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,27 +92,27 @@ class Loop(ABC):
         """Train to the end or the pause, or until the context asks to stop; a checkpoint holds what is done by then.
 
         Returns:
-            Whether training has finished.
+            Whether training has come to its end or its pause.
 
         Raises:
             TrainingError: If training cannot continue, as a loss is not finite.
         """
         if self.context.should_stop():
-            return self.progress.finished
+            return False
         self.model.train()
         for step in self.steps():
             self.train_step(step)
             self.log_step(step)
             if step.is_logged:
                 self.context.poll()
-            if self.context.should_stop():
+            if self.should_stop_after(step):
                 if self.has_time_to_save():
                     self.save_checkpoint()
-                return self.progress.finished
+                return False
             if self.is_checkpoint_due(step):
                 self.save_checkpoint()
         self.finalize()
-        return self.progress.finished
+        return True
 
     def steps(self) -> Iterator[Step]:
         """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""
@@ -158,6 +159,10 @@ class Loop(ABC):
             self.end_epoch(epoch)
         elif self.heartbeat.is_due():
             self.report(epoch)
+
+    def should_stop_after(self, step: Step) -> bool:
+        """Return whether to end after `step`, with a checkpoint if there is time for it."""
+        return self.context.should_stop()
 
     def is_checkpoint_due(self, step: Step) -> bool:
         """Return whether to write a checkpoint after `step`: it is logged, and `train.checkpoint_seconds` have passed."""
@@ -282,7 +287,9 @@ class Loop(ABC):
         self.log.write(row)
         self.show_metrics()
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
-        if self.task.train.accuracy_curve:
+        # At a pause the checkpoint is written first, since the weights say that the training has come so far.
+        is_pause = epoch + 1 == self.pause_after and self.progress.step < self.progress.end
+        if self.task.train.accuracy_curve and not is_pause:
             self.save_epoch_weights(epoch + 1)
         self.check_early_stop()
 
@@ -290,7 +297,8 @@ class Loop(ABC):
         """Write metrics.csv for people who watch, at most once a second."""
         if time.monotonic() - self._metrics_written_at < _METRICS_SECONDS:
             return
-        self.progress.write_metrics(self.folder, sync=False)  # Losing it in a crash of the machine does no harm.
+        with suppress(OSError):  # A checkpoint writes them again, and on a full disk it says so.
+            self.progress.write_metrics(self.folder, sync=False)
         self._metrics_written_at = time.monotonic()
 
     def epoch_row(self, epoch: int) -> dict[str, object]:
