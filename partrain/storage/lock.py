@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from partrain.console import console
 from partrain.errors import UserError
@@ -28,6 +29,10 @@ _folders_without_locks: set[Path] = set()
 """The folders of which the user has been told that their file system has no locks."""
 
 
+class FolderInUse(UserError):
+    """An error that says that another launcher works in a folder, which is therefore left as it is."""
+
+
 @contextmanager
 def hold_lock(folder: Path, work: str) -> Iterator[None]:
     """Hold the lock of `folder`, which says that this process works in it. The folder is made if need be.
@@ -39,14 +44,14 @@ def hold_lock(folder: Path, work: str) -> Iterator[None]:
         work: The work in a word, such as "run" or "search".
 
     Raises:
-        UserError: If another process or thread holds the lock. The message names its process and its machine.
+        FolderInUse: If another process or thread holds the lock. The message names its process and its machine.
     """
     with _opened_lock(folder) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _read_holder(descriptor)
-            raise UserError(f"{folder} is being used by another launcher{holder}. Wait for it or stop it.") from None
+            raise FolderInUse(f"{folder} is being used by another launcher{holder}. Wait for it or stop it.") from None
         except OSError as error:
             _report_no_locks(folder, work, error)
         _write_holder(descriptor, work)
@@ -61,6 +66,37 @@ def hold_locks(folders: Sequence[Path], work: str) -> Iterator[None]:
         for folder in folders:
             locks.enter_context(hold_lock(folder, work))
         yield
+
+
+class LockSet:
+    """The locks of folders that are taken and released one by one, and all released at the end of its context.
+
+    Args:
+        work: The work in a word, as for `hold_lock`.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._held: dict[Path, ExitStack] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for folder in list(self._held):
+            self.release(folder)
+
+    def hold(self, folder: Path) -> None:
+        """Take the lock of a folder; see `hold_lock`."""
+        lock = ExitStack()
+        lock.enter_context(hold_lock(folder, self._work))
+        self._held[folder] = lock
+
+    def release(self, folder: Path) -> None:
+        """Release the lock of a folder, if it is held."""
+        lock = self._held.pop(folder, None)
+        if lock is not None:
+            lock.close()
 
 
 @contextmanager

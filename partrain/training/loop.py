@@ -171,11 +171,12 @@ class Loop(ABC):
     def has_time_to_save(self) -> bool:
         """Return whether a checkpoint takes less time than the context leaves before the training must end."""
         limit = self.context.stop_seconds
-        if limit is None:
-            return True
-        # Weights and two moments of the optimiser, as long as none was written.
-        estimate = 3 * num_bytes(self.model.parameters()) / _WRITTEN_BYTES_PER_SECOND
-        return (self._saving_seconds or estimate) < limit
+        return limit is None or self.estimate_saving_seconds() < limit
+
+    def estimate_saving_seconds(self) -> float:
+        """Return how long a checkpoint takes: as long as the last one, or else as its bytes take on a slow disk."""
+        num_saved = 3 * num_bytes(self.model.parameters())  # Weights and two moments of the optimiser.
+        return self._saving_seconds or num_saved / _WRITTEN_BYTES_PER_SECOND
 
     def save_checkpoint(self) -> None:
         """Write metrics.csv and a checkpoint. The time this takes does not count as training."""

@@ -85,6 +85,8 @@ class RungTrainer:
         """Return the plan and the tasks of a run, written into its folder when it is first asked for."""
         if run.index not in self._prepared:
             prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images, self.launcher)
+            if self._planner.show_timings and not self._prepared:  # Once for all trials.
+                prepared.report_move()
             prepared.write()
             self._prepared[run.index] = prepared
         return self._prepared[run.index]

@@ -29,12 +29,12 @@ STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 
 
 def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> RunSettings:
-    """Return the settings of a run of 40 epochs, 20 steps each, with a round at every logged step."""
+    """Return the settings of a run of 15 epochs, 20 steps each, with a round at every logged step."""
     settings = small_settings(
         strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout),
         launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
     )
-    return replace(settings, train=replace(settings.train, epochs=40, batch_size=32, checkpoint_seconds=1e-9))
+    return replace(settings, train=replace(settings.train, epochs=15, batch_size=32, checkpoint_seconds=1e-9))
 
 
 def step_of(folder: Path) -> int:
@@ -49,8 +49,8 @@ def metrics_of(run: Path) -> list[list[tuple[str, ...]]]:
     """Return the losses and accuracies of every epoch of the processes of a run."""
     names = ("epoch", "loss", "decode_accuracy")
     return [
-        [tuple(row[name] for name in names) for row in csv.DictReader((folder / METRICS).open())]
-        for folder in sorted(run.glob("ranks/*"))
+        [tuple(row[name] for name in names) for row in csv.DictReader(path.read_text().splitlines())]
+        for path in sorted(run.glob(f"ranks/*/{METRICS}"))
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
     assert str(failure) == f"Process 1 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     assert failure.is_user_error
     assert not any(handle.is_running for handle in started)
-    assert 20 <= step_of(run / "ranks/1") < 800
+    assert 20 <= step_of(run / "ranks/1") < 300
 
     partrain.run(settings, run, dataset=small, show_progress=False)
     undisturbed = tmp_path / "undisturbed"
