@@ -161,7 +161,7 @@ def test_a_pause_writes_a_checkpoint(small: Dataset, tmp_path: Path, written: li
     assert training.run()
     assert checkpoint.load_metadata(training.folder / CHECKPOINT)["step"] == 10
     assert (training.folder / METRICS).read_text().count("\n") == 3
-    assert written[-2:] == [(METRICS, True), (CHECKPOINT, True)]
+    assert written[-3:] == [(METRICS, True), (CHECKPOINT, True), ("2.safetensors", True)]
 
 
 def test_the_weights_of_a_pause_are_written_after_its_checkpoint(
