@@ -4,12 +4,12 @@
     python experiments/kills.py --runs 5 --seed 7
 
 Every run draws a way to train, a grouping, and who is killed when: a job's process, a worker of shards, or the launcher,
-which is then started again. It must end with the quiet run's weights, bit for bit, and leave no process, no shared memory
-and no half-written file.
+which is then started again. It must end with the quiet run's weights and promotions, bit for bit, and leave no process,
+no shared memory and no half-written file.
 """
 
 import argparse
-import fcntl
+import json
 import os
 import random
 import signal
@@ -22,6 +22,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import torch
+
+from partrain.storage import checkpoint
+from partrain.storage.run_folder import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHARED_MEMORY = Path("/dev/shm")
@@ -64,7 +69,7 @@ class Plan:
     way: str
     grouping: str
     kills: tuple[tuple[str, float], ...]
-    """Who is killed, and after which part of the quiet run's time since the last start, from 0 to 1."""
+    """Who is killed, and after which part of the quiet run's time since the kill before, from 0 to 1."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Plan":
@@ -87,8 +92,8 @@ class Quiet:
     """A run of which no process was killed."""
 
     seconds: float
-    weights: str
-    """The digest of its weights."""
+    results: str
+    """The digest of its weights and promotions."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,13 @@ def run_quietly(plan: Plan, folder: Path) -> Quiet:
     outcome = subprocess.run(plan.command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if outcome.returncode != 0:
         sys.exit(f"A run of which no process was killed failed:\n{outcome.stdout}")
-    return Quiet(time.monotonic() - began, weights_digest(folder))
+    return Quiet(time.monotonic() - began, results_digest(folder))
 
 
 def run_with_kills(plan: Plan, quiet: Quiet, folder: Path) -> Outcome:
     """Do the run of `plan`, kill processes as it says, start the launcher again where it was killed, and check the end."""
     log = folder.with_suffix(".txt")
+    scratch_before = set(scratch_folders(folder))
     kills = 0
     launcher = _start(plan, folder, log)
     for victim, moment in plan.kills:
@@ -124,7 +130,10 @@ def run_with_kills(plan: Plan, quiet: Quiet, folder: Path) -> Outcome:
             launcher.wait()
             launcher = _start(plan, folder, log)
     code = launcher.wait()
-    return Outcome(plan, kills, tuple(_faults(code, quiet, folder, log)))
+    faults = list(_faults(code, quiet, folder, log))
+    if left := sorted(set(scratch_folders(folder)) - scratch_before):
+        faults.append(f"left {', '.join(left)}")
+    return Outcome(plan, kills, tuple(faults))
 
 
 def _start(plan: Plan, folder: Path, log: Path) -> "subprocess.Popen[bytes]":
@@ -150,23 +159,24 @@ def _kill(victim: str, launcher: "subprocess.Popen[bytes]", folder: Path) -> int
         "launcher": [launcher.pid],
         "everything": [launcher.pid, *jobs, *workers],
     }[victim]
+    killed = 0
     for process in chosen:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-    return len(chosen)
+            killed += 1
+    return killed
 
 
 def processes_of(folder: Path) -> tuple[list[int], list[int]]:
-    """Return the ids of the processes that run jobs below `folder`, and of the shards' workers that are their children."""
-    commands = dict(_commands())
-    jobs = [
-        process
-        for process, words in commands.items()
-        if "partrain.launch" in words and any(word.startswith(str(folder)) for word in words)
-    ]
-    workers = [
-        process for process, words in commands.items() if "partrain.shards" in words and _parent(process) in jobs
-    ]
+    """Return the ids of the processes that run jobs below `folder`, and of shards' workers: each has its log there."""
+    jobs, workers = [], []
+    for process, words in _commands():
+        if not _log_of(process).startswith(f"{folder}/"):
+            continue
+        if "partrain.launch" in words:
+            jobs.append(process)
+        elif any("partrain.shards" in word for word in words):
+            workers.append(process)
     return jobs, workers
 
 
@@ -178,28 +188,35 @@ def _commands() -> Iterator[tuple[int, list[str]]]:
                 yield int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
 
 
-def _parent(process: int) -> int:
-    """Return the id of a process's parent, or 0 if it has gone."""
-    with suppress(OSError):
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0
+def _log_of(process: int) -> str:
+    """Return the path of a process's standard output, or an empty text if it has gone."""
+    try:
+        return os.readlink(f"/proc/{process}/fd/1")
+    except OSError:
+        return ""
 
 
-def left_in_shared_memory() -> list[str]:
-    """Return the names of the folders of shards in shared memory whose process has gone, so that nobody holds their lock."""
-    left = []
-    for folder in _SHARED_MEMORY.glob("*partrain*"):
-        with suppress(OSError), (folder / "lock").open("r+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.append(folder.name)
-    return left
+def scratch_folders(folder: Path) -> list[str]:
+    """Return the scratch folders of shards in shared memory and below `folder`."""
+    return [
+        str(path) for paths in (_SHARED_MEMORY.glob("*partrain*"), folder.rglob("partrain-shards-*")) for path in paths
+    ]
 
 
-def weights_digest(folder: Path) -> str:
-    """Return a digest of the weights that a run or a search has left."""
+def results_digest(folder: Path) -> str:
+    """Return a digest of the weights that a run or a search has left, those of every training, and of its promotions."""
     digest = sha256()
     for path in sorted(folder.rglob("model.safetensors")):
         digest.update(path.read_bytes())
+    for path in sorted(folder.rglob(CHECKPOINT)):
+        tensors, progress = checkpoint.load(path)
+        digest.update(f"{path.relative_to(folder)} {progress['step']}".encode())
+        for name in sorted(tensors):
+            digest.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    for path in sorted(folder.glob("rungs/*.json")):
+        rung = checkpoint.read_json(path)
+        del rung["seconds"]
+        digest.update(json.dumps(rung, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -208,8 +225,8 @@ def _faults(code: int, quiet: Quiet, folder: Path, log: Path) -> Iterator[str]:
     if code != 0:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         yield f"ended with exit code {code}: {' '.join(last)}"
-    elif weights_digest(folder) != quiet.weights:
-        yield "ended with other weights"
+    elif results_digest(folder) != quiet.results:
+        yield "ended with other weights or promotions"
     deadline = time.monotonic() + 10
     while (jobs := processes_of(folder)) != ([], []) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -219,8 +236,6 @@ def _faults(code: int, quiet: Quiet, folder: Path, log: Path) -> Iterator[str]:
     hidden = [name for name in hidden if not name.startswith(".hydra")]
     if hidden:
         yield f"left {', '.join(hidden[:3])}"
-    if left := left_in_shared_memory():
-        yield f"left {', '.join(left)} in shared memory"
 
 
 def kill_runs(seeds: Sequence[int], folder: Path) -> Iterator[Outcome]:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 from partrain.errors import UserError
 
-_NEW_WORDS = {
-    "launch=shards": "grouping=shards",
-    "launch.name=shards": "grouping=shards",
-    "launch.pack=never": "grouping=alone",
-    "launch.pack=auto": "grouping=pack",
-    "launch.pack=always": "grouping=pack grouping.trial=false",
+_NEW_VALUES = {
+    "launch": {"shards": "grouping=shards"},
+    "launch.name": {"shards": "grouping=shards"},
+    "launch.pack": {
+        "never": "grouping=alone",
+        "auto": "grouping=pack",
+        "always": "grouping=pack grouping.trial=false",
+    },
 }
-"""Today's words for whole words."""
+"""Today's words for some values of a setting, by its name."""
 
 _NEW_NAMES = {
     "launch.pack": "grouping",
@@ -37,8 +39,10 @@ def describe_old_word(word: str) -> str | None:
     name, sign, value = word.partition("=")
     if name in _GONE:
         return f"{word} is not needed, since {_GONE[name]}; leave it out"
-    if word in _NEW_WORDS:
-        return f"{word} is now {_NEW_WORDS[word]}; use that instead"
+    new_words = {old: _NEW_VALUES.get(name, {}).get(old.strip(" '\"")) for old in value.split(",")}
+    found = [f"{name}={old} is now {new}" for old, new in new_words.items() if new]
+    if found:
+        return f"{', '.join(found)}; use that instead"
     for old, new in _NEW_NAMES.items():
         if name == old or name.startswith(f"{old}."):
             return f"{word} is now {new}{name.removeprefix(old)}{sign}{value}; use that instead"

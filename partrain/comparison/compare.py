@@ -22,6 +22,7 @@ from partrain.runs.command import print_resume_command_on_interrupt
 from partrain.runs.run import run
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
+from partrain.storage.lock import hold_lock
 from partrain.storage.manifest import write_manifest
 from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
 
@@ -59,8 +60,8 @@ def compare(
         All runs, those included that had finished before and those that failed.
 
     Raises:
-        UserError: If a setting is wrong, a cell cannot be run, or the folder holds another comparison. Nothing
-            has run then.
+        UserError: If a setting is wrong, a cell cannot be run, the folder holds another comparison, or another launcher
+            uses it. Nothing has run then.
     """
     folder = Path(folder).absolute()
     shared = resolve_shared_settings(shared, grid)
@@ -72,20 +73,21 @@ def compare(
         console.print("\n".join(cell.name for cell in cells))
         return []
 
-    manifest = write_comparison_manifest(shared, grid, folder)
-    comparison = Comparison(
-        shared=shared,
-        cells=cells,
-        repeats=grid.repeats,
-        folder=folder,
-        dataset=dataset,
-        runner=runner,
-        description=manifest | {"command": portable_command(arguments), "data": dataset.provenance()},
-    )
-    runs = comparison.finished_runs()
-    with print_resume_command_on_interrupt(folder, "compare", arguments):
-        comparison.run_remaining(runs)
-    comparison.write_outputs(runs)
+    with hold_lock(folder, "comparison"):
+        manifest = write_comparison_manifest(shared, grid, folder)
+        comparison = Comparison(
+            shared=shared,
+            cells=cells,
+            repeats=grid.repeats,
+            folder=folder,
+            dataset=dataset,
+            runner=runner,
+            description=manifest | {"command": portable_command(arguments), "data": dataset.provenance()},
+        )
+        runs = comparison.finished_runs()
+        with print_resume_command_on_interrupt(folder, "compare", arguments):
+            comparison.run_remaining(runs)
+        comparison.write_outputs(runs)
     print_outcome(runs, folder)
     return runs
 

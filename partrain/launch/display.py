@@ -28,8 +28,8 @@ class Display(ProgressView):
         self._names: dict[Path, str] = {}
         self._epochs: dict[Path, int] = {}
         """The last epoch that a line was printed for."""
-        self._file_times: dict[Path, int] = {}
-        """When each progress.json that is shown was written, in nanoseconds."""
+        self._file_versions: dict[Path, tuple[int, ...]] = {}
+        """The version of each progress.json that is shown."""
         self._message_ends: dict[Path, int] = {}
         """How many bytes of each job's messages are shown."""
         for folder, name in trainings:
@@ -43,15 +43,15 @@ class Display(ProgressView):
     def update(self, folder: Path) -> None:
         """Read progress.json in `folder`, and show it if it has changed."""
         path = folder / PROGRESS
+        version = checkpoint.file_version(path)
+        if version == self._file_versions.get(folder, ()):
+            return
         try:
-            file_time = path.stat().st_mtime_ns
-            if file_time == self._file_times.get(folder):
-                return
             state = checkpoint.read_json(path)
         except (FileNotFoundError, checkpoint.DamagedFile):
             return
 
-        self._file_times[folder] = file_time
+        self._file_versions[folder] = version
         self.progress.update(folder, completed=state["step"], total=state["end"], status=_status(state))
         if state["epoch_ended"] and state["epoch"] != self._epochs.get(folder):
             self._epochs[folder] = state["epoch"]

@@ -40,15 +40,13 @@ End = Done | Stopped | Failed | Lost
 """The end of a job, or of one of its trainings."""
 
 
-def training_end(member: Member, job_end: End) -> End:
-    """Return how a training of a job ended, as its own folder says, or else as the job did.
+def training_end(member: Member) -> Done | Failed | None:
+    """Return how a training of a job has ended, as its own folder says, whatever the grouping.
 
-    Args:
-        member: The training.
-        job_end: The end of the job. It is returned itself, the very object, if the folder says nothing.
+    None if the folder says nothing, so that another attempt would go on with the training.
     """
     with suppress(DamagedFile):  # Its process, which could not read the checkpoint, has reported that.
         if has_reached(member.folder, member.pause_after) and has_stored_outputs(member.folder):
             return Done()
     report = read_error_report(member.folder)
-    return job_end if report is None else Failed(report)
+    return None if report is None else Failed(report)

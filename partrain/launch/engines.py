@@ -27,10 +27,9 @@ class Engine:
     environment: Mapping[str, str] = field(default_factory=lambda: _ONE_TRAINING)
     """Environment variables of the process, where the launcher's own environment does not set them."""
     ends_at_once: bool = False
-    """Whether a request to stop ends the process at once.
-
-    Python runs no handler while a process waits for a peer. The steps since the last checkpoint are then repeated.
-    """
+    """Whether a request to stop ends the process at once, since its work has no checkpoint."""
+    waits_for_peers: bool = False
+    """Whether the process waits for others of its gang, in which Python runs no handler of signals."""
 
 
 class Work(Protocol):
@@ -44,9 +43,9 @@ class Work(Protocol):
 ENGINES: Mapping[str, Engine] = {
     "segment": Engine("partrain.training.segment"),
     "pack": Engine("partrain.packs.pack", MANY_TRAININGS),
-    "pack_trial": Engine("partrain.packs.trial", MANY_TRAININGS),
-    "rank": Engine("partrain.strategies.engine", ends_at_once=True),
+    "pack_trial": Engine("partrain.packs.trial", MANY_TRAININGS, ends_at_once=True),
+    "rank": Engine("partrain.strategies.engine", waits_for_peers=True),
     "shards": Engine("partrain.shards.engine", MANY_TRAININGS),
-    "rung_scores": Engine("partrain.tuning.scoring"),
+    "rung_scores": Engine("partrain.tuning.scoring", ends_at_once=True),
 }
 """The engine of each kind of job."""

@@ -42,6 +42,8 @@ class ErrorReport:
     @classmethod
     def from_exception(cls, error: Exception) -> "ErrorReport":
         """Return the report of `error`."""
+        if isinstance(error, ReportedError):
+            return error.report
         file, line = _innermost_user_line(error)
         return cls(
             type=type(error).__name__,
@@ -76,6 +78,21 @@ class ErrorReport:
         reason = " ".join(reason.split()).rstrip(".")
         message = f"{capitalised(name)} failed in {place}: {reason}. The full traceback is in {traceback_file}."
         return JobFailed(message, is_user_error=True)
+
+
+class ReportedError(Exception):
+    """An error of another process. Unlike an exception of a user's class, it can be sent from there.
+
+    Args:
+        report: The report of the error.
+    """
+
+    def __init__(self, report: ErrorReport) -> None:
+        super().__init__(report.reason)
+        self.report = report
+
+    def __reduce__(self) -> "tuple[type[ReportedError], tuple[ErrorReport]]":
+        return ReportedError, (self.report,)
 
 
 def write_error_report(folder: Path, error: Exception) -> None:

@@ -10,7 +10,7 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped, training_end
 from partrain.launch.error_report import capitalised, with_sentence
 from partrain.launch.executor import Executor, Handle
 from partrain.launch.rendezvous import forget_rendezvous
-from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.checkpoint import file_version, remove_partial_files
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, LOG
 from partrain.training.job import Job, JobFile, Member
 
@@ -29,6 +29,7 @@ class Launch:
     Attributes:
         restarts: How many of the restarts that are allowed were used.
         handles: The handle of each job, once they are started.
+        cause: The job whose end stands for those of all, once all have ended.
         has_joined: Whether trainings have joined since the start, so that the jobs may have ended before they saw them.
     """
 
@@ -37,20 +38,20 @@ class Launch:
         self.restarts = 0
         self.has_joined = False
         self.handles: list[Handle] = []
-        self._lost: list[tuple[Job, Lost]] = []
+        self.cause = self.jobs[0]
         self._first_bad_end: float | None = None
         """When a job of the gang ended otherwise than done, by `time.monotonic`."""
         self._killed: set[int] = set()
         """The positions of jobs that were killed here, so that their ends are no cause."""
         self._job_files: list[JobFile] = []
-        self._file_times: dict[Path, int] = {}
-        """When each file that jobs wait for was written last, in nanoseconds."""
+        self._file_versions: dict[Path, tuple[int, ...]] = {}
+        """The version of each file that jobs wait for."""
         self._has_begun = False
 
     @property
     def name(self) -> str:
-        """Return the name in messages: that of the job, or of the job that was lost."""
-        return self._lost[0][0].name if self._lost else self.jobs[0].name
+        """Return the name in messages, which is that of the job that is the cause of the end."""
+        return self.cause.name
 
     @property
     def members(self) -> list[Member]:
@@ -76,7 +77,6 @@ class Launch:
                 self.kill()
                 return False
             self.handles.append(handle)
-        self._job_files = [JobFile(job) for job in self.jobs]
         return True
 
     def begin(self) -> None:
@@ -86,6 +86,7 @@ class Launch:
             for folder in {job.folder, *(member.folder for member in job.members)}:
                 (folder / ERROR_FILE).unlink(missing_ok=True)
             forget_rendezvous(job.folder)
+        self._job_files = [JobFile(job) for job in self.jobs]
 
     def prepare_restart(self, *, counts: bool) -> None:
         """Remove what an attempt that was lost left half done. Trainings that have failed in it keep their reports.
@@ -101,9 +102,9 @@ class Launch:
             if has_report_of_its_own or self.is_gang:
                 (job.folder / ERROR_FILE).unlink(missing_ok=True)
             forget_rendezvous(job.folder)
-        self.handles, self._lost = [], []
+        self.handles, self.cause = [], self.jobs[0]
         self.has_joined = False
-        self._file_times.clear()
+        self._file_versions.clear()
         self._first_bad_end = None
         self._killed.clear()
 
@@ -129,93 +130,88 @@ class Launch:
 
     def _has_changed(self, path: Path) -> bool:
         """Return whether a file was written since the last call."""
-        try:
-            file_time = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        known = self._file_times.get(path)
-        self._file_times[path] = file_time
-        return known != file_time
+        version = file_version(path)
+        known = self._file_versions.get(path, ())
+        self._file_versions[path] = version
+        return known != version
 
     # ---- The end.
 
     def poll(self) -> End | None:
-        """Return the common end of the jobs, or None before the last of them has ended.
+        """Return the common end of the jobs, or None before the last of them has ended."""
+        self.kill_abandoned()
+        ends = [handle.poll() for handle in self.handles]
+        if None in ends:
+            return None
+        self.cause, end = self.find_cause([end for end in ends if end is not None])
+        return end
 
-        Once one of a gang has ended otherwise than done, the others have a little time to report the cause, and are
-        killed then, since they would wait for it.
+    def kill_abandoned(self) -> None:
+        """Kill the others of a gang a little after one of it has ended otherwise than done: they would wait for it.
+
+        Until then they may report what the cause was.
         """
         ends = [handle.poll() for handle in self.handles]
-        if None not in ends:
-            return self.common_end([end for end in ends if end is not None])
-        if any(end is not None and not isinstance(end, Done) for end in ends):
-            self._kill_after_grace(ends)
-        return None
-
-    def _kill_after_grace(self, ends: Sequence[End | None]) -> None:
-        """Kill the jobs without an end, once the others have had time for theirs."""
         now = time.monotonic()
+        if all(end is None or isinstance(end, Done) for end in ends):
+            return
         if self._first_bad_end is None:
             self._first_bad_end = now
         elif now - self._first_bad_end > _GRACE_SECONDS and not self._killed:
             self._killed = {number for number, end in enumerate(ends) if end is None}
             self.kill()
 
-    def common_end(self, ends: Sequence[End]) -> End:
-        """Return the end that stands for those of all jobs: the cause, where some ends are the consequence of others.
+    def find_cause(self, ends: Sequence[End]) -> tuple[Job, End]:
+        """Return the job and its end that stand for all: the cause, where some ends are the consequence of others.
 
-        A job that says that it lost a peer is never the cause.
+        A job that says that it lost a peer is never the cause. Nothing here has asked a job to stop by itself.
         """
         own_ends = [
             (job, end)
             for number, (job, end) in enumerate(zip(self.jobs, ends, strict=True))
             if number not in self._killed
         ]
-        for _, end in own_ends:
+        for job, end in own_ends:
             if isinstance(end, Failed) and end.report.type != PEER_LOST:
-                return end
-        self._lost = [
+                return job, end
+        lost = [
             (job, end if isinstance(end, Lost) else Lost("was stopped from outside"))
             for job, end in own_ends
             if isinstance(end, Lost | Stopped)
         ]
-        if not self._lost and all(isinstance(end, Failed | Done) for _, end in own_ends):
-            # Every other one waited in vain for those that had to be killed.
-            self._lost = [(self.jobs[number], Lost("did not answer its peers")) for number in sorted(self._killed)]
+        if not lost:  # Every other one waited in vain for those that had to be killed.
+            lost = [(self.jobs[number], Lost("did not answer its peers")) for number in sorted(self._killed)]
         # A process that waits for a lost peer on an accelerator is aborted, so any other signal is nearer to the cause.
-        self._lost.sort(key=lambda lost: signal.SIGABRT.name in lost[1].why)
-        if self._lost:
-            return self._lost[0][1]
-        return next((end for _, end in own_ends if not isinstance(end, Done)), Done())
+        lost.sort(key=lambda job_and_end: signal.SIGABRT.name in job_and_end[1].why)
+        if lost:
+            return lost[0]
+        failed = [(job, end) for job, end in own_ends if isinstance(end, Failed)]
+        return failed[0] if failed else (self.jobs[0], Done())
 
     def leaves_work(self, end: End) -> bool:
-        """Return whether the jobs, of which `end` is the common end, have left any work undone."""
+        """Return whether the jobs, which ended by `end`, have left any work undone that another attempt would do."""
         if not self.members:
             return not isinstance(end, Done)
-        return any(training_end(member, end) is end for member in self.members)
+        ends = [training_end(member) for member in self.members]
+        return not all(isinstance(end, Done) for end in ends) if self.is_gang else None in ends
 
     def failures(self, end: End) -> list[JobFailed]:
         """Return the errors for the user, of jobs that ended by `end` and are not started again."""
-        is_whole = isinstance(end, Done) and not self.leaves_work(end)
-        if self.is_gang:  # The reports of single processes are consequences of the one cause.
-            return [] if is_whole else [self._failure(end)]
         failures = []
         for member in self.members:
-            found = training_end(member, end)
-            if isinstance(found, Failed) and found is not end:
-                is_alone = member.folder == self.jobs[0].folder
-                failures.append(found.report.failure(member.name, member.folder / (LOG if is_alone else ERROR_FILE)))
+            found = training_end(member)
+            # The reports of a gang's processes are consequences of the one cause.
+            if isinstance(found, Failed) and not self.is_gang:
+                failures.append(found.report.failure(member.name, _traceback_file(member.folder)))
         return [*failures, self._failure(end)] if self.leaves_work(end) else failures
 
     def _failure(self, end: End) -> JobFailed:
         """Return the error of the job that is the cause of `end`."""
+        job = self.cause
         if isinstance(end, Failed):
-            ends = [handle.poll() for handle in self.handles]
-            job = self.jobs[ends.index(end)]
             name = "the group" if end.report.type == PEER_LOST else job.name
-            failure = end.report.failure(name, job.folder / LOG)
+            failure = end.report.failure(name, _traceback_file(job.folder))
         else:
-            job = self._lost[0][0] if self._lost else self.jobs[0]
             why = end.why if isinstance(end, Lost) else "ended, but not its training"
             restarts = f", after {self.restarts} restart{'s' * (self.restarts != 1)}" if self.restarts else ""
             failure = JobFailed(f"{capitalised(job.name)} {why}{restarts}; see {job.folder / LOG}", is_user_error=True)
@@ -239,3 +235,8 @@ class Launch:
         """End all jobs at once."""
         for handle in self.handles:
             handle.kill()
+
+
+def _traceback_file(folder: Path) -> Path:
+    """Return the file with the traceback of an error: the log of the folder's process, or error.json if it has none."""
+    return folder / (LOG if (folder / LOG).exists() else ERROR_FILE)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+from partrain.device import device_names, kind_of
 from partrain.launch.executor import Executor, Slot
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.supervisor import supervise
@@ -33,6 +34,12 @@ class Launcher:
     def kind(self) -> str:
         """Return the kind of the devices."""
         return self.slots[0].kind
+
+    @property
+    def local_device(self) -> str:
+        """Return the device of this machine for what follows the jobs: one of their kind, or the CPU if it has none."""
+        here = [name for name in device_names() if kind_of(name) == self.kind]
+        return self.settings.device if self.settings.device in here else next(iter(here), "cpu")
 
     def run(self, jobs: Sequence[Job], *, show_progress: bool) -> None:
         """Run `jobs` until all are done; see `supervise`."""

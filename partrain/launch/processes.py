@@ -132,12 +132,17 @@ class ProcessExecutor:
         return max(1, num_cores() // threads) if isinstance(threads, int) else num_cores()
 
     def _choose_devices(self, job: Job) -> list[str]:
-        """Return the devices for `job`: those with the least work on them, the first ones of equals."""
+        """Return the devices for `job`: those with the least work on them, the first ones of equals.
+
+        The processes of a gang are on devices of their own as far as there are enough, whatever their work.
+        """
         count = len(self.devices) if job.resources.devices is None else job.resources.devices
-        load = dict.fromkeys(self.devices, 0.0)
+        load = dict.fromkeys(self.devices, (0, 0.0))
         for handle in self.handles:
+            is_peer = job.gang is not None and handle.job.gang == job.gang
             for device in handle.devices:
-                load[device] += handle.job.cost / len(handle.devices)
+                peers, cost = load[device]
+                load[device] = peers + is_peer, cost + handle.job.cost / len(handle.devices)
         chosen = sorted(self.devices, key=load.__getitem__)[:count]
         return [device for device in self.devices if device in chosen]
 
@@ -162,6 +167,14 @@ def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {**variables, **os.environ, "PYTHONPATH": modules}
 
 
+def _signal_name(number: int) -> str:
+    """Return the name of a signal. Python has none for most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _process_end(job: Job, exit_code: int) -> End:
     """Return the end of the process of `job`."""
     if exit_code == DONE:
@@ -169,7 +182,7 @@ def _process_end(job: Job, exit_code: int) -> End:
     if exit_code == STOPPED:
         return Stopped()
     if exit_code < 0:
-        return Lost(f"was killed by {signal.Signals(-exit_code).name}")
+        return Lost(f"was killed by {_signal_name(-exit_code)}")
     if exit_code == UNWRITABLE:
         message = f"{job.folder} cannot be written to; is the disk full?"
         return Failed(ErrorReport(type="OSError", message=message, clear=True, traceback=""))

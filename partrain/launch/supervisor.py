@@ -12,7 +12,7 @@ from pathlib import Path
 
 from partrain.errors import JobFailed
 from partrain.launch.display import Display
-from partrain.launch.end import Done, End, Lost, Stopped, training_end
+from partrain.launch.end import Done, End, Lost, training_end
 from partrain.launch.error_report import capitalised, raise_failures, with_sentence
 from partrain.launch.executor import Executor
 from partrain.launch.inline import InlineExecutor
@@ -127,12 +127,12 @@ class Supervisor:
 
     def handle_end(self, launch: Launch, end: End) -> None:
         """Start a launch that was lost again, as often as it may be, and record every other end."""
-        if isinstance(end, Stopped):  # Nothing here asked it to.
-            end = Lost("was stopped from outside")
-        if isinstance(end, Done) and launch.has_joined and launch.leaves_work(end):
+        leaves_work = launch.leaves_work(end)
+        if isinstance(end, Done) and launch.has_joined and leaves_work:
             end = Lost("ended before it saw a training that joined", counts=False)
-        may_restart = isinstance(end, Lost) and (not end.counts or launch.restarts < self.max_restarts)
-        if isinstance(end, Lost) and may_restart and launch.leaves_work(end):
+        elif isinstance(end, Lost) and not leaves_work:  # As a training that pauses, or is killed when it has finished.
+            end = Done()
+        if isinstance(end, Lost) and (not end.counts or launch.restarts < self.max_restarts):
             self.display.print(f"{capitalised(launch.name)} {end.why}; it restarts from its checkpoint.")
             launch.prepare_restart(counts=end.counts)
             self.waiting.insert(0, launch)
@@ -144,24 +144,37 @@ class Supervisor:
         failures = launch.failures(end)
         self.failures += failures
         for member in launch.members:
-            if isinstance(training_end(member, end), Done):
+            if isinstance(training_end(member), Done):
                 self.display.finish(member.folder)
-        if not isinstance(end, Done):
-            self.display.print(f"{capitalised(launch.name)} failed; the others continue.")
-        elif self.display.show_progress:
+        if isinstance(end, Done) and self.display.show_progress:
             for failure in failures:
                 self.display.print(with_sentence(str(failure), "The others continued."))
+        elif failures and (self.running or self.waiting):
+            self.display.print(f"{capitalised(launch.name)} failed; the others continue.")
 
     def stop_all(self) -> None:
-        """Ask what still runs to write its checkpoints and end, and kill it if it does not in time."""
-        for launch in self.running:
-            launch.stop()
+        """Ask what still runs to write its checkpoints and end, and kill it if it does not in time.
+
+        A second Ctrl-C kills it at once.
+        """
         deadline = time.monotonic() + _STOP_SECONDS
-        while any(launch.is_running() for launch in self.running):
-            if time.monotonic() > deadline:
+        try:
+            for launch in self.running:
+                launch.stop()
+            while any(launch.is_running() for launch in self.running):
                 for launch in self.running:
-                    launch.kill()
-            time.sleep(min(self.poll_seconds, 0.02))
+                    launch.kill_abandoned()
+                if time.monotonic() > deadline:
+                    self.kill_all()
+                time.sleep(min(self.poll_seconds, 0.02))
+        except BaseException:
+            self.kill_all()
+            raise
+
+    def kill_all(self) -> None:
+        """End at once what still runs."""
+        for launch in self.running:
+            launch.kill()
 
 
 def _start_order(jobs: Sequence[Job]) -> list[list[Job]]:

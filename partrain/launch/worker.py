@@ -9,17 +9,19 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from partrain.launch.end import Done, End, Failed, Stopped
-from partrain.launch.engines import ENGINES
+from partrain.launch.engines import ENGINES, Engine
 from partrain.launch.error_report import ErrorReport, write_error_report
-from partrain.storage.lock import wait_for_lock
+from partrain.storage import checkpoint
+from partrain.storage.lock import wait_for_locks
 from partrain.storage.run_folder import ERROR_FILE, MESSAGES, THREADS_FILE
 from partrain.training.context import LocalContext, TrainingContext
 from partrain.training.job import Job
@@ -30,6 +32,8 @@ DONE, FAILED, UNWRITABLE, STOPPED = 0, 1, 74, 75
 
 _ORPHAN_SECONDS = 1.0
 """Seconds that a training has for its checkpoint when its launcher is gone."""
+_WAITING_ORPHAN_SECONDS = 5.0
+"""Seconds after which a process that may wait for a peer ends when its launcher is gone."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,11 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     folder, devices = arguments
     job = Job.read(Path(folder))
     context = WorkerContext(job.folder, devices.split(","))
-    ends_at_once = ENGINES[job.kind].ends_at_once
-    signal.signal(signal.SIGTERM, signal.SIG_DFL if ends_at_once else context.request_stop)
-    # A terminal sends Ctrl-C to the launcher's processes too, but the launcher alone decides when they stop.
+    engine = ENGINES[job.kind]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if engine.ends_at_once else context.request_stop)
+    # Whoever interrupts all of a user's processes means the launcher, which alone decides when its own stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    context.follow_launcher(ends_at_once=ends_at_once)
+    context.follow_launcher(engine)
 
     end = run_job(job, context)
     if isinstance(end, Failed):
@@ -52,16 +56,18 @@ def main(arguments: Sequence[str]) -> int:
 def run_job(job: Job, context: TrainingContext) -> End:
     """Run the engine of `job`, whose files are in its folder, and write error.json there if it fails."""
     memory = PeakMemory()
-    engine = importlib.import_module(ENGINES[job.kind].module)
-    with _locked(job):
-        context.poll()
-        try:
-            work = engine.make_work(job, context, memory)
-            return Done() if work.run() else Stopped()
-        except Exception as error:
-            traceback.print_exc()
-            _write_report(job.folder, error)
-            return Failed(ErrorReport.from_exception(error))
+    folders = sorted({job.folder, *(member.folder for member in job.members)})
+    try:
+        with wait_for_locks(folders, context.should_stop, context.print) as are_held:
+            if not are_held:
+                return Stopped()
+            context.poll()
+            engine = importlib.import_module(ENGINES[job.kind].module)
+            return Done() if engine.make_work(job, context, memory).run() else Stopped()
+    except Exception as error:
+        traceback.print_exc()
+        _write_report(job.folder, error)
+        return Failed(ErrorReport.from_exception(error))
 
 
 class WorkerContext(LocalContext):
@@ -79,45 +85,37 @@ class WorkerContext(LocalContext):
         super().__init__(devices[0])
         self.devices = list(devices)
         self._folder = folder
-        self._threads_file_time = 0
+        self._threads_version: tuple[int, ...] = ()
 
     def poll(self) -> None:
         """Use the number of threads that the launcher has written last."""
         file = self._folder / THREADS_FILE
-        try:
-            file_time = file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return
-        if file_time != self._threads_file_time:
-            self._threads_file_time = file_time
+        version = checkpoint.file_version(file)
+        if version != self._threads_version:
+            self._threads_version = version
             torch.set_num_threads(int(file.read_text()))
 
     def print(self, line: str) -> None:
-        """Append a line to the job's messages, which the launcher shows, and to its log."""
-        print(line, flush=True)
-        with (self._folder / MESSAGES).open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        """Append a line to the job's messages, which the launcher shows, and to its log. A full disk does no harm."""
+        with suppress(OSError):
+            print(line, flush=True)
+            with (self._folder / MESSAGES).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
-    def follow_launcher(self, *, ends_at_once: bool) -> None:
+    def follow_launcher(self, engine: Engine) -> None:
         """Stop when the launcher is gone, which closes this process's standard input. Steps do not wait for that."""
 
         def wait_for_end() -> None:
             os.read(sys.stdin.fileno(), 1)
-            if ends_at_once:
+            if engine.ends_at_once:
                 os._exit(STOPPED)
             self.stop_seconds = _ORPHAN_SECONDS
             self.request_stop()
+            if engine.waits_for_peers:
+                time.sleep(_WAITING_ORPHAN_SECONDS)
+                os._exit(STOPPED)
 
         threading.Thread(target=wait_for_end, daemon=True).start()
-
-
-@contextmanager
-def _locked(job: Job) -> Iterator[None]:
-    """Hold the locks of the job's folder and of its trainings'. The process of a killed launcher may still hold them."""
-    with ExitStack() as locks:
-        for folder in sorted({job.folder, *(member.folder for member in job.members)}):
-            locks.enter_context(wait_for_lock(folder))
-        yield
 
 
 def _write_report(folder: Path, error: Exception) -> None:

@@ -93,54 +93,59 @@ class StackTimings:
         return f"in stacks of {size}: in a trial, stacks of {best} were {speedup}"
 
 
-def autotune(tasks: Sequence[SegmentTask], budget: int, measure: MeasureStep) -> StackTimings:
+class TooLarge(UserError):
+    """An error that says that not even one training fits into the memory that packs may take."""
+
+
+def autotune(tasks: Sequence[SegmentTask], folder: Path, budget: int, measure: MeasureStep) -> StackTimings:
     """Return the timings of stacks of `tasks`, measured with more and more members until they get slower.
 
     Args:
         tasks: Tasks of one shape.
+        folder: The folder for throwaway copies, of which none is left.
         budget: The memory that a stack may take, in bytes.
         measure: The function that times a step, such as `measure_step`.
 
     Raises:
-        UserError: If not even one training fits into the budget.
+        TooLarge: If not even one training fits into the budget.
     """
-    timings = StackTimings(step_seconds={}, max_size=max_stack_size(tasks, budget))
+    timings = StackTimings(step_seconds={}, max_size=max_stack_size(tasks, folder, budget))
     sizes = [size for size in STACK_SIZES if size <= min(len(tasks), timings.max_size)]
     trainings: list[SegmentTraining] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=folder) as copies:
         for size in (1, *sizes):
-            trainings += make_throwaway_copies(tasks[len(trainings) : size], Path(folder) / str(size))
+            trainings += make_throwaway_copies(tasks[len(trainings) : size], Path(copies) / str(size))
             timings.step_seconds[size] = measure(trainings) / size
             if timings.is_past_best(size):
                 break
     return timings
 
 
-def max_stack_size(tasks: Sequence[SegmentTask], budget: int) -> int:
-    """Return how many trainings of the shape of `tasks` fit into `budget` bytes.
+def max_stack_size(tasks: Sequence[SegmentTask], folder: Path, budget: int) -> int:
+    """Return how many trainings of the shape of `tasks` fit into `budget` bytes. Copies in `folder` measure it.
 
     Raises:
-        UserError: If not even one fits.
+        TooLarge: If not even one fits.
     """
-    memory = measure_memory(tasks)
+    memory = measure_memory(tasks, folder)
     size = memory.max_members(budget)
     if size < 1:
-        raise UserError(
+        raise TooLarge(
             f"One training of the pack needs {memory.fixed_bytes + memory.member_bytes:,} bytes, but packs may take "
             f"{budget:,}; raise grouping.memory_gib, or train smaller networks or batches"
         )
     return size
 
 
-def measure_memory(tasks: Sequence[SegmentTask]) -> StackMemory:
+def measure_memory(tasks: Sequence[SegmentTask], folder: Path) -> StackMemory:
     """Return the memory of stacks of `tasks`: weights, gradients, optimiser state and activations.
 
-    It is measured in stacks of two and three, whose difference is what one more training takes.
+    It is measured in stacks of two and three, whose difference is what one more training takes, by copies in `folder`.
     """
     peaks = []
     for size in (2, 3):
-        with tempfile.TemporaryDirectory() as folder:
-            trainings = make_throwaway_copies([tasks[number % len(tasks)] for number in range(size)], Path(folder))
+        with tempfile.TemporaryDirectory(dir=folder) as copies:
+            trainings = make_throwaway_copies([tasks[number % len(tasks)] for number in range(size)], Path(copies))
             make_step(trainings[:1])()  # Libraries load memory at a process's first step, which belongs to no stack.
             with LiveBytesMode() as mode:
                 step = make_step(trainings)

@@ -88,8 +88,7 @@ class Pack:
             if self.is_round_due():
                 self.settle()
 
-        limit = self.context.stop_seconds
-        if limit is None or self._saving_seconds < limit:
+        if self.has_time_to_save():
             self.settle()
         return not self.members and not self.waiting
 
@@ -336,6 +335,12 @@ class Pack:
         settings = [member.training.task.train for member in self.members]
         seconds = min((train.checkpoint_seconds for train in settings), default=math.inf)
         return time.monotonic() - self._saved_at > seconds
+
+    def has_time_to_save(self) -> bool:
+        """Return whether a round takes less time than the context leaves before the pack must end."""
+        limit = self.context.stop_seconds
+        estimate = sum(member.training.estimate_saving_seconds() for member in self.members if member.has_unsaved_steps)
+        return limit is None or (self._saving_seconds or estimate) < limit
 
     def save_round(self) -> None:
         """Write the checkpoints of all members that have done steps since the last round, and then make it count."""

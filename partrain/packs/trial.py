@@ -1,14 +1,16 @@
 """The engine of a trial: it measures how fast and how large stacks of trainings are, in a process that ends with it."""
 
+import shutil
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from partrain.device import free_bytes, make_current
-from partrain.packs.autotune import StackTimings, autotune, max_stack_size, measure_step
+from partrain.packs.autotune import StackTimings, TooLarge, autotune, max_stack_size, measure_step
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import TASK_FILE, TIMINGS
+from partrain.storage.run_folder import TASK_FILE, TIMINGS, TRIAL_COPIES
 from partrain.training.context import TrainingContext
 from partrain.training.job import Job, Resources
 from partrain.training.meters import PeakMemory
@@ -59,13 +61,20 @@ class PackTrial:
     job: Job
     context: TrainingContext
 
+    @property
+    def copies(self) -> Path:
+        """Return the folder of the throwaway copies."""
+        return self.job.folder / TRIAL_COPIES
+
     def run(self) -> bool:
         """Measure all shapes, and return whether that is done. It is not if the context asked to stop.
 
         Raises:
-            UserError: If not even one training of a shape fits into memory.
+            TooLarge: If not even one training of a shape fits into memory.
         """
         make_current(self.context.device)
+        shutil.rmtree(self.copies, ignore_errors=True)  # Of a trial that was killed.
+        self.copies.mkdir(parents=True)
         options: Mapping[str, Any] = self.job.options
         tasks = [SegmentTask.read(path.parent) for path in self.job.waits_for]
         timings: list[StackTimings] = []
@@ -74,17 +83,31 @@ class PackTrial:
                 return False
             timings.append(self.measure(tasks[:size]))
             del tasks[:size]
+        shutil.rmtree(self.copies)
         checkpoint.write_json(self.job.folder / TIMINGS, [asdict(measured) for measured in timings])
         return True
 
     def measure(self, tasks: Sequence[SegmentTask]) -> StackTimings:
-        """Return the timings of stacks of `tasks`, which are of one shape, or only how many fit into memory."""
+        """Return the timings of stacks of `tasks`, which are of one shape, or only how many fit into memory.
+
+        Trainings whose step raises an error are not stacked. Each of them then meets and reports it by itself.
+        """
+        try:
+            return self.measure_stacks(tasks)
+        except TooLarge:
+            raise
+        except Exception:  # A user's network or label family runs here, and may raise anything.
+            traceback.print_exc()
+            return StackTimings(step_seconds={}, max_size=1)
+
+    def measure_stacks(self, tasks: Sequence[SegmentTask]) -> StackTimings:
+        """Return the timings of stacks of `tasks`, or only how many fit into memory."""
         budget = self.job.options["memory_bytes"]
         if budget is None:
             budget = free_bytes(self.context.device)
         if not self.job.options["times_steps"]:
-            return StackTimings(step_seconds={}, max_size=max_stack_size(tasks, budget))
-        return autotune(tasks, budget, measure_step)
+            return StackTimings(step_seconds={}, max_size=max_stack_size(tasks, self.copies, budget))
+        return autotune(tasks, self.copies, budget, measure_step)
 
 
 def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> PackTrial:

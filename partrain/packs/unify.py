@@ -2,20 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from partrain.errors import UserError
 from partrain.packs.checks import check_members
 from partrain.packs.pack import Pack
 from partrain.rng import unchanged_torch
-from partrain.storage.lock import hold_lock
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import hold_locks
 from partrain.storage.run_folder import ERROR_FILE, JOB_FILE, PACK_FILE
+from partrain.training.context import LocalContext
 from partrain.training.job import Job, Member, Resources
 from partrain.training.task import SegmentTask
 
 
-def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
+def unify(tasks: Sequence[str | Path], folder: str | Path) -> "UnifiedModel":
     """Merge the trainings of several tasks into one unified model (UnifiedNN, arXiv 2408.01331).
 
     The tasks may be whole networks or segments, and may differ in everything but the device. Tasks of one shape and batch
@@ -29,7 +30,7 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         folder: The folder for the record of what the pack has done. Called again with it, training resumes.
 
     Returns:
-        The pack, ready to `run()`.
+        The pack, ready to `run()`, which may be called again.
 
     Raises:
         UserError: If there is no task, one is named twice or a folder holds none. If the tasks are on several devices, or
@@ -48,26 +49,46 @@ def unify(tasks: Sequence[str | Path], folder: str | Path) -> Pack:
         resources=Resources(kind=SegmentTask.read(task_folders[0]).device),
         options={"capacity": count},
     )
-    job.write()
-    for path in task_folders:
-        (path / ERROR_FILE).unlink(missing_ok=True)
+    if not (folder / JOB_FILE).exists():
+        job.write()
     return UnifiedModel(job)
 
 
-class UnifiedModel(Pack):
-    """A pack that its caller runs in this process, which keeps other launchers away meanwhile."""
+class UnifiedModel:
+    """A pack that its caller trains in this process.
+
+    Args:
+        job: The pack's job, which is written in its folder.
+
+    Attributes:
+        failures: The messages of the tasks that failed in the last `run`, by their folder relative to the pack's.
+            error.json in it has more.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.failures: dict[str, str] = {}
 
     def run(self) -> bool:
-        """Train all members; see `Pack.run`. The caller's random generators are left as they were.
+        """Train all tasks from their checkpoints, and leave the caller's random generators as they were.
+
+        Returns:
+            Whether every task has finished or failed.
 
         Raises:
             UserError: If another launcher uses the pack's folder or a task's.
         """
-        with ExitStack() as contexts:
-            for folder in (self.folder, *(member.folder for member in self.job.members)):
-                contexts.enter_context(hold_lock(folder, "pack"))
-            contexts.enter_context(unchanged_torch(self.context.device))
-            return super().run()
+        context = LocalContext(self.job.resources.kind)
+        tasks = [member.folder for member in self.job.members]
+        with hold_locks([self.job.folder, *tasks], "pack"), unchanged_torch(context.device):
+            for folder in (self.job.folder, *tasks):
+                remove_partial_files(folder)
+            for folder in tasks:
+                (folder / ERROR_FILE).unlink(missing_ok=True)
+            pack = Pack(self.job, context)
+            has_ended = pack.run()
+            self.failures = pack.failures
+            return has_ended
 
 
 def _check_folder(folder: Path, tasks: Sequence[Path]) -> None:

@@ -20,7 +20,16 @@ from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
 from partrain.shards.settings import ShardSettings
 from partrain.stitching.stitch import ModelCard
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CONFIG, PLAN, RECOVERY, SEARCH_MANIFEST, TASK_FILE, rank_name, segment_name
+from partrain.storage.run_folder import (
+    CONFIG,
+    PLAN,
+    RECOVERY,
+    RESULTS,
+    SEARCH_MANIFEST,
+    TASK_FILE,
+    rank_name,
+    segment_name,
+)
 from partrain.strategies.settings import REPLICAS, check_group
 from partrain.strategies.task import RankTask
 from partrain.training.completion import has_stored_outputs, is_finished
@@ -68,6 +77,13 @@ def prepare_run(
     if num_images is not None:
         tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
     return PreparedRun(settings=settings, folder=folder, dataset=dataset, plan=plan, tasks=tasks, begun=begun)
+
+
+def check_search_has_ended(folder: Path) -> None:
+    """Raise `UserError` if `folder` is the run of a configuration of a search that has not ended, which trains it."""
+    search = folder.absolute().parent.parent
+    if (search / SEARCH_MANIFEST).exists() and not (search / RESULTS).exists():
+        raise UserError(f"{folder} is a configuration of a search that has not ended; let {search} end first")
 
 
 def plan_run(settings: RunSettings, dataset: Dataset) -> Plan:
@@ -154,10 +170,10 @@ class PreparedRun:
     """The first task that the folder held already, or None if the run begins."""
 
     def report_move(self) -> None:
-        """Print a line if the run began on devices of another kind."""
+        """Print a line if the run, as its folder has it, began on devices of another kind."""
         kind = next(iter(self.tasks.values())).device
         if self.begun is not None and kind_of(self.begun.device) != kind:
-            console.print(f"This run began on {kind_of(self.begun.device)} and goes on on {kind}.")
+            console.print(f"This run began on {kind_of(self.begun.device)}, and {kind} trains the rest of it.")
 
     @property
     def has_recovery(self) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 from partrain.device import is_cpu, num_cores
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.runs.prepare import PreparedRun
+from partrain.runs.timing import recorded_groupings
 from partrain.stitching.evaluate import Evaluation
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, RECOVERY
+from partrain.storage.run_folder import CHECKPOINT, RECOVERY, SEGMENTS
 from partrain.strategies.settings import REPLICAS
 from partrain.training.progress import Progress
 from partrain.training.task import SegmentTask
@@ -55,7 +56,7 @@ def gather_results(run: PreparedRun, outcome: Outcome) -> dict[str, Any]:
         "utilization": trainings.utilization(),
         "data": outcome.evaluation.data,
         **_settings_fields(run),
-        "warnings": _warnings(trainings.progress),
+        "warnings": [*_warnings(trainings.progress), *_grouping_warning(run)],
         "versions": package_versions(),
     }
 
@@ -79,6 +80,8 @@ class _FinishedTrainings:
         """Read the checkpoints of the trainings of `run`."""
         paths = {name: run.folder / name / CHECKPOINT for name in run.tasks}
         progress = {name: Progress(**checkpoint.load_metadata(path)) for name, path in paths.items()}
+        for name, values in progress.items():
+            values.device = values.device or run.tasks[name].device  # Older versions did not record it.
         return cls(run=run, progress=progress)
 
     def parts(self) -> dict[str, Progress]:
@@ -261,3 +264,11 @@ def _warnings(progress_by_name: Mapping[str, Progress]) -> list[str]:
             if row["warning"]:
                 warnings.append(f"{name}: epoch {row['epoch']}: {row['warning']}")
     return warnings
+
+
+def _grouping_warning(run: PreparedRun) -> list[str]:
+    """Return the warning that the run went on in another grouping, if it did."""
+    names = recorded_groupings(run.folder / SEGMENTS)
+    if len(names) < 2:
+        return []
+    return [f"the run trained with grouping={', then '.join(names)}: the last bits of its weights depend on when"]

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from partrain.data import Dataset
-from partrain.device import devices_named
 from partrain.launch.executor import Executor
 from partrain.launch.launcher import Launcher
 from partrain.report.console_tables import print_plan, print_results
 from partrain.runs.jobs import JobPlanner, rank_jobs
 from partrain.runs.page import LivePage, write_run_page
-from partrain.runs.prepare import PreparedRun, prepare_run
+from partrain.runs.prepare import PreparedRun, check_search_has_ended, prepare_run
 from partrain.runs.results import Outcome, gather_results
 from partrain.runs.stages import train_together
 from partrain.runs.timing import record_seconds, recorded_seconds
@@ -67,8 +66,9 @@ def run(
         UserError: If a setting or a file is not as it must be, or another launcher uses the folder.
         JobFailed: If the training of a segment failed for good. The progress of all is saved.
         KeyboardInterrupt: After Ctrl-C, or SIGTERM during training. Processes of segments have written a checkpoint by
-            then, except any that were killed after 30 s. The checkpoints of a group are of the last epoch's end.
+            then, except any that were killed after 30 s, or that strategy=decoupled ends within an epoch.
     """
+    check_search_has_ended(Path(folder))
     launcher = Launcher(settings.launch, executor)
     prepared = prepare_run(settings, folder, dataset, launcher=launcher)
     if show_progress:
@@ -79,8 +79,9 @@ def run(
 
     prepared.check_folder()  # A folder of other work is left as it is.
     with hold_lock(prepared.folder, "run"):
+        if show_progress:
+            prepared.report_move()
         prepared.write()
-        prepared.report_move()
         return finish_run(prepared, launcher, show_progress=show_progress)
 
 
@@ -97,7 +98,7 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
         seconds = train(prepared, launcher, show_progress=show_progress)
         remove_partial_files(folder, recursive=True)
         stitch(parts, model_card, folder)
-        device = evaluation_device(devices_named(prepared.settings.launch.device)[0], prepared.num_parameters)
+        device = evaluation_device(launcher.local_device, prepared.num_parameters)
         curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)
 
         before_recovery = None

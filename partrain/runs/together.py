@@ -10,12 +10,13 @@ from partrain.errors import JobFailed, UserError
 from partrain.launch.executor import Executor
 from partrain.launch.launcher import Launcher
 from partrain.runs.jobs import JobPlanner
-from partrain.runs.prepare import PreparedRun, prepare_run
+from partrain.runs.prepare import PreparedRun, check_search_has_ended, prepare_run
 from partrain.runs.run import finish_run
 from partrain.runs.stages import train_together
 from partrain.runs.timing import record_seconds
 from partrain.settings import RunSettings
-from partrain.storage.lock import hold_lock
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import hold_locks
 from partrain.storage.run_folder import SEGMENTS
 from partrain.training.completion import is_finished
 
@@ -49,6 +50,10 @@ def run_together(
             except any that were killed after 30 s.
     """
     first = next(iter(runs.values()))
+    for run in runs:
+        check_search_has_ended(Path(run))
+        if Path(run).absolute() == Path(packs).absolute():
+            raise UserError(f"packs={packs} is the folder of a run too; choose another folder for the packs")
     launcher = Launcher(first.launch, executor)
     prepared_runs = [prepare_run(settings, folder, dataset, launcher=launcher) for folder, settings in runs.items()]
     for prepared in prepared_runs:
@@ -62,15 +67,16 @@ def run_together(
         grouping=first.grouping, launcher=launcher, show_timings=show_progress, show_progress=show_progress
     )
     results = {}
-    with ExitStack() as locks:
-        for used in (folder, *(prepared.folder for prepared in prepared_runs)):
-            locks.enter_context(hold_lock(used, "run"))
+    with hold_locks([folder, *(prepared.folder for prepared in prepared_runs)], "run"):
         for prepared in prepared_runs:
+            if show_progress:
+                prepared.report_move()
             prepared.write()
         failure = _train(prepared_runs, planner, folder, show_progress=show_progress)
         for prepared in prepared_runs:
             if all(is_finished(prepared.folder / name) for name in prepared.segment_names()):
                 results[prepared.folder] = finish_run(prepared, launcher, show_progress=False)
+        remove_partial_files(folder, recursive=True)
     if failure is not None:
         raise failure
     return results

@@ -16,6 +16,8 @@ from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.shards.host_model import HostModel
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.trials import Preparation, Trial
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import LockSet
 from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 from partrain.training.task import SegmentTask
@@ -120,13 +122,22 @@ class Admission:
         candidates: The queue of models to prepare.
         context: The requests to stop.
         preparer: The preparer, which cuts models and places them.
+        locks: The locks of the tasks' folders, from their preparation to their release. None if the process of a job
+            holds them.
 
     Attributes:
         trial: The trial that the preparation asked for last, until it goes on with the outcome.
     """
 
-    def __init__(self, candidates: CandidateQueue, context: TrainingContext, preparer: ModelPreparer) -> None:
+    def __init__(
+        self,
+        candidates: CandidateQueue,
+        context: TrainingContext,
+        preparer: ModelPreparer,
+        locks: LockSet | None = None,
+    ) -> None:
         self.trial: Trial | None = None
+        self._locks = locks
         self._candidates = candidates
         self._context = context
         self._preparer = preparer
@@ -195,7 +206,9 @@ class Admission:
         self._pending.clear()
 
     def release(self, folder: Path) -> None:
-        """Allow the task in `folder` to be added again, since its model has left the training."""
+        """Allow the task in `folder` to be added again, here or elsewhere, since its model has left the training."""
+        if self._locks is not None:
+            self._locks.release(folder)
         self._candidates.release(folder)
 
     def _check_and_prepare(self, candidate: Candidate) -> Preparation[HostModel]:
@@ -205,6 +218,9 @@ class Admission:
 
     def _prepare(self, candidate: Candidate) -> Preparation[HostModel]:
         """Cut and place a model. One that has no steps left only writes what it leaves."""
+        if self._locks is not None:
+            self._locks.hold(candidate.folder)
+            remove_partial_files(candidate.folder)
         (candidate.folder / ERROR_FILE).unlink(missing_ok=True)
         threads = self._preparer.worker.threads
         with TORCH_PATCH_LOCK:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from partrain.device import is_cpu, release_unused_memory, synchronize
 from partrain.errors import UserError
+from partrain.launch.error_report import ErrorReport, ReportedError
 from partrain.shards.device_model import DeviceModel, UnitInputs
 from partrain.shards.host import map_file
 from partrain.shards.memory import DeviceMemory, ResidentShard, copy_bytes
@@ -394,11 +395,9 @@ def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
 def picklable_error(error: Exception) -> Exception:
     """Return an error that can be sent to the scheduler's process, since those of users' modules may not unpickle.
 
-    A mistake of the user, of the system or of memory keeps its message. Any other error becomes a `RuntimeError` with
-    its type and traceback in the message.
+    A mistake of the user, of the system or of memory keeps its class. Any other error becomes a `ReportedError`.
     """
     for kind in (torch.OutOfMemoryError, UserError, OSError):
         if isinstance(error, kind):
             return kind(str(error))
-    trace = "".join(traceback.format_exception(error))
-    return RuntimeError(f"{type(error).__name__}: {error}\n{trace}")
+    return ReportedError(ErrorReport.from_exception(error))

@@ -4,8 +4,8 @@ This process holds every model in host memory and the schedule, and one worker p
 them travel only shards, the tensors that cross between shards, and a few numbers.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool, resolve_devices, worker_settings
-from partrain.storage.lock import hold_lock
+from partrain.storage.checkpoint import remove_partial_files
+from partrain.storage.lock import LockSet
 from partrain.storage.run_folder import COSTS, WORKER_LOGS
 from partrain.training.context import LocalContext, TrainingContext, stop_on_signals
 
@@ -111,9 +112,12 @@ class ShardedTraining:
         """
         context = self._context or LocalContext(self._workers[0].device)
         try:
-            with self._locked(), closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host:
+            with (
+                self._locked() as locks,
+                closing(HostMemory(self.folder, on_disk=self.settings.spill_to == "disk")) as host,
+            ):
                 with self._view:
-                    self._train(host, context, on_leave or (lambda folder: None))
+                    self._train(host, locks, context, on_leave or (lambda folder: None))
                 self._write_costs()
                 self._view.write_page()
         finally:
@@ -121,14 +125,16 @@ class ShardedTraining:
         if context.should_stop():
             raise KeyboardInterrupt
 
-    def _train(self, host: HostMemory, context: TrainingContext, on_leave: Callable[[Path], None]) -> None:
+    def _train(
+        self, host: HostMemory, locks: LockSet | None, context: TrainingContext, on_leave: Callable[[Path], None]
+    ) -> None:
         """Train the models with a worker process for each device, until none is left or a stop is requested."""
         preparer = ModelPreparer(self.settings, self._workers[0], host)
         with self._make_pool(host) as pool:
             with self._signals_handled(context), CheckpointWriter() as writer, TimelineWriter(self.folder) as timeline:
                 session = Session(
                     scheduler=self._scheduler,
-                    admission=Admission(self._candidates, context, preparer),
+                    admission=Admission(self._candidates, context, preparer, locks),
                     host=host,
                     pool=pool,
                     writer=writer,
@@ -143,9 +149,16 @@ class ShardedTraining:
                 session.run()
             session.save_unfinished()
 
-    def _locked(self) -> AbstractContextManager[None]:
-        """Return the context that keeps other launchers away. The process of a job holds the job's own locks."""
-        return nullcontext() if self._context is not None else hold_lock(self.folder, "sharded training")
+    @contextmanager
+    def _locked(self) -> Iterator[LockSet | None]:
+        """Keep other launchers away, and yield the locks of tasks. The process of a job holds all of them already."""
+        if self._context is not None:
+            yield None
+            return
+        with LockSet("sharded training") as locks:
+            locks.hold(self.folder)
+            remove_partial_files(self.folder)
+            yield locks
 
     def _signals_handled(self, context: TrainingContext) -> AbstractContextManager[None]:
         """Return the context in which Ctrl-C and SIGTERM request a stop. The process of a job has its own handlers."""

@@ -6,6 +6,7 @@ A lock, unlike a process number, holds across containers that share the file sys
 import fcntl
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from typing import BinaryIO
 _PREFIX = "partrain-shards-"
 _UNFINISHED_PREFIX = f".{_PREFIX}"
 """The prefix of a folder whose lock is not held yet. No other process touches it."""
+_UNFINISHED_SECONDS = 3600.0
+"""Seconds after which a folder whose lock is not held yet was left by a process that was killed."""
 _LOCK_FILE = "lock"
 
 
@@ -42,6 +45,10 @@ class ScratchFolder:
 
 def remove_left_behind(base: Path) -> None:
     """Remove the scratch folders in `base` of processes that were killed before they could."""
+    for folder in base.glob(f"{_UNFINISHED_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
+                remove_scratch(folder)
     for folder in base.glob(f"{_PREFIX}*"):
         # Without a lock file nobody knows whether the folder's process lives. It may be another user's, too.
         with suppress(OSError), (folder / _LOCK_FILE).open("r+b") as lock:

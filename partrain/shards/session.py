@@ -5,6 +5,7 @@ checkpoint is written, a model leaves or fails, or a worker is lost.
 """
 
 import gc
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from partrain.errors import UserError
-from partrain.launch.error_report import write_error_report
-from partrain.shards.admission import Admission
+from partrain.launch.error_report import ReportedError, write_error_report
+from partrain.shards.admission import Admission, Candidate
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.messages import Prefetch, ProfileRequest, ProfileResult, UnitFailure, UnitResult
@@ -24,6 +25,8 @@ from partrain.shards.trials import TRIAL_WORKER, Trial
 from partrain.shards.view import TrainingView
 from partrain.shards.worker_pool import WorkerPool
 from partrain.shards.worker_process import WorkerProcess
+from partrain.storage.lock import FolderInUse
+from partrain.storage.run_folder import ERROR_FILE
 from partrain.training.context import TrainingContext
 
 _RESULT_SECONDS = 0.5
@@ -112,8 +115,12 @@ class Session:
             self.scheduler.remove_all()  # Another session may follow.
 
     def prepare_first_models(self) -> list[HostModel]:
-        """Return the models that have been added so far, once all are prepared. If a stop is requested, return none."""
+        """Return the models that have been added so far, once all are prepared. If a stop is requested, return none.
+
+        A model that cannot be prepared fails, and the others train. If none can be, the error of the first is raised.
+        """
         models: list[HostModel] = []
+        errors: list[Exception] = []
         self.admission.begin_first()
         while self.admission.is_busy:
             if self.context.should_stop():
@@ -123,8 +130,13 @@ class Session:
                     self.exchange_messages(_BUSY_SECONDS)
                 case _, HostModel() as model:
                     models.append(model)
-                case _, Exception() as error:
-                    raise error
+                case candidate, Exception() as error:
+                    self.refuse(candidate, error)
+                    if isinstance(error, ReportedError):
+                        error = error.report.failure(candidate.name, candidate.folder / ERROR_FILE)
+                    errors.append(error)
+        if errors and not models:
+            raise errors[0]
         return models
 
     def has_ended(self) -> bool:
@@ -241,8 +253,12 @@ class Session:
             case _, HostModel() as model:
                 self.add_model(model)
             case candidate, Exception() as error:
-                self.report_failure(candidate.folder, candidate.name, error)
-                self.leave(candidate.folder)
+                self.refuse(candidate, error)
+
+    def refuse(self, candidate: Candidate, error: Exception) -> None:
+        """Report why a model cannot join."""
+        self.report_failure(candidate.folder, candidate.name, error)
+        self.leave(candidate.folder)
 
     def add_model(self, model: HostModel) -> None:
         """Schedule a prepared model and send it to the workers. One without steps left leaves at once."""
@@ -276,10 +292,13 @@ class Session:
         self.on_leave(folder)
 
     def save_unfinished(self) -> None:
-        """Write the checkpoints of the models that are in training still, after a stop."""
+        """Write the checkpoints of the models that are in training still, after a stop, as far as there is time."""
+        began_at, limit = time.monotonic(), self.context.stop_seconds
         for model_id in sorted(self.models):
             model = self.models[model_id]
-            model.save_checkpoint()
+            seconds = time.monotonic() - began_at + model.training.estimate_saving_seconds()
+            if limit is None or seconds < limit:
+                model.save_checkpoint()
             self.history.loads[model_id] = model.as_load(self.scheduler.unit_seconds(model_id))
 
     # ---- Failures.
@@ -291,9 +310,10 @@ class Session:
         self.remove_model(model_id)
 
     def report_failure(self, folder: Path, name: str, error: Exception) -> None:
-        """Report an error on the terminal, in the history, and in the task's folder."""
-        self.history.failures[folder] = str(error)
-        write_error_report(folder, error)
+        """Report an error on the terminal, in the history, and in the task's folder, unless that is another's."""
+        self.history.failures[folder] = str(error) or type(error).__name__
+        if not isinstance(error, FolderInUse):
+            write_error_report(folder, error)
         self.view.report_failure(name, error)
 
     def replace_worker(self, worker: WorkerProcess, reason: str) -> None:

@@ -140,6 +140,18 @@ def read_json_or_empty(path: Path) -> Any:
         return {}
 
 
+def file_version(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is replaced by another, even within one tick of the file system's clock.
+
+    It is empty if there is no such file.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     """Write tensors and metadata to a file as a whole. Tensors that are contiguous on the CPU are not copied.
 

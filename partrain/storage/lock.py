@@ -7,17 +7,30 @@ one process exclude each other as two processes do.
 import fcntl
 import json
 import os
+import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from partrain.console import console
 from partrain.errors import UserError
 from partrain.storage.run_folder import LOCK
 
+_WAIT_SECONDS = 0.05
+"""Seconds between looks at a lock that another process holds."""
+_SILENT_SECONDS = 2.0
+"""Seconds of waiting after which the user is told. A worker of a killed launcher leaves sooner, as a rule."""
+_OTHER_FILES = 256
+"""Open files of a process beside its locks."""
+
 _folders_without_locks: set[Path] = set()
 """The folders of which the user has been told that their file system has no locks."""
+
+
+class FolderInUse(UserError):
+    """An error that says that another launcher works in a folder, which is therefore left as it is."""
 
 
 @contextmanager
@@ -31,14 +44,14 @@ def hold_lock(folder: Path, work: str) -> Iterator[None]:
         work: The work in a word, such as "run" or "search".
 
     Raises:
-        UserError: If another process or thread holds the lock. The message names its process and its machine.
+        FolderInUse: If another process or thread holds the lock. The message names its process and its machine.
     """
     with _opened_lock(folder) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _read_holder(descriptor)
-            raise UserError(f"{folder} is being used by another launcher{holder}. Wait for it or stop it.") from None
+            raise FolderInUse(f"{folder} is being used by another launcher{holder}. Wait for it or stop it.") from None
         except OSError as error:
             _report_no_locks(folder, work, error)
         _write_holder(descriptor, work)
@@ -46,18 +59,101 @@ def hold_lock(folder: Path, work: str) -> Iterator[None]:
 
 
 @contextmanager
-def wait_for_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a training's folder, and first wait for it: the process of a killed launcher may still train there.
+def hold_locks(folders: Sequence[Path], work: str) -> Iterator[None]:
+    """Hold the locks of all `folders`; see `hold_lock`."""
+    _allow_open_files(len(folders))
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(hold_lock(folder, work))
+        yield
+
+
+class LockSet:
+    """The locks of folders that are taken and released one by one, and all released at the end of its context.
+
+    Args:
+        work: The work in a word, as for `hold_lock`.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._held: dict[Path, ExitStack] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for folder in list(self._held):
+            self.release(folder)
+
+    def hold(self, folder: Path) -> None:
+        """Take the lock of a folder; see `hold_lock`."""
+        lock = ExitStack()
+        lock.enter_context(hold_lock(folder, self._work))
+        self._held[folder] = lock
+
+    def release(self, folder: Path) -> None:
+        """Release the lock of a folder, if it is held."""
+        lock = self._held.pop(folder, None)
+        if lock is not None:
+            lock.close()
+
+
+@contextmanager
+def wait_for_locks(
+    folders: Sequence[Path], should_stop: Callable[[], bool], report: Callable[[str], None]
+) -> Iterator[bool]:
+    """Hold the locks of trainings' folders, and first wait for them: the process of a killed launcher may still train.
 
     Where the file system has no locks, the context is entered at once, and one line says so on the console.
+
+    Args:
+        folders: The folders.
+        should_stop: A function that says whether to wait no longer.
+        report: A function that is called with a line on who holds a lock that is not soon free.
+
+    Yields:
+        Whether all locks are held. Otherwise `should_stop` has said so.
     """
-    with _opened_lock(folder) as descriptor:
+    _allow_open_files(len(folders))
+    with ExitStack() as locks:
+        yield all(
+            _wait_for_lock(folder, locks.enter_context(_opened_lock(folder)), should_stop, report) for folder in folders
+        )
+
+
+def _wait_for_lock(
+    folder: Path, descriptor: int, should_stop: Callable[[], bool], report: Callable[[str], None]
+) -> bool:
+    """Take the lock of a folder once it is free, and return whether that was before `should_stop` said so."""
+    began_at, is_reported = time.monotonic(), False
+    while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Python calls flock again after a signal, so that a process which waits in it cannot be stopped.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if should_stop():
+                return False
+            if not is_reported and time.monotonic() - began_at > _SILENT_SECONDS:
+                is_reported = True
+                report(f"{folder} is being used by another launcher{_read_holder(descriptor)}; waiting for it.")
+            time.sleep(_WAIT_SECONDS)
         except OSError as error:
             _report_no_locks(folder, "training", error)
-        _write_holder(descriptor, "training")
-        yield
+            break
+    _write_holder(descriptor, "training")
+    return True
+
+
+def _allow_open_files(num_locks: int) -> None:
+    """Raise the limit of this process's open files, as far as the system lets it, if so many locks need that."""
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = num_locks + _OTHER_FILES
+    if highest != resource.RLIM_INFINITY:
+        needed = min(needed, highest)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, highest))
 
 
 @contextmanager

@@ -55,6 +55,7 @@ ROUND_FILE = "round.json"  # Which checkpoints of a pack's members belong togeth
 PACK_LIST = "packs.json"  # In the folder of packs: their names.
 PACK_TRIAL = "trial"  # In the folder of packs: the job that measures stacks.
 TIMINGS = "timings.json"  # Of such a job.
+TRIAL_COPIES = "copies"  # Of such a job, while it runs: the trainings that it measures and throws away.
 SCORES = "scores.json"  # Of a job that scores trials of a search.
 TIMELINE = "timeline.csv"
 COSTS = "costs.json"

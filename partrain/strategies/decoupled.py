@@ -78,6 +78,17 @@ class Decoupled(StageTraining):
             self.wait_until_sent()  # The traffic of an epoch is then counted in that epoch.
         return loss
 
+    def is_together(self, step: Step) -> bool:
+        """Return whether `step` ends an epoch. Within one, a process would lose the lead that it has over the next."""
+        return step.ends_epoch
+
+    def should_stop_after(self, step: Step) -> bool:
+        """Return whether to end after `step`: a process that is asked to need not wait for the epoch's end.
+
+        Within an epoch it writes no checkpoint, and the others lose it.
+        """
+        return super().should_stop_after(step) or self.context.should_stop()
+
     def send(self, output: Tensor) -> None:
         """Start to send an output to the right, once the last one is sent."""
         self.wait_until_sent()

@@ -1,6 +1,6 @@
 """The engine of a gang's process: it joins the gang and trains its rank.
 
-The launcher may end the process at any time. The steps since the last epoch's end are then repeated.
+The launcher may end the process at any time. The steps since the last round are then repeated.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ class GroupTraining:
         """Train the rank together with its peers.
 
         Returns:
-            Whether the training has finished.
+            Whether the training has come to its end.
 
         Raises:
             PeerLost: If another process of the group ended or does not answer.

@@ -1,5 +1,6 @@
 """The training of one process of a group: the common loop, checkpoints that agree, and the main job's data order."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,10 +22,22 @@ from partrain.training.segment import build_segment
 from partrain.training.state import load_optimizer, load_weights, optimizer_state, weights_state
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """What the processes of a group have agreed on after a step: nothing where they are not together."""
+
+    stops: bool = False
+    """Whether all end, since any is asked to."""
+    is_checkpoint_due: bool = False
+    """Whether all write a checkpoint, since any one's clock says so."""
+    has_time_to_save: bool = False
+    """Whether all have time for a checkpoint before they end."""
+
+
 class RankTraining(Loop):
     """A training by one process of a group. The strategy, a subclass, computes its steps.
 
-    A killed run resumes from the last epoch that all of its processes have finished.
+    The checkpoints of all processes at one step are a round. A killed run resumes from the last round that is whole.
 
     Args:
         folder: The process's folder, with its task.
@@ -38,6 +51,7 @@ class RankTraining(Loop):
         task = RankTask.read(folder)
         super().__init__(folder, task, context, memory)
         self.rank, self.num_ranks = task.index, task.num_ranks
+        self._agreement = Agreement()
         dataset = Dataset.open(Path(task.data))
         self.images = DeviceImages(dataset, dataset.train, self.device)
         self.output = ClassBoundary()
@@ -61,22 +75,47 @@ class RankTraining(Loop):
         return dict(self.model.state_dict())
 
     def finish(self) -> None:
-        """Write the trained weights. The last epoch's checkpoint stays until all processes have written theirs."""
+        """Write the trained weights. The last round's checkpoint stays until all processes have written theirs."""
         self.record_resources()
         self._write_tensors({f"model.{name}": tensor for name, tensor in self.weights().items()})
         dist.barrier()
         (self.folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
+    # ---- Rounds.
+
+    def is_together(self, step: Step) -> bool:
+        """Return whether all processes come to the end of `step` at about the same time."""
+        return step.is_logged
+
+    def should_stop_after(self, step: Step) -> bool:
+        """Return whether all processes end after `step`. They agree on that, and on a checkpoint, where they are together.
+
+        None decides by its own clock, or by a request of its own.
+        """
+        self._agreement = self._agree(step) if self.is_together(step) else Agreement()
+        return self._agreement.stops
+
+    def _agree(self, step: Step) -> Agreement:
+        """Return what any process of the group wants after `step`, and whether all have time for a checkpoint."""
+        is_due, has_time = super().is_checkpoint_due(step), super().has_time_to_save()
+        wishes = torch.tensor([self.context.should_stop(), is_due, not has_time], dtype=torch.int32, device=self.device)
+        dist.all_reduce(wishes, dist.ReduceOp.MAX)
+        stops, is_checkpoint_due, lacks_time = map(bool, wishes.tolist())
+        return Agreement(stops, is_checkpoint_due, not lacks_time)
+
     def is_checkpoint_due(self, step: Step) -> bool:
-        """Return whether `step` ends an epoch, where all processes are together. None decides by its own clock."""
-        return step.ends_epoch
+        """Return whether all processes write a checkpoint after `step`."""
+        return self._agreement.is_checkpoint_due
+
+    def has_time_to_save(self) -> bool:
+        """Return whether all processes have time for a checkpoint before they end."""
+        return self._agreement.has_time_to_save
 
     def write_checkpoint(self) -> None:
-        """Write a checkpoint at an epoch's end, and nothing at other steps, at which the processes are not together."""
-        if self.progress.step % self.order.steps_per_epoch != 0:
-            return
+        """Write this process's checkpoint of a round."""
         dist.barrier()  # No process is then more than one checkpoint ahead of another.
-        self._write_tensors(weights_state(self.model) | optimizer_state(self.model, self.optimizer))
+        tensors = weights_state(self.model) | optimizer_state(self.model, self.optimizer) | self.meter.tensors()
+        self._write_tensors(tensors)
 
     def _write_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Write a checkpoint, and keep the one before, unless that is of a finished training."""
@@ -105,6 +144,7 @@ class RankTraining(Loop):
         self.record_place()
         load_weights(tensors, self.model)
         load_optimizer(tensors, self.model, self.optimizer)
+        self.meter.restore(tensors)
 
     def _checkpoints_by_step(self) -> dict[int, Path]:
         """Return the files of this process's checkpoints of unfinished training, by their step."""

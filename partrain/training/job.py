@@ -120,25 +120,19 @@ class JobFile:
 
     def __init__(self, job: Job) -> None:
         self._job, self._path = job, job.folder / JOB_FILE
-        self._time = self._read_time()
+        self._version: tuple[int, ...] = ()
 
     def read_if_changed(self) -> Job | None:
         """Return the job if the file was rewritten since the last call with other contents, otherwise None."""
-        time = self._read_time()
-        if time == self._time:
+        version = checkpoint.file_version(self._path)
+        if version == self._version:
             return None
-        self._time = time
+        self._version = version
         job = Job.read(self._job.folder)
         if job == self._job:
             return None
         self._job = job
         return job
-
-    def _read_time(self) -> int:
-        try:
-            return self._path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
 
 
 def _absolute(folder: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,27 +92,27 @@ class Loop(ABC):
         """Train to the end or the pause, or until the context asks to stop; a checkpoint holds what is done by then.
 
         Returns:
-            Whether training has finished.
+            Whether training has come to its end or its pause.
 
         Raises:
             TrainingError: If training cannot continue, as a loss is not finite.
         """
         if self.context.should_stop():
-            return self.progress.finished
+            return False
         self.model.train()
         for step in self.steps():
             self.train_step(step)
             self.log_step(step)
             if step.is_logged:
                 self.context.poll()
-            if self.context.should_stop():
+            if self.should_stop_after(step):
                 if self.has_time_to_save():
                     self.save_checkpoint()
-                return self.progress.finished
+                return False
             if self.is_checkpoint_due(step):
                 self.save_checkpoint()
         self.finalize()
-        return self.progress.finished
+        return True
 
     def steps(self) -> Iterator[Step]:
         """Yield the remaining steps. Whoever trains one calls `log_step` with it before asking for the next."""
@@ -159,6 +160,10 @@ class Loop(ABC):
         elif self.heartbeat.is_due():
             self.report(epoch)
 
+    def should_stop_after(self, step: Step) -> bool:
+        """Return whether to end after `step`, with a checkpoint if there is time for it."""
+        return self.context.should_stop()
+
     def is_checkpoint_due(self, step: Step) -> bool:
         """Return whether to write a checkpoint after `step`: it is logged, and `train.checkpoint_seconds` have passed."""
         return step.is_logged and time.monotonic() - self._saved_at > self.task.train.checkpoint_seconds
@@ -166,11 +171,12 @@ class Loop(ABC):
     def has_time_to_save(self) -> bool:
         """Return whether a checkpoint takes less time than the context leaves before the training must end."""
         limit = self.context.stop_seconds
-        if limit is None:
-            return True
-        # Weights and two moments of the optimiser, as long as none was written.
-        estimate = 3 * num_bytes(self.model.parameters()) / _WRITTEN_BYTES_PER_SECOND
-        return (self._saving_seconds or estimate) < limit
+        return limit is None or self.estimate_saving_seconds() < limit
+
+    def estimate_saving_seconds(self) -> float:
+        """Return how long a checkpoint takes: as long as the last one, or else as its bytes take on a slow disk."""
+        num_saved = 3 * num_bytes(self.model.parameters())  # Weights and two moments of the optimiser.
+        return self._saving_seconds or num_saved / _WRITTEN_BYTES_PER_SECOND
 
     def save_checkpoint(self) -> None:
         """Write metrics.csv and a checkpoint. The time this takes does not count as training."""
@@ -282,7 +288,9 @@ class Loop(ABC):
         self.log.write(row)
         self.show_metrics()
         self.meter = EpochMeter(self.order.steps_per_epoch, self.device)
-        if self.task.train.accuracy_curve:
+        # At a pause the checkpoint is written first, since the weights say that the training has come so far.
+        is_pause = epoch + 1 == self.pause_after and self.progress.step < self.progress.end
+        if self.task.train.accuracy_curve and not is_pause:
             self.save_epoch_weights(epoch + 1)
         self.check_early_stop()
 
@@ -290,7 +298,8 @@ class Loop(ABC):
         """Write metrics.csv for people who watch, at most once a second."""
         if time.monotonic() - self._metrics_written_at < _METRICS_SECONDS:
             return
-        self.progress.write_metrics(self.folder, sync=False)  # Losing it in a crash of the machine does no harm.
+        with suppress(OSError):  # A checkpoint writes them again, and on a full disk it says so.
+            self.progress.write_metrics(self.folder, sync=False)
         self._metrics_written_at = time.monotonic()
 
     def epoch_row(self, epoch: int) -> dict[str, object]:

@@ -48,8 +48,8 @@ class TrainSettings:
     decay: float = 0.5
     """Fraction of the steps, from 0 to 1, in which the learning rate falls linearly to zero at the end."""
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints, above 0; one is also written when training pauses, is stopped or ends. Strategies
-    whose processes exchange data write one after every epoch instead."""
+    """Seconds between checkpoints, above 0; one is also written when training pauses, is stopped or ends. Processes that
+    exchange data write theirs together, those of strategy=decoupled at the end of an epoch alone."""
     accuracy_curve: bool = False
     """Whether weights are stored after every epoch, to compute the test accuracy of the whole network at those times."""
     tensorboard: bool = False

@@ -84,13 +84,16 @@ class EpochMeter:
         """How many outputs decode to their target, and how many were measured."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the meter's tensors for a checkpoint, by name."""
+        """Return the meter's tensors for a checkpoint, by name; none if it is empty."""
+        if not self._has_losses:
+            return {}
         return {"epoch.losses": self.losses, "epoch.decoded": self.decoded}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the tensors that `tensors` returned."""
-        self.losses, self.decoded = tensors["epoch.losses"], tensors["epoch.decoded"]
-        self._has_losses = True
+        """Take over the tensors that `tensors` returned, which may be among others."""
+        if "epoch.losses" in tensors:
+            self.losses, self.decoded = tensors["epoch.losses"], tensors["epoch.decoded"]
+            self._has_losses = True
 
     def add_loss(self, step: int, loss: Tensor) -> None:
         """Record the loss, a scalar, of the epoch's step number `step`, counted from 0."""

@@ -50,7 +50,7 @@ class SegmentTask:
     def check_folder(self, folder: Path) -> None:
         """Raise `UserError` if `folder` holds another task. The device may differ, since a run may move.
 
-        Tasks of earlier versions leave the precision to the device.
+        Tasks of earlier versions leave the precision to the device, and name the files of stored outputs otherwise.
         """
         path = folder / TASK_FILE
         if not path.exists():
@@ -58,6 +58,10 @@ class SegmentTask:
         written = replace(self.read(folder), device=self.device)
         if written.train.precision == "auto":
             written = replace(written, train=replace(written.train, precision=self.train.precision))
+        if written.stored_input and self.stored_input:
+            written = replace(written, stored_input=self.stored_input)
+        if written.stored_output and self.stored_output:
+            written = replace(written, stored_output=self.stored_output)
         if written != self:
             raise UserError(f"{path} is of another plan or other settings; start a new run in a new folder")
 

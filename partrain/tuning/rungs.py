@@ -8,7 +8,7 @@ from typing import Any
 
 from partrain.data import Dataset
 from partrain.errors import JobFailed
-from partrain.launch.end import End, Failed, Stopped, training_end
+from partrain.launch.end import Failed, training_end
 from partrain.launch.launcher import Launcher
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun, prepare_run
@@ -24,8 +24,6 @@ from partrain.tuning.settings import SearchSettings
 from partrain.tuning.trainer import TrialRun
 
 _NETWORKS_AT_ONCE = 32  # Networks scored at once, except where they may be too large for one device together.
-_UNDONE = Stopped()
-"""The end of a training whose folder says nothing of an end."""
 
 
 class RungTrainer:
@@ -69,7 +67,7 @@ class RungTrainer:
         try:
             self.launcher.run(jobs, show_progress=False)
         except JobFailed:
-            if any(_end(training.folder, training.pause_after) is _UNDONE for training in trainings):
+            if any(training_end(_member(training.folder, training.pause_after)) is None for training in trainings):
                 raise  # A job failed, not a trial.
         return {run.index: reason for run in runs if (reason := self.failure(run)) is not None}
 
@@ -87,6 +85,8 @@ class RungTrainer:
         """Return the plan and the tasks of a run, written into its folder when it is first asked for."""
         if run.index not in self._prepared:
             prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images, self.launcher)
+            if self._planner.show_timings and not self._prepared:  # Once for all trials.
+                prepared.report_move()
             prepared.write()
             self._prepared[run.index] = prepared
         return self._prepared[run.index]
@@ -94,7 +94,7 @@ class RungTrainer:
     def failure(self, run: TrialRun) -> str | None:
         """Return why a segment of the run has failed, or None."""
         for name in self.prepare(run).segment_names():
-            end = _end(run.folder / name, run.epochs)
+            end = training_end(_member(run.folder / name, run.epochs))
             if isinstance(end, Failed):
                 return end.report.reason
         return None
@@ -133,9 +133,9 @@ class RungTrainer:
         return finish_run(self.prepare(run), self.launcher, show_progress=False)
 
 
-def _end(segment_folder: Path, epochs: int | None) -> End:
-    """Return how a segment's training up to `epochs` ended, or `_UNDONE`."""
-    return training_end(Member(folder=segment_folder, name="", pause_after=epochs), _UNDONE)
+def _member(segment_folder: Path, epochs: int | None) -> Member:
+    """Return a segment's training up to `epochs` as a member of a job."""
+    return Member(folder=segment_folder, name="", pause_after=epochs)
 
 
 def weights_file(segment_folder: Path, epochs: int) -> Path:

@@ -138,6 +138,10 @@ TRAIN = {
     # words of older versions
     "launch.pack=never": "launch.pack=never is now grouping=alone; use that instead",
     "launch.pack=auto": "launch.pack=auto is now grouping=pack; use that instead",
+    "launch.pack='auto'": "launch.pack='auto' is now grouping=pack; use that instead",
+    "launch.pack=never,auto": "launch.pack=never is now grouping=alone, launch.pack=auto is now grouping=pack; "
+    "use that instead",
+    "launch=shards,local": "launch=shards is now grouping=shards; use that instead",
     "launch.pack=always": "launch.pack=always is now grouping=pack grouping.trial=false; use that instead",
     "+launch.pack_memory_gib=2.5": "launch.pack_memory_gib=2.5 is now grouping.memory_gib=2.5; use that instead",
     "launch.shards.budget_gib=1": "launch.shards.budget_gib=1 is now grouping.budget_gib=1; use that instead",

@@ -22,6 +22,7 @@ from partrain.networks import MLPSettings
 from partrain.packs.settings import PackSettings
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
+from partrain.storage.lock import hold_lock
 from partrain.training.optimization import TrainSettings
 
 SHARED = RunSettings(
@@ -93,6 +94,15 @@ def test_what_is_done_is_not_done_again_and_more_repeats_are_added(runs: FakeRun
     assert len(all_runs) == len((tmp_path / "table.csv").read_text().splitlines()) - 1 == 6
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
     assert len(runs.finished) == 7
+
+
+def test_a_second_comparison_in_a_folder_is_refused_while_the_first_runs(runs: FakeRuns, tmp_path: Path) -> None:
+    with (
+        hold_lock(tmp_path, "comparison"),
+        pytest.raises(UserError, match="is being used by another launcher: process "),
+    ):
+        runs.compare(SHARED, GridSettings(**GRID, repeats=1), tmp_path)
+    assert runs.finished == []
 
 
 def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:

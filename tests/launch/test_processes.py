@@ -1,6 +1,7 @@
 """Tests of the executor of processes: who starts when, on which device, and with how many threads."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,16 @@ def test_jobs_are_spread_over_devices_by_their_cost(tmp_path: Path) -> None:
         "c": ("cuda:1",),
         "d": ("cuda:1",),
     }
+
+
+def test_the_processes_of_a_gang_share_no_device_whatever_they_cost(tmp_path: Path) -> None:
+    executor = ProcessExecutor(LaunchSettings(), devices=FOUR)
+    used = []
+    for rank, cost in enumerate((100.0, 0.0, 50.0, 20.0)):  # One that has no matrix product counts as no work.
+        handle = executor.start(replace(job_of(tmp_path, str(rank), cost, "cuda"), gang="ranks"))
+        assert handle is not None
+        used += handle.devices
+    assert sorted(used) == FOUR
 
 
 def test_a_job_may_take_all_devices(tmp_path: Path) -> None:

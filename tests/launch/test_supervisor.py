@@ -77,11 +77,12 @@ def test_jobs_start_by_cost_as_there_is_room_and_a_lost_one_first(tmp_path: Path
 
 def test_a_job_lost_too_often_fails_and_the_others_finish(tmp_path: Path) -> None:
     jobs = [job_of(tmp_path, "segment 0"), job_of(tmp_path, "segment 1")]
-    run = Run(jobs, ScriptedExecutor({"segment 0": [KILLED, KILLED], "segment 1": [finish]}), max_restarts=1)
+    executor = ScriptedExecutor({"segment 0": [KILLED, KILLED], "segment 1": [finish]}, room=1)
+    run = Run(jobs, executor, max_restarts=1)
     log = tmp_path / "segment0/log.txt"
     assert run.failures == [f"Segment 0 was killed by SIGKILL, after 1 restart; see {log}"]
     assert run.lines[-1] == "Segment 0 failed; the others continue."
-    assert run.starts.count("segment 1") == 1
+    assert run.starts == ["segment 0", "segment 0", "segment 1"]
 
 
 def test_a_lost_node_does_not_count_as_a_restart(tmp_path: Path) -> None:
@@ -105,7 +106,19 @@ def test_a_job_lost_after_its_training_had_finished_is_done(tmp_path: Path) -> N
         return KILLED
 
     run = Run([job_of(tmp_path, "a")], ScriptedExecutor({"a": [finish_and_die]}))
-    assert (run.starts, run.failures) == (["a"], [])
+    assert (run.starts, run.failures, run.lines) == (["a"], [], [])
+
+
+def test_a_pause_is_no_failure(tmp_path: Path) -> None:
+    def pause(job: Job) -> End:
+        checkpoint.save(job.folder / CHECKPOINT, {}, {"finished": False})
+        checkpoint.save(epoch_weights(job.folder, 2), {}, {})
+        return Stopped()
+
+    jobs = [job_of(tmp_path, "a"), job_of(tmp_path, "b")]
+    jobs[0] = replace(jobs[0], members=(replace(jobs[0].members[0], pause_after=2),))
+    run = Run(jobs, ScriptedExecutor({"a": [pause], "b": [finish]}, room=1))
+    assert (run.starts, run.failures, run.lines) == (["a", "b"], [], [])
 
 
 def test_a_finished_training_whose_outputs_another_waits_for_is_not_done_without_them(tmp_path: Path) -> None:
@@ -125,7 +138,7 @@ def test_a_finished_training_whose_outputs_another_waits_for_is_not_done_without
     assert run.starts == ["segment 0", "segment 0"]
     assert not run.failures
     stored.unlink()
-    assert training_end(job.members[0], KILLED) is KILLED
+    assert training_end(job.members[0]) is None
 
 
 def test_a_job_that_ends_without_its_training_is_a_failure(tmp_path: Path) -> None:
@@ -137,6 +150,7 @@ def test_a_failure_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
     run = Run([job_of(tmp_path, "segment 0")], ScriptedExecutor({"segment 0": [fail]}))
     assert run.starts == ["segment 0"]
     assert run.failures == ["Segment 0: the loss is nan"]
+    assert run.lines == []  # There are no others.
 
 
 def test_members_of_one_job_end_each_in_their_own_way(tmp_path: Path) -> None:
@@ -153,16 +167,16 @@ def test_members_of_one_job_end_each_in_their_own_way(tmp_path: Path) -> None:
         write_error_report(members[2].folder, UserError("no coffee"))
         return KILLED
 
-    assert [training_end(member, KILLED) for member in members] == [KILLED] * 4
+    assert [training_end(member) for member in members] == [None] * 4
     run = Run([pack], ScriptedExecutor({"pack of 4": [end]}), max_restarts=0)
     assert run.failures == [
         "Training 2: no coffee",
         f"Pack of 4 was killed by SIGKILL; see {tmp_path / 'pack/log.txt'}",
     ]
-    ends = [training_end(member, KILLED) for member in members]
+    ends = [training_end(member) for member in members]
     assert ends[0] == ends[1] == Done()
     assert isinstance(ends[2], Failed)
-    assert ends[3] is KILLED
+    assert ends[3] is None
 
 
 def test_reports_of_earlier_starts_are_gone_and_those_of_lost_attempts_stay(tmp_path: Path) -> None:
@@ -220,6 +234,23 @@ def test_the_cause_of_a_gangs_failure_is_named_and_never_one_that_lost_a_peer(tm
     assert run.failures == [
         f"Process 2 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     ]
+
+
+def test_a_gang_that_has_finished_is_done_however_its_processes_end(tmp_path: Path) -> None:
+    def finish_and_abort(job: Job) -> End:
+        finish(job)
+        return Lost("was killed by SIGABRT")
+
+    jobs = [job_of(tmp_path, f"process {rank}", gang="ranks") for rank in range(2)]
+    run = Run(jobs, ScriptedExecutor({"process 0": [finish_and_abort], "process 1": [finish]}))
+    assert (run.starts, run.failures, run.lines) == (["process 0", "process 1"], [], [])
+
+
+def test_a_gang_that_failed_is_named_by_the_process_that_did(tmp_path: Path) -> None:
+    gang = [job_of(tmp_path, f"process {rank}", gang="ranks", cost=9.0) for rank in range(2)]
+    executor = ScriptedExecutor({"process 0": [peer_lost], "process 1": [fail], "segment": [finish]})
+    run = Run([*gang, job_of(tmp_path, "segment")], executor)
+    assert run.lines == ["Process 1 failed; the others continue."]
 
 
 def test_a_group_in_which_all_have_lost_their_peers_names_none(tmp_path: Path) -> None:
@@ -304,6 +335,41 @@ def test_a_training_that_joins_is_trained_even_if_the_job_ends_before_it_sees_it
     assert run.starts == ["pack", "pack"]
     assert run.failures == []
     assert run.lines == ["Pack ended before it saw a training that joined; it restarts from its checkpoint."]
+
+
+def test_a_training_that_joins_between_two_attempts_is_not_overlooked(tmp_path: Path) -> None:
+    members = tuple(Member(folder=tmp_path / str(number), name=f"training {number}") for number in range(2))
+    pack = Job(folder=tmp_path / "pack", kind="pack", name="pack", members=members[:1])
+    executor = ScriptedExecutor()
+    start = executor.start
+
+    def join_and_start(job: Job) -> ScriptedHandle | None:
+        if "start pack" in executor.events:
+            replace(pack, members=members).write()
+        return start(job)
+
+    def fail_the_second(job: Job) -> End:
+        checkpoint.save(members[0].folder / CHECKPOINT, {}, {"finished": True})
+        write_error_report(members[1].folder, UserError("no coffee"))
+        return Done()
+
+    executor.scripts = {"pack": [KILLED, fail_the_second]}
+    executor.start = join_and_start  # type: ignore[method-assign]
+    assert Run([pack], executor).failures == ["Training 1: no coffee"]
+
+
+def test_a_second_interrupt_kills_what_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = ScriptedExecutor({"a": []})
+
+    def interrupt(handle: ScriptedHandle) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScriptedHandle, "stop", interrupt)
+    supervisor = Supervisor([job_of(tmp_path, "a")], executor, Display([], show_progress=False), poll_seconds=0)
+    supervisor.start_waiting()
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.stop_all()
+    assert executor.events[-1] == "kill a"
 
 
 def test_an_interrupt_stops_what_runs_and_kills_what_does_not_stop(

@@ -42,11 +42,11 @@ def test_how_many_fit() -> None:
 
 def test_a_dry_run_counts_weights_gradients_state_and_activations(small: Dataset, tmp_path: Path) -> None:
     tasks = tasks_of(tmp_path, small, 3)
-    memory = measure_memory(tasks)
-    assert memory == measure_memory(tasks)
+    memory = measure_memory(tasks, tmp_path)
+    assert memory == measure_memory(tasks, tmp_path)
     numbers = 64 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 5 + 5
     assert 4 * 8 * numbers < memory.member_bytes < 4 * 8 * numbers + 64 * 8 * (64 * 4 + 6 * 32 * 3)
-    assert max_stack_size(tasks, memory.fixed_bytes + 5 * memory.member_bytes) == 5
+    assert max_stack_size(tasks, tmp_path, memory.fixed_bytes + 5 * memory.member_bytes) == 5
 
 
 def test_the_fastest_size_is_taken_if_it_is_worth_it(small: Dataset, tmp_path: Path) -> None:
@@ -58,12 +58,12 @@ def test_the_fastest_size_is_taken_if_it_is_worth_it(small: Dataset, tmp_path: P
         return spent[len(trainings)]
 
     tasks = tasks_of(tmp_path, small, 3) * 6
-    timings = autotune(tasks, 10**9, trial)
+    timings = autotune(tasks, tmp_path, 10**9, trial)
     assert tried == [1, 2, 4, 8, 16]
     assert [timings.choose_size(count) for count in (18, 8, 5)] == [8, 8, 5]
     assert timings.describe(18) == "in stacks of 8: in a trial, this was 2.42 times as fast as one after another"
-    memory = measure_memory(tasks)
-    narrow = autotune(tasks, memory.fixed_bytes + 5 * memory.member_bytes, trial)
+    memory = measure_memory(tasks, tmp_path)
+    narrow = autotune(tasks, tmp_path, memory.fixed_bytes + 5 * memory.member_bytes, trial)
     assert max(narrow.step_seconds) == 4  # what fits
     # stacks of 8 were not tried, so as many as fit
     expected = "in stacks of 5: in a trial, stacks of 4 were 2.22 times as fast as one after another"

@@ -266,9 +266,8 @@ def test_unify_tries_a_failed_task_again(small: Dataset, tmp_path: Path) -> None
     tensors, progress = checkpoint.load(folders[1] / CHECKPOINT)
     tensors["model.5.limit"].fill_(99)  # As if the user had mended the layer.
     checkpoint.save(folders[1] / CHECKPOINT, tensors, progress)
-    again = partrain.unify(folders, tmp_path / "unified")
-    assert again.run()
-    assert again.failures == {}
+    assert pack.run()
+    assert pack.failures == {}
     assert weights(folders[1])
     assert not any((folder / ERROR_FILE).exists() for folder in folders)
 

@@ -12,10 +12,12 @@ from trainings import difference, train, weights, write_tasks
 import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
+from partrain.launch.error_report import write_error_report
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings
 from partrain.packs.stack import Stack
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT
+from partrain.storage.lock import hold_lock
+from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
 from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 
@@ -172,6 +174,20 @@ def test_models_are_ordinary_modules_and_checkpoints(small: Dataset, tmp_path: P
             "3.weight": (5, 16),
             "3.bias": (5,),
         }
+
+
+def test_a_unified_model_goes_on_from_what_others_have_done_since_it_was_made(small: Dataset, tmp_path: Path) -> None:
+    folders = write_tasks(tmp_path, small, [settings_of(seed=n) for n in range(2)])
+    first, second = (partrain.unify(folders, tmp_path / "unified") for _ in range(2))
+    assert second.run()
+    before = [(folder / CHECKPOINT).stat().st_ino for folder in folders]
+    assert first.run()
+    assert [(folder / CHECKPOINT).stat().st_ino for folder in folders] == before
+    write_error_report(folders[0], UserError("no coffee"))
+    third = partrain.unify(folders, tmp_path / "unified")
+    with hold_lock(folders[0], "training"), pytest.raises(UserError, match="is being used by another launcher"):
+        third.run()
+    assert (folders[0] / ERROR_FILE).exists()  # It is whose the task is.
 
 
 def test_tasks_that_cannot_be_unified(small: Dataset, tmp_path: Path) -> None:

@@ -210,6 +210,20 @@ def test_a_trial_is_a_job_whose_folder_nobody_shares(trial: bool, small: Dataset
     assert trial or [job.name for job in jobs] == ["pack of 2"]
 
 
+def test_trainings_that_fail_in_a_trial_are_not_stacked_and_leave_the_others_be(small: Dataset, tmp_path: Path) -> None:
+    """They meet their error when they train, and report it in their own folders."""
+    root = tmp_path / "run"
+    settings = [settings_of(seed=number) for number in range(4)]
+    for broken in settings[2:]:
+        broken.network = CustomSettings(builder="own_networks:breaking")
+    folders = write_tasks(root / "tasks", small, settings)
+    launcher = Launcher(LaunchSettings(device="cpu", threads=1), ScratchExecutor(root, tmp_path / "scratch"))
+    planner = PackPlanner(settings=PackSettings(trial=False), launcher=launcher, folder=root / "packs")
+    jobs = planner.plan(pending(folders))
+    assert [job.name for job in jobs] == ["pack of 2", "training 2", "training 3"]
+    assert not list((tmp_path / "scratch").rglob("copies"))
+
+
 def test_a_training_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> None:
     root = tmp_path / "run"
     folders = write_tasks(root / "tasks", small, [settings_of(seed=number) for number in range(2)])

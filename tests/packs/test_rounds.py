@@ -300,6 +300,28 @@ def step_of(folder: Path) -> int:
     return int(checkpoint.load_metadata(folder / CHECKPOINT)["step"])
 
 
+class OrphanedAfter(StopAfter):
+    """A context whose launcher is gone once it has been polled `steps` times."""
+
+    def request_stop(self, *_: object) -> None:
+        self.stop_seconds = 1.0
+        super().request_stop()
+
+
+@pytest.mark.parametrize(("bytes_per_second", "step"), [(1e8, 5), (1.0, 2)])
+def test_an_orphaned_pack_that_had_resumed_writes_a_round_if_that_is_quick(
+    bytes_per_second: float, step: int, small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partrain.training.loop._WRITTEN_BYTES_PER_SECOND", bytes_per_second)
+    folders = write_tasks(tmp_path, small, [small_net(0), small_net(1)])
+    run_pack(tmp_path / "pack", folders, steps=2)
+    pack = make_pack(tmp_path / "pack", folders)
+    pack.context = OrphanedAfter(3)
+    assert not pack.run()
+    assert [member.training.progress.step for member in pack.members] == [5, 5]
+    assert [step_of(folder) for folder in folders] == [step, step]
+
+
 def test_rounds_are_in_the_folders_of_the_members(small: Dataset, tmp_path: Path) -> None:
     folders = write_tasks(tmp_path, small, [small_net(0), small_net(1)])
     run_pack(tmp_path / "pack", folders, steps=3)

@@ -54,7 +54,8 @@ def train_inline(small: Dataset, folder: Path, run: Path) -> None:
 
 
 def unify_two(small: Dataset, folder: Path, run: Path) -> None:
-    tasks = write_tasks(folder, small, [SETTINGS, replace(SETTINGS, seed=1)])
+    other = replace(SETTINGS, network=MLPSettings(depth=2, width=16, dropout=0.3))  # Nothing is stacked.
+    tasks = write_tasks(folder, small, [SETTINGS, other])
     assert partrain.unify(tasks, folder / "pack").run()
 
 

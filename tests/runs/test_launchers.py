@@ -1,6 +1,7 @@
 """Tests of what launchers do with folders and devices: one works in a folder at a time, and trainings are spread."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from partrain.packs.settings import PackSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
-from partrain.storage.run_folder import CHECKPOINT, TIMINGS
+from partrain.storage.run_folder import CHECKPOINT, RESULTS, SEARCH_MANIFEST, TIMINGS
 from partrain.training.completion import is_finished
 from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
@@ -84,6 +85,18 @@ def test_a_second_launcher_is_refused_with_the_first_ones_process(
     call(small, folder)
 
 
+def test_a_task_that_another_launcher_trains_is_left_to_it(small: Dataset, tmp_path: Path) -> None:
+    tasks = write_tasks(tmp_path, small, [settings_of(), settings_of(seed=1)])
+    with hold_lock(tasks[0], "training"):
+        failures = partrain.train_sharded(tasks, ["cpu"], tmp_path / "shards", show_progress=False)
+    holder = f"process {os.getpid()} on host {os.uname().nodename}"
+    assert failures == {tasks[0]: f"{tasks[0]} is being used by another launcher: {holder}. Wait for it or stop it."}
+    assert [path.name for path in tasks[0].glob("*.json")] == ["task.json"]
+    assert is_finished(tasks[1])
+    with hold_lock(tasks[1], "training"):  # It is free again.
+        pass
+
+
 def test_two_launchers_at_once_leave_one_run(small: Dataset, tmp_path: Path) -> None:
     """Several commands that are started within a second share the folder that is named by the time."""
     ends: list[str] = []
@@ -109,7 +122,48 @@ def test_two_launchers_at_once_leave_one_run(small: Dataset, tmp_path: Path) -> 
     assert all(map(is_finished, (path.parent for path in names)))
 
 
+def test_a_trial_is_left_to_its_search_until_that_has_ended(small: Dataset, tmp_path: Path) -> None:
+    trial = tmp_path / "search/configurations/3"
+    checkpoint.write_json(tmp_path / "search" / SEARCH_MANIFEST, {})
+    message = f"{trial} is a configuration of a search that has not ended; let {tmp_path / 'search'} end first"
+    for call in (
+        run_one,
+        lambda small, folder: partrain.run_together({folder: settings_of()}, tmp_path / "packs", small),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            call(small, trial)
+    assert not trial.exists()
+    checkpoint.write_json(tmp_path / "search" / RESULTS, {})
+    run_one(small, trial)
+
+
+def test_packs_have_a_folder_of_their_own(small: Dataset, tmp_path: Path) -> None:
+    message = f"packs={tmp_path} is the folder of a run too; choose another folder for the packs"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        partrain.run_together({tmp_path: settings_of()}, tmp_path, small)
+
+
+def test_a_run_that_went_on_in_another_grouping_says_so(small: Dataset, tmp_path: Path) -> None:
+    settings = settings_of(partition=PartitionSettings(segments=2), launch=LaunchSettings(device="cpu", threads=1))
+    results = partrain.run(replace(settings, grouping=PACKED), tmp_path, small, show_progress=False)
+    assert not [warning for warning in results["warnings"] if "grouping" in warning]
+    (tmp_path / "segments/1" / CHECKPOINT).unlink()  # As if it had not finished.
+    results = partrain.run(settings, tmp_path, small, show_progress=False)
+    assert results["warnings"][-1] == (
+        "the run trained with grouping=pack, then alone: the last bits of its weights depend on when"
+    )
+
+
 # ---- Devices.
+
+
+def test_what_follows_training_is_done_on_a_device_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("partrain.launch.launcher.device_names", lambda: ["cpu", "cuda:0", "cuda:1"])
+    places = {("auto", "cuda"): "cuda:0", ("cuda:1", "cuda"): "cuda:1", ("gpu", "xpu"): "cpu", ("cuda:1", "cpu"): "cpu"}
+    for (device, kind), local in places.items():
+        executor = ScriptedExecutor(slots=[Slot(kind=kind)])
+        assert Launcher(LaunchSettings(device=device), executor).local_device == local
+
 
 FOUR = [Slot(kind="cuda")] * 4
 
@@ -180,7 +234,7 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_where_it_moves(
     assert prepared.tasks["segments/0"].train.precision == "bf16"
     prepared.write()
     prepared.report_move()
-    assert capsys.readouterr().out == "This run began on cuda and goes on on cpu.\n"
+    assert capsys.readouterr().out == "This run began on cuda, and cpu trains the rest of it.\n"
 
 
 def test_nothing_asks_for_free_memory_before_training_has_ended(

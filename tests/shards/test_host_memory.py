@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def test_more_than_there_is(tmp_path: Path, shared_memory: Path, monkeypatch: py
 
 OWNER = """
 import sys
+import time
 from pathlib import Path
 from partrain.shards.host import HostMemory
 
@@ -89,6 +91,7 @@ sys.stdin.read()
 
 SWEEP = """
 import sys
+import time
 from pathlib import Path
 from partrain.shards.scratch import remove_left_behind
 
@@ -159,6 +162,16 @@ def test_a_folder_that_is_being_made_is_left_alone(
         assert memory.create_file(10).is_relative_to(shared_memory)
         assert swept
     assert not list(shared_memory.iterdir())
+
+
+def test_a_folder_that_was_being_made_long_ago_is_removed(shared_memory: Path) -> None:
+    """Its process was killed before the folder had its lock."""
+    recent, old = shared_memory / ".partrain-shards-recent", shared_memory / ".partrain-shards-old"
+    for folder in (recent, old):
+        folder.mkdir()
+    os.utime(old, (time.time() - 4000, time.time() - 4000))
+    remove_left_behind(shared_memory)
+    assert list(shared_memory.iterdir()) == [recent]
 
 
 def test_where_there_are_no_locks_nothing_of_others_is_removed(

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
@@ -18,12 +19,13 @@ from partrain.networks import MLPSettings
 from partrain.settings import RunSettings
 from partrain.shards import worker_pool
 from partrain.shards.driver import ShardedTraining
-from partrain.shards.session import Session
+from partrain.shards.session import Session, TrainingHistory
 from partrain.shards.settings import ShardSettings
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
+from partrain.training.context import LocalContext
 
 HERE = ", ".join(device_names())
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
@@ -154,6 +156,27 @@ def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
     assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert not list((tmp_path / "shards").glob("partrain-*"))
+
+
+def test_an_orphan_writes_as_many_checkpoints_as_it_has_time_for() -> None:
+    saved: list[str] = []
+
+    def model(name: str, seconds: float) -> SimpleNamespace:
+        training = SimpleNamespace(estimate_saving_seconds=lambda: seconds)
+        return SimpleNamespace(
+            training=training, save_checkpoint=lambda: saved.append(name), as_load=lambda unit_seconds: name
+        )
+
+    session: Session = object.__new__(Session)
+    session.models = {0: model("small", 0.1), 1: model("large", 9.0), 2: model("middle", 0.5)}  # type: ignore[dict-item]
+    session.context, session.history = LocalContext(), TrainingHistory()
+    session.scheduler = SimpleNamespace(unit_seconds=lambda model_id: [])  # type: ignore[assignment]
+    session.context.stop_seconds = 1.0
+    session.save_unfinished()
+    assert saved == ["small", "middle"]
+    session.context.stop_seconds = None
+    session.save_unfinished()
+    assert saved[2:] == ["small", "large", "middle"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from partrain.errors import UserError
-from partrain.storage.lock import hold_lock, wait_for_lock
+from partrain.storage.lock import hold_lock, hold_locks, wait_for_locks
 
 HOST = os.uname().nodename
 
@@ -136,7 +136,8 @@ def test_without_locks_work_goes_on_and_says_so_once(
     for folder in (tmp_path / "[a]", tmp_path / "[a]", tmp_path / "b"):
         with hold_lock(folder, "run"):
             entered.append(folder.name)
-    with wait_for_lock(tmp_path / "b"), wait_for_lock(tmp_path / "c"):
+    with wait_for_locks([tmp_path / "b", tmp_path / "c"], lambda: False, entered.append) as are_held:
+        assert are_held
         entered.append("c")
     assert entered == ["[a]", "[a]", "b", "c"]
     reason = f"is on a file system without locks ({os.strerror(code)}); let no other launcher use this"
@@ -148,18 +149,18 @@ def test_without_locks_work_goes_on_and_says_so_once(
 
 
 def test_a_training_waits_until_the_folder_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flock, waits, events = fcntl.flock, threading.Event(), []
+    monkeypatch.setattr("partrain.storage.lock._SILENT_SECONDS", 0.0)
+    waits, events, lines = threading.Event(), [], []
 
-    def announced(descriptor: int, operation: int) -> None:
-        if operation == fcntl.LOCK_EX:
-            waits.set()
-        flock(descriptor, operation)
+    def report(line: str) -> None:
+        lines.append(line)
+        waits.set()
 
     def train() -> None:
-        with wait_for_lock(tmp_path):
+        with wait_for_locks([tmp_path], lambda: False, report) as are_held:
+            assert are_held
             events.append("second trains")
 
-    monkeypatch.setattr(fcntl, "flock", announced)
     with hold_lock(tmp_path, "training"):
         thread = threading.Thread(target=train)
         thread.start()
@@ -167,8 +168,50 @@ def test_a_training_waits_until_the_folder_is_free(tmp_path: Path, monkeypatch: 
         events.append("first ends")
     thread.join()
     assert events == ["first ends", "second trains"]
+    holder = f"process {os.getpid()} on host {HOST}"
+    assert lines == [f"{tmp_path} is being used by another launcher: {holder}; waiting for it."]
+
+
+def test_a_stop_ends_the_wait(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def should_stop() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    with hold_lock(tmp_path / "b", "training"):
+        with wait_for_locks([tmp_path / "a", tmp_path / "b", tmp_path / "c"], should_stop, print) as are_held:
+            assert not are_held
+        with hold_lock(tmp_path / "a", "run"):  # What was held is free again.
+            pass
+    assert len(asked) == 3
+
+
+def test_more_locks_than_open_files_are_allowed(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from pathlib import Path
+from partrain.storage.lock import hold_locks, wait_for_locks
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+folders = [Path(sys.argv[1]) / str(number) for number in range(150)]
+with wait_for_locks(folders[:75], lambda: False, print) as are_held, hold_locks(folders[75:], "run"):
+    print(are_held)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
 
 
 def test_a_folder_in_which_a_training_runs_is_refused(tmp_path: Path) -> None:
-    with wait_for_lock(tmp_path):
+    with wait_for_locks([tmp_path], lambda: False, print):
         assert re.search(rf": process {os.getpid()} on host {HOST}\. Wait", refusal(tmp_path))
+
+
+def test_all_folders_or_none_are_held(tmp_path: Path) -> None:
+    both, refused = (
+        [tmp_path / "a", tmp_path / "b"],
+        pytest.raises(UserError, match="is being used by another launcher"),
+    )
+    with hold_lock(both[1], "run"), refused, hold_locks(both, "run"):
+        pass
+    with hold_locks(both, "run"):
+        pass

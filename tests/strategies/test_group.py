@@ -1,5 +1,6 @@
 """Tests of processes that depend on one another: a lost one ends the run, and the run can be resumed."""
 
+import csv
 import os
 import signal
 import threading
@@ -17,9 +18,10 @@ from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
+from partrain.launch.worker import STOPPED
 from partrain.networks import CustomSettings
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import CHECKPOINT, RENDEZVOUS
+from partrain.storage.run_folder import CHECKPOINT, METRICS, PROGRESS, RENDEZVOUS
 from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 
@@ -27,12 +29,12 @@ STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 
 
 def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> RunSettings:
-    """Return the settings of a run of 40 epochs, 20 steps each."""
+    """Return the settings of a run of 15 epochs, 20 steps each, with a round at every logged step."""
     settings = small_settings(
         strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout),
         launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
     )
-    return replace(settings, train=replace(settings.train, epochs=40, batch_size=32))
+    return replace(settings, train=replace(settings.train, epochs=15, batch_size=32, checkpoint_seconds=1e-9))
 
 
 def step_of(folder: Path) -> int:
@@ -41,6 +43,15 @@ def step_of(folder: Path) -> int:
     with suppress(FileNotFoundError):  # It is being replaced.
         return int(checkpoint.load_metadata(path)["step"])
     return 0
+
+
+def metrics_of(run: Path) -> list[list[tuple[str, ...]]]:
+    """Return the losses and accuracies of every epoch of the processes of a run."""
+    names = ("epoch", "loss", "decode_accuracy")
+    return [
+        [tuple(row[name] for name in names) for row in csv.DictReader(path.read_text().splitlines())]
+        for path in sorted(run.glob(f"ranks/*/{METRICS}"))
+    ]
 
 
 def signal_when_under_way(number: int, started: list[ProcessHandle]) -> threading.Thread:
@@ -66,7 +77,7 @@ def signalled(number: int, run: Callable[[], object], started: list[ProcessHandl
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
+def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
     strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     settings = settings_of(strategy)
@@ -78,7 +89,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_epoch(
     assert str(failure) == f"Process 1 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     assert failure.is_user_error
     assert not any(handle.is_running for handle in started)
-    assert 20 <= step_of(run / "ranks/1") < 800
+    assert 20 <= step_of(run / "ranks/1") < 300
 
     partrain.run(settings, run, dataset=small, show_progress=False)
     undisturbed = tmp_path / "undisturbed"
@@ -102,6 +113,35 @@ def test_a_killed_process_starts_its_group_again(
     assert "Process 1 was killed by SIGKILL; it restarts from its checkpoint." in capsys.readouterr().out
     partrain.run(settings, tmp_path / "undisturbed", dataset=small, show_progress=False)
     assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("strategy", ["data_parallel", "1f1b", "decoupled"])
+def test_a_stop_ends_all_processes_together_and_loses_at_most_an_epoch(
+    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle]
+) -> None:
+    settings = settings_of(strategy)
+    settings.train.checkpoint_seconds = 600.0
+    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+
+    def interrupt() -> None:
+        wait_until(lambda: len(started) == 2)
+        wait_until(lambda: all((handle.job.folder / PROGRESS).exists() for handle in started))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        partrain.run(settings, run, dataset=small, show_progress=False)
+    thread.join()
+    assert not any(handle.is_running for handle in started)
+    steps = [step_of(handle.job.folder) for handle in started]
+    if strategy != "decoupled":  # Its processes end within an epoch without a checkpoint.
+        assert steps[0] == steps[1] > 0
+        assert {handle.process.returncode for handle in started} == {STOPPED}
+    partrain.run(settings, run, dataset=small, show_progress=False)
+    partrain.run(settings, undisturbed, dataset=small, show_progress=False)
+    assert model_bytes(run) == model_bytes(undisturbed)
+    assert metrics_of(run) == metrics_of(undisturbed)
 
 
 def test_a_process_that_hangs_ends_the_run_within_the_timeout(

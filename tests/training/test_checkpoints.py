@@ -18,6 +18,9 @@ from partrain.shards.host_model import HostModel
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, METRICS
 from partrain.strategies.data_parallel import DataParallel
+from partrain.strategies.decoupled import Decoupled
+from partrain.strategies.pipeline import Pipeline
+from partrain.strategies.rank import RankTraining
 from partrain.training.context import LocalContext
 from partrain.training.loop import Step
 from partrain.training.meters import PeakMemory
@@ -49,12 +52,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """Return the list of checkpoint.safetensors and metrics.csv as they are written, each with whether it is synced."""
+    """Return the list of weights and metrics.csv as they are written, each with whether it is synced."""
     files: list[tuple[str, bool]] = []
     write_atomic = checkpoint.write_atomic
 
     def noted(path: Path, *arguments: Any, sync: bool = True) -> None:
-        if path.name in (CHECKPOINT, METRICS):
+        if path.suffix == ".safetensors" or path.name == METRICS:
             files.append((path.name, sync))
         write_atomic(path, *arguments, sync=sync)
 
@@ -155,10 +158,26 @@ def test_an_orphan_leaves_after_its_step_with_a_checkpoint_if_that_is_quick(
 def test_a_pause_writes_a_checkpoint(small: Dataset, tmp_path: Path, written: list[tuple[str, bool]]) -> None:
     training = make_training(small, tmp_path)
     training.pause_after = 2
-    assert not training.run()
+    assert training.run()
     assert checkpoint.load_metadata(training.folder / CHECKPOINT)["step"] == 10
     assert (training.folder / METRICS).read_text().count("\n") == 3
-    assert written[-2:] == [(METRICS, True), (CHECKPOINT, True)]
+    assert written[-3:] == [(METRICS, True), (CHECKPOINT, True), ("2.safetensors", True)]
+
+
+def test_the_weights_of_a_pause_are_written_after_its_checkpoint(
+    small: Dataset, tmp_path: Path, written: list[tuple[str, bool]]
+) -> None:
+    """They say that the training has come so far, also where they are wanted after every epoch."""
+    training = make_training(small, tmp_path, accuracy_curve=True)
+    training.pause_after = 2
+    assert training.run()
+    names = [name for name, _ in written if name.endswith(".safetensors")]
+    assert names == ["1.safetensors", CHECKPOINT, "2.safetensors"]
+    training.pause_after = 4  # Its end.
+    assert training.run()
+    assert sorted(path.name for path in (training.folder / "epochs").iterdir()) == [
+        f"{epoch}.safetensors" for epoch in (1, 2, 3, 4)
+    ]
 
 
 def test_a_model_in_shards_is_saved_by_the_clock_and_at_its_end(
@@ -178,9 +197,36 @@ def test_a_model_in_shards_is_saved_by_the_clock_and_at_its_end(
     assert checkpoint.load_metadata(folder / CHECKPOINT)["finished"]
 
 
-def test_processes_of_a_group_save_at_the_end_of_every_epoch() -> None:
-    """Ask without a group. None of its processes may go by its own clock, since all of them save together."""
-    rank = object.__new__(DataParallel)
+@pytest.mark.parametrize("training", [DataParallel, Pipeline, Decoupled])
+def test_processes_of_a_group_save_and_stop_together(
+    training: type[RankTraining], small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ask without a group. None of its processes goes by its own clock, or by a request of its own."""
+    others: list[int] = []
+
+    def add_others(wishes: torch.Tensor, operation: object) -> None:
+        wishes.copy_(torch.maximum(wishes, torch.tensor(others, dtype=wishes.dtype)))
+
+    monkeypatch.setattr("torch.distributed.all_reduce", add_others)
+    rank = object.__new__(training)
+    rank.__dict__.update(make_training(small, tmp_path, checkpoint_seconds=1000.0).__dict__)
     batch = Batch(0, torch.arange(1))
-    due = [rank.is_checkpoint_due(Step(batch, is_logged=True, ends_epoch=ends_epoch)) for ends_epoch in (True, False)]
-    assert due == [True, False]
+
+    def ask(wishes: list[int], *, is_logged: bool, ends_epoch: bool) -> tuple[bool, bool, bool]:
+        others[:] = wishes
+        step = Step(batch, is_logged=is_logged, ends_epoch=ends_epoch)
+        return rank.should_stop_after(step), rank.is_checkpoint_due(step), rank.has_time_to_save()
+
+    assert ask([1, 1, 0], is_logged=False, ends_epoch=False) == (False, False, False)
+    for is_logged, ends_epoch in ((True, False), (True, True)):
+        is_together = ends_epoch or training is not Decoupled
+        answers = [
+            ask(wishes, is_logged=is_logged, ends_epoch=ends_epoch) for wishes in ([0, 0, 0], [0, 1, 0], [1, 0, 1])
+        ]
+        nothing = (False, False, False)
+        agreed = [(False, False, True), (False, True, True), (True, False, False)]
+        assert answers == (agreed if is_together else [nothing] * 3)
+    rank.context.request_stop()  # type: ignore[attr-defined]
+    assert ask([0, 0, 0], is_logged=True, ends_epoch=True) == (True, False, True)
+    ends_at_once = training is Decoupled
+    assert ask([0, 0, 0], is_logged=False, ends_epoch=False) == (ends_at_once, False, False)

@@ -287,6 +287,23 @@ def test_a_task_of_other_settings_is_refused(small: Dataset, tmp_path: Path) -> 
         replace(task, seed=1).check_folder(folder)
 
 
+def test_a_task_of_an_earlier_version_is_the_same_one(small: Dataset, tmp_path: Path) -> None:
+    """It left the precision to the device, and had another suffix for stored outputs."""
+    folder = prepare_tasks(small, tmp_path, settings_of())[0]
+    task = replace(SegmentTask.read(folder), stored_output="../../boundaries/1.safetensors")
+    old = replace(task, stored_output="../../boundaries/1.bin", train=replace(task.train, precision="auto"))
+    old.write(folder)
+    task.check_folder(folder)
+    with pytest.raises(UserError, match=r"task.json is of another plan or other settings; start a new run"):
+        replace(task, stored_output=None).check_folder(folder)
+
+
+def test_a_message_that_cannot_be_written_does_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "messages.txt").mkdir()  # A folder, which no line can be appended to.
+    WorkerContext(tmp_path, ["cpu"]).print("three shards")
+    assert capsys.readouterr().out == "three shards\n"
+
+
 def test_the_launcher_sets_threads_by_file(tmp_path: Path) -> None:
     context = WorkerContext(tmp_path, ["cpu"])
     context.poll()
