@@ -50,7 +50,6 @@ class InlineContext(LocalContext):
 
     def __init__(self, device: str, on_report: Callable[[Path], None]) -> None:
         super().__init__(device)
-        self.devices = [device]
         self._on_report = on_report
 
     def report(self, folder: Path, progress: Mapping[str, object]) -> None:

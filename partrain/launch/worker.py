@@ -76,14 +76,11 @@ class WorkerContext(LocalContext):
     Args:
         folder: The job's folder, where the launcher writes the number of threads.
         devices: The devices that the job may use.
-
-    Attributes:
-        devices: The devices that the job may use. Trainings are on the first one, but for those in shards.
     """
 
     def __init__(self, folder: Path, devices: Sequence[str]) -> None:
         super().__init__(devices[0])
-        self.devices = list(devices)
+        self.devices = devices
         self._folder = folder
         self._threads_version: tuple[int, ...] = ()
 

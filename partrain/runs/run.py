@@ -96,7 +96,6 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
 
     with LivePage(folder, dataset, prepared.settings.report):
         seconds = train(prepared, launcher, show_progress=show_progress)
-        remove_partial_files(folder, recursive=True)
         stitch(parts, model_card, folder)
         device = evaluation_device(launcher.local_device, prepared.num_parameters)
         curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)
@@ -107,6 +106,7 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
             seconds += recover(prepared, launcher, show_progress=show_progress)
             stitch([folder / RECOVERY], model_card, folder)
 
+    remove_partial_files(folder, recursive=True)  # Not before, since the thread of the live page writes there.
     evaluation = evaluate(folder, dataset, device, show_progress=show_progress)
     outcome = Outcome(evaluation=evaluation, before_recovery=before_recovery, seconds=seconds, accuracy_curve=curve)
     return report(prepared, outcome, show_progress=show_progress)

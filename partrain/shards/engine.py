@@ -7,7 +7,6 @@ from pathlib import Path
 from partrain.device import is_cpu, num_cores
 from partrain.errors import UserError
 from partrain.launch.error_report import read_error_report, write_error_report
-from partrain.launch.worker import WorkerContext
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.settings import ShardSettings
 from partrain.shards.view import TrainingView
@@ -77,7 +76,7 @@ class ShardedJob:
         context: The devices to train on, and whether to stop.
     """
 
-    def __init__(self, job: Job, context: WorkerContext) -> None:
+    def __init__(self, job: Job, context: TrainingContext) -> None:
         self.job, self._job_file = job, JobFile(job)
         threads = job.options["threads"]
         self.training = ShardedTraining(
@@ -133,6 +132,6 @@ def worker_devices(devices: Sequence[str], threads: int | None, num_models: int)
     return list(devices) * min(num_models, num_workers)
 
 
-def make_work(job: Job, context: WorkerContext, memory: PeakMemory) -> ShardedJob:
+def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> ShardedJob:
     """Return the sharded training that `job` describes."""
     return ShardedJob(job, context)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from partrain.device import communication_backend, is_cpu, make_current
-from partrain.launch.rendezvous import HOST, join_rendezvous, open_rendezvous
+from partrain.launch.rendezvous import join_rendezvous, open_rendezvous
 from partrain.strategies.task import RankTask
 
 _CONNECTION_ERRORS = re.compile(
@@ -59,7 +59,7 @@ def group_member(task: RankTask, folder: Path, device: torch.device) -> Iterator
 def _join_group(task: RankTask, folder: Path, device: torch.device) -> None:
     """Meet the other processes of the task's group."""
     timeout = timedelta(seconds=task.timeout)
-    if is_cpu(device) and HOST == "127.0.0.1":
+    if is_cpu(device):
         # gloo would look up the host's own name, which need not lead to an interface of this host.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     first = folder.parent / "0"

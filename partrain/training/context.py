@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,8 @@ class TrainingContext(Protocol):
 
     device: torch.device
     """The device to train on."""
+    devices: Sequence[str]
+    """The names of all devices of the job. Trainings are on the first one, but for those in shards."""
     stop_seconds: float | None
     """Seconds that a training which is to stop has for its checkpoint; None for as long as it takes."""
 
@@ -48,6 +50,7 @@ class LocalContext:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
+        self.devices: Sequence[str] = [str(device)]
         self.stop_seconds: float | None = None
         self._should_stop = False
 

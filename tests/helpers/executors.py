@@ -84,14 +84,6 @@ class ScriptedExecutor:
         self.events.append("share " + ", ".join(handle.job.name for handle in running))
 
 
-class ScratchContext(LocalContext):
-    """The context of a job in a scratch folder."""
-
-    def __init__(self) -> None:
-        super().__init__("cpu")
-        self.devices = ["cpu"]
-
-
 class ScratchHandle:
     """A job in a copy of the launcher's folder, of which every look brings back what has changed."""
 
@@ -106,7 +98,7 @@ class ScratchHandle:
         self._end: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._found: End | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.context = ScratchContext()
+        self.context = LocalContext()
         if job.kind in ("rank", "shards"):
             self._start_process()
         else:
