@@ -9,6 +9,7 @@ no shared memory and no half-written file.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import random
@@ -197,10 +198,13 @@ def _log_of(process: int) -> str:
 
 
 def scratch_folders(folder: Path) -> list[str]:
-    """Return the scratch folders of shards in shared memory and below `folder`."""
-    return [
-        str(path) for paths in (_SHARED_MEMORY.glob("*partrain*"), folder.rglob("partrain-shards-*")) for path in paths
-    ]
+    """Return the scratch folders of shards, in shared memory and below `folder`, whose lock no process holds."""
+    left = []
+    for scratch in (*_SHARED_MEMORY.glob("*partrain*"), *folder.rglob("partrain-shards-*")):
+        with suppress(OSError), (scratch / "lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.append(str(scratch))
+    return left
 
 
 def results_digest(folder: Path) -> str:
