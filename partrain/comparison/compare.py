@@ -73,7 +73,7 @@ def compare(
         console.print("\n".join(cell.name for cell in cells))
         return []
 
-    with hold_lock(folder, "comparison"):
+    with hold_lock(folder, "comparison"), print_resume_command_on_interrupt(folder, "compare", arguments):
         manifest = write_comparison_manifest(shared, grid, folder)
         comparison = Comparison(
             shared=shared,
@@ -85,8 +85,7 @@ def compare(
             description=manifest | {"command": portable_command(arguments), "data": dataset.provenance()},
         )
         runs = comparison.finished_runs()
-        with print_resume_command_on_interrupt(folder, "compare", arguments):
-            comparison.run_remaining(runs)
+        comparison.run_remaining(runs)
         comparison.write_outputs(runs)
     print_outcome(runs, folder)
     return runs

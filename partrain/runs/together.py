@@ -1,6 +1,6 @@
 """Several runs at once: their segments train together, packed where that pays, and then each run is finished."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,11 @@ def run_together(
             except any that were killed after 30 s.
     """
     first = next(iter(runs.values()))
-    for run in runs:
-        check_search_has_ended(Path(run))
-        if Path(run).absolute() == Path(packs).absolute():
-            raise UserError(f"packs={packs} is the folder of a run too; choose another folder for the packs")
+    _check_folders(runs, packs)
     launcher = Launcher(first.launch, executor)
     prepared_runs = [prepare_run(settings, folder, dataset, launcher=launcher) for folder, settings in runs.items()]
     for prepared in prepared_runs:
-        strategy = prepared.settings.strategy
-        if strategy.is_group:
-            raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
-        prepared.check_folder()  # A folder of other work is left as it is.
+        _check_run(prepared)
 
     folder = Path(packs).absolute()
     planner = JobPlanner(
@@ -80,6 +74,22 @@ def run_together(
     if failure is not None:
         raise failure
     return results
+
+
+def _check_folders(runs: Iterable[str | Path], packs: str | Path) -> None:
+    """Raise `UserError` if the folder of a run is that of the packs, or belongs to a search that has not ended."""
+    for run in runs:
+        check_search_has_ended(Path(run))
+        if Path(run).absolute() == Path(packs).absolute():
+            raise UserError(f"packs={packs} is the folder of a run too; choose another folder for the packs")
+
+
+def _check_run(prepared: PreparedRun) -> None:
+    """Raise `UserError` if a run cannot be packed, or its folder holds other work, which is left as it is."""
+    strategy = prepared.settings.strategy
+    if strategy.is_group:
+        raise UserError(f"{prepared.folder}: strategy={strategy.name} cannot be packed with other runs")
+    prepared.check_folder()
 
 
 def _train(runs: Sequence[PreparedRun], planner: JobPlanner, packs: Path, *, show_progress: bool) -> JobFailed | None:

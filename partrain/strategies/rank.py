@@ -24,7 +24,7 @@ from partrain.training.state import load_optimizer, load_weights, optimizer_stat
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the processes of a group have agreed on after a step: nothing where they are not together."""
+    """The agreement of a group's processes after a step: on nothing where they are not together."""
 
     stops: bool = False
     """Whether all end, since any is asked to."""
