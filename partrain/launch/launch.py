@@ -151,10 +151,12 @@ class Launch:
 
         Until then they may report what the cause was.
         """
+        if not self.is_gang:
+            return
         ends = [handle.poll() for handle in self.handles]
-        now = time.monotonic()
         if all(end is None or isinstance(end, Done) for end in ends):
             return
+        now = time.monotonic()
         if self._first_bad_end is None:
             self._first_bad_end = now
         elif now - self._first_bad_end > _GRACE_SECONDS and not self._killed:

@@ -7,7 +7,6 @@ from pathlib import Path
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun
 from partrain.runs.timing import record_grouping
-from partrain.storage.run_folder import SEGMENTS
 from partrain.training.task import PendingTraining
 
 
@@ -26,10 +25,10 @@ def train_together(runs: Sequence[PreparedRun], planner: JobPlanner, folder: Pat
         KeyboardInterrupt: After Ctrl-C or SIGTERM. A job that does not end within 30 s is killed, and has its last
             checkpoint.
     """
-    for run in runs:
-        if run.unfinished_segments():
-            record_grouping(run.folder / SEGMENTS, planner.grouping.name)
-    for number, trainings in enumerate(stages(runs)):
+    trainings_by_stage = stages(runs)
+    for segments in {training.folder.parent for trainings in trainings_by_stage for training in trainings}:
+        record_grouping(segments, planner.grouping.name)
+    for number, trainings in enumerate(trainings_by_stage):
         jobs = planner.plan(trainings, folder / str(number))
         planner.launcher.run(jobs, show_progress=show_progress)
 

@@ -118,9 +118,9 @@ def test_started_processes_do_not_inherit_the_lock(tmp_path: Path) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         child = subprocess.Popen([sys.executable, "-c", code], **pipes, close_fds=False)  # type: ignore[call-overload]
     with child:
-        child.stdout.readline()
+        assert child.stdout.readline() == b"ready\n"
         with hold_lock(tmp_path, "run"):
-            pass
+            assert child.poll() is None
         child.communicate(b"\n")
 
 
