@@ -3,9 +3,9 @@
     python experiments/kills.py
     python experiments/kills.py --runs 5 --seed 7
 
-Every run draws a way to train, a grouping, and who is killed when: a job's process, a worker of shards, or the launcher,
-which is then started again. It must end with the quiet run's weights and promotions, bit for bit, and leave no process,
-no shared memory and no half-written file.
+Every run draws a way to train, a grouping, and who is killed when: a job's process, the zygote that forks these, a worker
+of shards, or the launcher, which is then started again. It must end with the quiet run's weights and promotions, bit for
+bit, and leave no process, no shared memory and no half-written file.
 """
 
 import argparse
@@ -59,8 +59,9 @@ GROUPINGS: dict[str, list[str]] = {
 """The words of each grouping."""
 GANGS = ("data_parallel", "1f1b")
 """The ways whose processes train as one, which take no grouping but alone."""
-VICTIMS = ("job", "launcher", "everything")
-"""Who is killed: the process of a job (a segment, a pack, a rank, the scheduler of shards), the launcher, or all."""
+VICTIMS = ("job", "zygote", "launcher", "everything")
+"""Who is killed: the process of a job (a segment, a pack, a rank, the scheduler of shards), the process that forks these,
+the launcher, or all."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,13 @@ def _wait(launcher: "subprocess.Popen[bytes]", seconds: float) -> bool:
 def _kill(victim: str, launcher: "subprocess.Popen[bytes]", folder: Path) -> int:
     """Kill the victim, and return how many processes that were."""
     jobs, workers = processes_of(folder)
+    zygotes = zygotes_of(launcher.pid)
     chosen = {
         "job": jobs[:1],
+        "zygote": zygotes,
         "worker": workers[:1],
         "launcher": [launcher.pid],
-        "everything": [launcher.pid, *jobs, *workers],
+        "everything": [launcher.pid, *zygotes, *jobs, *workers],
     }[victim]
     killed = 0
     for process in chosen:
@@ -171,22 +174,40 @@ def _kill(victim: str, launcher: "subprocess.Popen[bytes]", folder: Path) -> int
 def processes_of(folder: Path) -> tuple[list[int], list[int]]:
     """Return the ids of the processes that run jobs below `folder`, and of shards' workers: each has its log there."""
     jobs, workers = [], []
-    for process, words in _commands():
+    for process, command in _commands():
         if not _log_of(process).startswith(f"{folder}/"):
             continue
-        if "partrain.launch" in words:
+        if "partrain.launch.worker" in command:
             jobs.append(process)
-        elif any("partrain.shards" in word for word in words):
+        elif "partrain.shards.device_worker" in command:
             workers.append(process)
     return jobs, workers
 
 
-def _commands() -> Iterator[tuple[int, list[str]]]:
+def zygotes_of(launcher: int) -> list[int]:
+    """Return the ids of the processes from which a launcher has others forked."""
+    return [
+        process
+        for process, command in _commands()
+        if "partrain.launch.fork_server" in command and _parent_of(process) == launcher
+    ]
+
+
+def _commands() -> Iterator[tuple[int, str]]:
     """Yield the id and the command line of every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+                yield int(entry.name), command.replace("\0", " ")
+
+
+def _parent_of(process: int) -> int | None:
+    """Return the id of a process's parent, or None if the process has gone."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def _log_of(process: int) -> str:

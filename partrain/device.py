@@ -128,6 +128,28 @@ def supports_fp64(device: torch.device | str) -> bool:
     return kind_of(device) != "mps"
 
 
+# ---- What a process that forks others must not do.
+
+
+def may_have_accelerator() -> bool:
+    """Return whether this machine may have an accelerator. The question itself initialises none."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return False
+    return (
+        accelerator.type != "cuda" or torch.cuda.device_count() > 0
+    )  # It asks the driver's tool, NVML, if there is one.
+
+
+def accelerator_in_use() -> str | None:
+    """Return the kind of the accelerator that this process has initialised, or None if it has none."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return None
+    is_initialized = getattr(_module(accelerator), "is_initialized", None)
+    return accelerator.type if is_initialized is not None and is_initialized() else None
+
+
 # ---- Work and random numbers.
 
 

@@ -40,7 +40,7 @@ def tell() -> None:
 
 
 def build() -> nn.Module:
-    if "partrain.launch" in sys.orig_argv:  # a training process, not its launcher
+    if sys.orig_argv[1:3] == ["-m", "partrain.launch"]:  # a training process, not its launcher
         atexit.register(tell)
     hidden = [layer for _ in range(2) for layer in (nn.Linear(8, 8), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), *hidden, nn.Linear(8, 5))
@@ -94,6 +94,7 @@ def test_a_training_process_imports_what_it_uses(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
         partition=partrain.PartitionSettings(segments=4),
+        launch=partrain.LaunchSettings(processes="fresh"),
         **what,
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)

@@ -80,7 +80,7 @@ def measure_start(overrides: list[str]) -> dict[str, float]:
 def reached_stages(run: Path) -> list[str]:
     """Return the stages that the run in this folder has reached, in their order."""
     stages = ["plan"] if (run / "plan.json").exists() else []
-    has_stepped = [(folder / "progress.json").exists() for folder in run.glob("segments/*")]
+    has_stepped = [(folder / "progress.json").exists() for folder in run.glob("segments/*/")]
     if any(has_stepped):
         stages.append("first step")
     if has_stepped and all(has_stepped):

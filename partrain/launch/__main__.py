@@ -1,7 +1,9 @@
-"""The start of a training process, see `partrain.launch.worker`. No module imports this file, so none is loaded twice."""
+"""A process that is not forked: `python -m partrain.launch <module> <arguments>` calls `main(arguments)` of the module.
+
+No module imports this file, so none is loaded twice.
+"""
 
 import sys
+from importlib import import_module
 
-from partrain.launch.worker import main
-
-sys.exit(main(sys.argv[1:]))
+sys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))

@@ -1,21 +1,10 @@
 """The engines that jobs run, by the kind that a job names. Their modules are imported by the processes that run them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-# Settings of glibc's allocator. By default it returns memory to the system and fetches it again at every step, which
-# can double a step's time, and keeps large blocks that are no longer needed. Other allocators ignore them.
-_ONE_TRAINING = {
-    "MALLOC_TRIM_THRESHOLD_": "32000000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000",
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch: large tensors in huge pages
-}
-MANY_TRAININGS = {**_ONE_TRAINING, "MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""Environment variables for processes that compute many trainings at once, in bytes.
-
-A stack's temporary tensors are M times as large as a training's. glibc takes no mmap threshold above 32 MiB.
-"""
+from partrain.launch.allocator import MANY_TRAININGS, ONE_TRAINING, AllocatorLimits
 
 
 @dataclass(frozen=True)
@@ -24,8 +13,8 @@ class Engine:
 
     module: str
     """The module, whose function `make_work(job, context, memory)` returns the job's `Work`."""
-    environment: Mapping[str, str] = field(default_factory=lambda: _ONE_TRAINING)
-    """Environment variables of the process, where the launcher's own environment does not set them."""
+    allocator: AllocatorLimits = ONE_TRAINING
+    """The limits of the allocator of its process."""
     ends_at_once: bool = False
     """Whether a request to stop ends the process at once, since its work has no checkpoint."""
     waits_for_peers: bool = False
@@ -49,3 +38,6 @@ ENGINES: Mapping[str, Engine] = {
     "rung_scores": Engine("partrain.tuning.scoring", ends_at_once=True),
 }
 """The engine of each kind of job."""
+
+WARM_UP = "partrain.training.warm_up"
+"""The module whose `warm_up()` does what every training does at its start, once, before processes are forked."""

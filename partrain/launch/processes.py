@@ -2,46 +2,60 @@
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from partrain.device import computes_bf16, devices_named, is_cpu, kind_of, num_cores
+from partrain.launch.child_process import Call, ChildProcess, start_process
 from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report
 from partrain.launch.executor import Handle, Slot
 from partrain.launch.settings import LaunchSettings
 from partrain.launch.worker import DONE, FAILED, STOPPED, UNWRITABLE
+from partrain.launch.zygote import LOST_WITH_ZYGOTE
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import LOG, THREADS_FILE
 from partrain.training.job import Job
 
 
 class ProcessHandle:
-    """A process that runs a job.
+    """A process that runs a job. It starts at once.
 
     Args:
         job: The job, which is written in its folder.
         devices: The devices that it may use.
+        threads: The number of threads that it begins with.
+        processes: Whether it is forked or started anew, the setting `launch.processes`.
+
+    Raises:
+        UserError: If the process is to be forked, and cannot be.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+    def __init__(self, job: Job, devices: Sequence[str], threads: int, processes: str = "auto") -> None:
         self.job, self.devices = job, tuple(devices)
         self.threads = 0
-        with (job.folder / LOG).open("ab") as log:
-            # The process ends once its standard input does, which this process alone holds the other end of.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.launch", str(job.folder), ",".join(devices)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=process_environment(ENGINES[job.kind].environment),
-                start_new_session=True,
-            )
+        self.set_threads(threads)
+        # The process ends once its standard input does, which this process alone holds the other end of.
+        stdin, lifeline = os.pipe()
+        self._lifeline = os.fdopen(lifeline, "wb")
+        self.process = self._start(stdin, processes)
+
+    def _start(self, stdin: int, processes: str) -> ChildProcess:
+        """Start the process with the descriptor `stdin`, which is closed here."""
+        engine = ENGINES[self.job.kind]
+        call = Call(
+            module="partrain.launch.worker",
+            arguments=[str(self.job.folder), ",".join(self.devices)],
+            preload=engine.module,
+            allocator=engine.allocator,
+        )
+        try:
+            return start_process(call, stdin, self.job.folder / LOG, processes)
+        finally:
+            os.close(stdin)
 
     @property
     def is_running(self) -> bool:
@@ -53,19 +67,16 @@ class ProcessHandle:
         exit_code = self.process.poll()
         if exit_code is None:
             return None
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._lifeline.close()
         return _process_end(self.job, exit_code)
 
     def stop(self) -> None:
         """Ask the process to write a checkpoint and end."""
-        if self.is_running:
-            self.process.terminate()
+        self.process.terminate()
 
     def kill(self) -> None:
         """End the process at once."""
-        if self.is_running:
-            self.process.kill()
+        self.process.kill()
 
     def send(self, files: Sequence[Path]) -> None:
         """Do nothing, as the process reads the run's folder itself."""
@@ -107,20 +118,23 @@ class ProcessExecutor:
         self.handles = [handle for handle in self.handles if handle.is_running]
         if not self._has_room(job):
             return None
-        handle = ProcessHandle(job, self._choose_devices(job))
+        threads = self._shares([*(handle.job for handle in self.handles), job])[-1]
+        handle = ProcessHandle(job, self._choose_devices(job), threads, self.settings.processes)
         self.handles.append(handle)
         return handle
 
     def share_cores(self, running: Sequence[Handle]) -> None:
         """Set the threads of processes: a fixed number each, or shares of the cores by the cost of their jobs."""
-        threads = self.settings.threads
         handles = [handle for handle in self.handles if handle in running]
+        for handle, threads in zip(handles, self._shares([handle.job for handle in handles]), strict=True):
+            handle.set_threads(threads)
+
+    def _shares(self, jobs: Sequence[Job]) -> list[int]:
+        """Return the threads of each of several jobs that run at once."""
+        threads = self.settings.threads
         if isinstance(threads, int):
-            shares = [threads] * len(handles)
-        else:
-            shares = divide_cores(num_cores(), [handle.job.cost for handle in handles])
-        for handle, share in zip(handles, shares, strict=True):
-            handle.set_threads(share)
+            return [threads] * len(jobs)
+        return divide_cores(num_cores(), [job.cost for job in jobs])
 
     def _has_room(self, job: Job) -> bool:
         """Return whether `job` may start beside those that run. The processes of a gang need one another."""
@@ -161,12 +175,6 @@ def divide_cores(cores: int, costs: Sequence[float]) -> list[int]:
     return threads
 
 
-def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a training process: its launcher's, with the same modules, and `variables` as defaults."""
-    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**variables, **os.environ, "PYTHONPATH": modules}
-
-
 def _signal_name(number: int) -> str:
     """Return the name of a signal. Python has none for most real-time signals."""
     try:
@@ -181,6 +189,8 @@ def _process_end(job: Job, exit_code: int) -> End:
         return Done()
     if exit_code == STOPPED:
         return Stopped()
+    if exit_code == LOST_WITH_ZYGOTE:
+        return Lost("ended, as the process that had forked it has ended")
     if exit_code < 0:
         return Lost(f"was killed by {_signal_name(-exit_code)}")
     if exit_code == UNWRITABLE:

@@ -8,6 +8,8 @@ from partrain.storage.run_folder import PACKS
 
 LAUNCHERS = ("inline", "local")
 """The names of the options of `launch`."""
+PROCESSES = ("auto", "fork", "fresh")
+"""The values of `launch.processes`."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,9 @@ class LaunchSettings:
     threads: str | int = "auto"
     """CPU threads of each process, 1 or more, or auto. With a number, results are the same to the bit in every run;
     auto divides all cores, which is faster."""
+    processes: str = "auto"
+    """How processes start: fork takes each from one that has imported torch, fresh starts each anew, auto forks where
+    that is safe."""
     max_restarts: int = 3
     """How many times a segment whose process is killed is restarted from its checkpoint, 0 or more."""
 
@@ -54,4 +59,5 @@ class LaunchSettings:
                 raise UserError(f"launch.threads={self.threads} is not a number. Give a number of 1 or more, or auto.")
             self.threads = int(self.threads)
             checks.at_least("launch.threads", self.threads, 1)
+        checks.one_of("launch.processes", self.processes, PROCESSES)
         checks.at_least("launch.max_restarts", self.max_restarts, 0)

@@ -1,4 +1,4 @@
-"""The process that runs a job: `python -m partrain.launch <folder> <devices>`.
+"""The process that runs a job: `python -m partrain.launch partrain.launch.worker <folder> <devices>`, or a forked one.
 
 The folder holds job.json, which names the engine, and the process runs what that engine makes of it. The launcher holds
 the other end of the process's standard input. When that closes, the launcher is gone, and the process ends.
@@ -63,7 +63,9 @@ def run_job(job: Job, context: TrainingContext) -> End:
                 return Stopped()
             context.poll()
             engine = importlib.import_module(ENGINES[job.kind].module)
-            return Done() if engine.make_work(job, context, memory).run() else Stopped()
+            work = engine.make_work(job, context, memory)
+            context.poll()  # Other jobs may have started meanwhile, which take some of the cores.
+            return Done() if work.run() else Stopped()
     except Exception as error:
         traceback.print_exc()
         _write_report(job.folder, error)

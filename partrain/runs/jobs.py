@@ -66,6 +66,7 @@ class JobPlanner:
             settings,
             threads=launch.threads if isinstance(launch.threads, int) else None,
             max_restarts=launch.max_restarts,
+            processes=launch.processes,
             show_progress=self.show_progress,
         )
 

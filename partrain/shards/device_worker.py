@@ -15,10 +15,11 @@ import os
 import queue
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -55,15 +56,14 @@ _FAILED_VERSION = -1
 """The version of a shard on the device after its unit failed, so that it is copied again."""
 
 
-def main(descriptor: int) -> None:
-    """Run a worker process until the scheduler closes its connection.
+def main(arguments: Sequence[str]) -> int:
+    """Run a worker process until the scheduler closes its connection, which is the standard input.
 
-    Args:
-        descriptor: The file descriptor of the connection, whose first message is the worker's settings.
+    The connection's first message is the worker's settings. There are no arguments.
     """
     # A terminal sends Ctrl-C to all processes, and the scheduler decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(descriptor)
+    connection = Connection(os.dup(sys.stdin.fileno()))
     settings = connection.recv()
     assert isinstance(settings, WorkerSettings)
     try:
@@ -71,6 +71,7 @@ def main(descriptor: int) -> None:
         Worker(connection, settings).run()
     finally:
         _remove_scratch_if_left_alone(connection, settings)
+    return 0
 
 
 def _remove_scratch_if_left_alone(connection: "Connection[Answer, Message]", settings: WorkerSettings) -> None:

@@ -36,6 +36,7 @@ class ShardedTraining:
         policy: The scheduling policy, in place of the one that the settings name.
         threads: The CPU threads of each worker; by default an equal share of the cores.
         max_restarts: How often each worker is replaced when it is lost, before training fails.
+        processes: Whether workers are forked or started anew, the setting `launch.processes`.
         seed: The seed of a policy that draws random numbers.
         show_progress: Whether progress is printed.
         context: The context of the job that this training is. By default Ctrl-C and SIGTERM request a stop.
@@ -52,6 +53,7 @@ class ShardedTraining:
         policy: Policy | None = None,
         threads: int | None = None,
         max_restarts: int = 3,
+        processes: str = "auto",
         seed: int = 0,
         show_progress: bool = True,
         context: TrainingContext | None = None,
@@ -60,7 +62,7 @@ class ShardedTraining:
     ) -> None:
         self.folder = Path(folder).absolute()
         self.settings = settings or ShardSettings()
-        self._max_restarts = max_restarts
+        self._max_restarts, self._processes = max_restarts, processes
         self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
         self._context = context
         self._view = view or TrainingView(self.folder, show_progress=show_progress)
@@ -174,6 +176,7 @@ class ShardedTraining:
             self.folder / WORKER_LOGS,
             self.settings.stall_seconds,
             self._max_restarts,
+            self._processes,
         )
 
     def _write_costs(self) -> None:

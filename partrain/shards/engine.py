@@ -23,6 +23,7 @@ def shards_job(
     *,
     threads: int | None,
     max_restarts: int,
+    processes: str,
     show_progress: bool,
 ) -> Job:
     """Return the job that trains `members` in shards, on all devices of a node.
@@ -34,6 +35,7 @@ def shards_job(
         settings: The settings of shards.
         threads: The CPU threads of each worker, or None for an equal share of the cores.
         max_restarts: How often each worker is replaced when it is lost.
+        processes: Whether workers are forked or started anew, the setting `launch.processes`.
         show_progress: Whether the job says how models are cut and how long they will take.
     """
     return Job(
@@ -46,6 +48,7 @@ def shards_job(
             "settings": asdict(settings),
             "threads": threads,
             "max_restarts": max_restarts,
+            "processes": processes,
             "show_progress": show_progress,
         },
     )
@@ -85,6 +88,7 @@ class ShardedJob:
             ShardSettings(**job.options["settings"]),
             threads=threads,
             max_restarts=job.options["max_restarts"],
+            processes=job.options["processes"],
             context=context,
             view=JobView(job, context),
             on_poll=self.admit_new_members,

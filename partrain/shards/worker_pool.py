@@ -76,15 +76,22 @@ class WorkerPool:
         stall_seconds: Seconds after which a worker that computes one unit counts as stuck. Until its first answer a
             worker has 60 more.
         max_restarts: How often each worker is replaced before training fails.
+        processes: Whether workers are forked or started anew, the setting `launch.processes`.
     """
 
     def __init__(
-        self, settings: Sequence[WorkerSettings], log_folder: Path, stall_seconds: float, max_restarts: int
+        self,
+        settings: Sequence[WorkerSettings],
+        log_folder: Path,
+        stall_seconds: float,
+        max_restarts: int,
+        processes: str = "auto",
     ) -> None:
         self._settings = settings
         self._log_folder = log_folder
         self._stall_seconds = stall_seconds
         self._max_restarts = max_restarts
+        self._processes = processes
         self._num_restarts = [0] * len(settings)
         self._workers: list[WorkerProcess] = []
 
@@ -157,7 +164,8 @@ class WorkerPool:
 
     def _start(self, number: int) -> WorkerProcess:
         """Start the worker of a number."""
-        return WorkerProcess(number, self._settings[number], self._log_folder / f"{number}.txt")
+        log = self._log_folder / f"{number}.txt"
+        return WorkerProcess(number, self._settings[number], log, self._processes)
 
     def _send_all(self, message: Message) -> None:
         """Send a message to every worker."""

@@ -3,18 +3,17 @@
 import os
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from partrain.launch.engines import MANY_TRAININGS
-from partrain.launch.processes import process_environment
+from partrain.launch.allocator import MANY_TRAININGS
+from partrain.launch.child_process import Call, ChildProcess, start_process
 from partrain.shards.messages import Answer, Message, ProfileProgress, ProfileRequest, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
 
-_MODULE = "partrain.shards"
+_MODULE = _PRELOAD = "partrain.shards.device_worker"
 _STOP_SECONDS = 10
 """Seconds that a worker has to end once its connection is closed, before it is killed."""
 _START_SECONDS = 60.0
@@ -28,15 +27,16 @@ class WorkerProcess:
         number: The number of the worker and its device in the schedule.
         settings: The worker's settings.
         log: The file that the process's standard output and errors are appended to.
+        processes: Whether it is forked or started anew, the setting `launch.processes`.
 
     Attributes:
         last_prefetched: The last unit whose shard the worker was asked to prefetch.
     """
 
-    def __init__(self, number: int, settings: WorkerSettings, log: Path) -> None:
+    def __init__(self, number: int, settings: WorkerSettings, log: Path, processes: str = "auto") -> None:
         self.number = number
         self.log = log
-        self.process, self.connection = _start(log)
+        self.process, self.connection = _start(log, processes)
         self.last_prefetched: Unit | None = None
         self._num_pending = 0
         """Units and trials that were requested and have not been answered."""
@@ -88,19 +88,12 @@ class WorkerProcess:
         self.connection.close()
 
 
-def _start(log: Path) -> tuple["subprocess.Popen[bytes]", "Connection[Message | WorkerSettings, Answer]"]:
-    """Start a worker process, and return it with the connection to it."""
+def _start(log: Path, processes: str) -> tuple[ChildProcess, "Connection[Message | WorkerSettings, Answer]"]:
+    """Start a worker process, and return it with the connection to it, which is its standard input."""
     log.parent.mkdir(parents=True, exist_ok=True)
     own_end, worker_end = socket.socketpair()
-    with log.open("ab") as log_file, own_end, worker_end:
-        process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(worker_end.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=log_file,
-            env=process_environment(MANY_TRAININGS),
-            pass_fds=[worker_end.fileno()],
-            start_new_session=True,
-        )
+    with own_end, worker_end:
+        call = Call(module=_MODULE, arguments=[], preload=_PRELOAD, allocator=MANY_TRAININGS)
+        process = start_process(call, worker_end.fileno(), log, processes)
         # `Connection` closes its descriptor, and so does the socket: each needs its own.
         return process, Connection(os.dup(own_end.fileno()))

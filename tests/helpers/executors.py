@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 
 from partrain.launch.end import Done, End, Failed, Lost, Stopped
-from partrain.launch.engines import ENGINES
+from partrain.launch.environment import process_environment
 from partrain.launch.error_report import read_error_report
 from partrain.launch.executor import Slot
-from partrain.launch.processes import process_environment
 from partrain.launch.worker import DONE, STOPPED, run_job
 from partrain.storage.run_folder import BOUNDARIES, LOCK, THREADS_FILE
 from partrain.training.context import LocalContext
@@ -108,11 +107,11 @@ class ScratchHandle:
         (self.folder / THREADS_FILE).write_text("1")
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.launch", str(self.folder), "cpu"],
+                [sys.executable, "-m", "partrain.launch", "partrain.launch.worker", str(self.folder), "cpu"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=process_environment(ENGINES[self.job.kind].environment),
+                env=process_environment(),
                 start_new_session=True,
             )
 

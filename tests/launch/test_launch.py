@@ -113,7 +113,7 @@ def processes_of(run: Path) -> list[int]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.name.isdigit() else ""
         except OSError:
             continue
-        if "-m partrain.launch" in command and str(run) in command:
+        if "partrain.launch.worker" in command and str(run) in command:
             found.append(int(entry.name))
     return found
 
@@ -190,7 +190,7 @@ def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undist
     shutil.copytree(undisturbed, tmp_path / "run")
     folder = tmp_path / "run/segments/1"
     (folder / CHECKPOINT).unlink()
-    command = [sys.executable, "-m", "partrain.launch", str(folder), "cpu"]
+    command = [sys.executable, "-m", "partrain.launch", "partrain.launch.worker", str(folder), "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode == 75
     assert step_of(folder) == 0

@@ -17,9 +17,11 @@ from partrain.training.job import Job, Resources
 class RunningHandle(ProcessHandle):
     """A job whose process is only made up."""
 
-    def __init__(self, job: Job, devices: list[str]) -> None:
+    def __init__(self, job: Job, devices: list[str], threads: int, processes: str) -> None:
         self.job, self.devices, self.threads = job, tuple(devices), 0
         self.has_ended = False
+        job.folder.mkdir(exist_ok=True)
+        self.set_threads(threads)
 
     @property
     def is_running(self) -> bool:

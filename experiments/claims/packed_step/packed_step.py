@@ -34,7 +34,7 @@ from claims.runs import claim_data_settings, make_parser
 
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, DataSettings, prepare_data
-from partrain.launch.engines import MANY_TRAININGS
+from partrain.launch.allocator import MANY_TRAININGS
 from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
 from partrain.packs.autotune import make_step, make_throwaway_copies
 from partrain.partition.plan import PartitionSettings
@@ -91,7 +91,7 @@ def main() -> None:
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     arguments = options.parse_args()
     # The processes below get the allocator's settings of packs, on which much depends here.
-    os.environ.update(MANY_TRAININGS)
+    os.environ.update({**MANY_TRAININGS.environment, "THP_MEM_ALLOC_ENABLE": "1"})
     with errors_in_one_line():
         data = claim_data_settings(arguments)
         cases = [Case(*values) for values in product(arguments.networks, arguments.precisions, (False, True))]

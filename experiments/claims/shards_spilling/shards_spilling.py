@@ -26,7 +26,7 @@ from partrain import RunSettings, ShardSettings
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.device import num_cores
-from partrain.launch.engines import MANY_TRAININGS
+from partrain.launch.allocator import MANY_TRAININGS
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
 from partrain.partition.plan import PartitionSettings
@@ -61,7 +61,8 @@ class Measurement:
 def main() -> None:
     """Measure all variants in turns, and write table and plot."""
     options = parse_options()
-    os.environ.update(MANY_TRAININGS)  # The workers' allocator settings, for the whole model too.
+    # The workers' settings of the allocator, for the whole model too.
+    os.environ.update({**MANY_TRAININGS.environment, "THP_MEM_ALLOC_ENABLE": "1"})
     with errors_in_one_line():
         settings = run_settings(options)
         dataset = prepare_data(settings.data)
