@@ -1,31 +1,12 @@
 """The command that compares strategies by a grid of runs, and writes tables and a page of them; see `--help`."""
 
 import sys
-from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from partrain.cli.config import grid_settings, register_schemas, run_settings
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
-from partrain.cli.old_words import refuse_old_words
-from partrain.comparison.compare import compare
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
-def main(config: DictConfig) -> None:
-    """Do the runs of the comparison that the configuration describes, and exit with code 1 if any of them failed."""
-    hydra_config = HydraConfig.get()
-    with job_errors_in_one_line():
-        folder = Path(hydra_config.runtime.output_dir)
-        runs = compare(run_settings(config), grid_settings(config), folder, arguments=hydra_config.overrides.task)
-    if any(not run.results for run in runs):
-        sys.exit(1)
-
+from partrain.launch.zygote import start_early
 
 if __name__ == "__main__":
-    register_schemas()
-    with errors_in_one_line():
-        refuse_old_words(sys.argv[1:])
-        main()
+    start_early(sys.argv[1:])  # It imports torch while this process does.
+
+    from partrain.cli.compare import main
+
+    main()

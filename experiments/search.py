@@ -1,34 +1,12 @@
 """Search over settings: random and grid search, successive halving, Hyperband. `--help` lists the settings."""
 
 import sys
-from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from partrain.cli.config import register_schemas, run_settings, search_settings, split_search_arguments
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
-from partrain.cli.old_words import refuse_old_words
-from partrain.tuning.search import search
-
-space: list[str] = []
-"""The command line's entries of the search space, such as "train.lr=loguniform(1e-4,1e-1)", which Hydra cannot parse."""
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="search")
-def main(config: DictConfig) -> None:
-    """Run the search that the command line describes, or continue it."""
-    hydra_config = HydraConfig.get()
-    with job_errors_in_one_line():
-        folder = Path(hydra_config.runtime.output_dir)
-        arguments = [*hydra_config.overrides.task, *space]
-        search(run_settings(config), search_settings(config, space), folder, arguments=arguments)
-
+from partrain.launch.zygote import start_early
 
 if __name__ == "__main__":
-    register_schemas()
-    with errors_in_one_line():
-        refuse_old_words(sys.argv[1:])
-        sys.argv[1:], space = split_search_arguments(sys.argv[1:])
-        main()
+    start_early(sys.argv[1:])  # It imports torch while this process does.
+
+    from partrain.cli.search import main
+
+    main()

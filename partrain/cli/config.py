@@ -24,6 +24,9 @@ from partrain.shards.makespans import SimulateSettings
 from partrain.storage.run_folder import CONFIG, PLAN
 from partrain.tuning.settings import SearchSettings
 
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
+"""The folder of the configurations."""
+
 # A setting and its distribution, such as train.lr=loguniform(1e-4,1e-1), on the command line of a search.
 _DISTRIBUTION = re.compile(r"\+*(?!hydra\.|search\.)[\w.]+=[a-z_]\w*\(")
 

@@ -1,4 +1,4 @@
-"""The process of the zygote: `python -m partrain.launch.fork_server <descriptor of its connection>`.
+"""The process of the zygote: `python -m partrain.launch partrain.launch.fork_server <descriptor of its connection>`.
 
 It imports torch and does once what every training would do at its start, then forks a process for each request. It
 runs one thread and uses no accelerator, since a forked process would have neither; where that cannot be so, it refuses.
@@ -16,21 +16,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
-from pathlib import Path
 from typing import Any
 
+import torch
 from setproctitle import getproctitle, setproctitle
 
 from partrain.device import accelerator_in_use
 from partrain.launch.engines import WARM_UP
 from partrain.launch.zygote import ForkRequest, Zygote, share_zygote
 
-_THREADS = Path("/proc/self/task")
-
 
 def main(arguments: Sequence[str]) -> int:
     """Serve requests until the launcher closes its connection. In a forked process, do what was requested."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # A launcher that ignores it would leave no exit codes.
     getproctitle()  # It finds out where the title is, which it cannot any more once the environment has changed.
     importlib.import_module(WARM_UP).warm_up()
     gc.collect()
@@ -146,19 +145,20 @@ class ForkServer:
 
 def why_not_now() -> str | None:
     """Return why this process cannot be forked now, as the end of a sentence, or None if it can."""
-    num_threads = len(list(_THREADS.iterdir()))
-    if num_threads > 1:
+    if (num_threads := _num_threads()) > 1:
         return f"the process that forks runs {num_threads} threads, which a forked one would lack"
     if kind := accelerator_in_use():
         return f"the process that forks has initialised {kind}, which a forked one could not use"
     return None
 
 
+def _num_threads() -> int:
+    """Return how many threads this process has, also those that Python knows nothing of."""
+    return len(os.listdir("/proc/self/task"))
+
+
 def _seed_like_fresh() -> None:
-    """Seed numpy's global generator from the system, as in a fresh process. Python seeds its own after a fork."""
+    """Seed the global generators from the system, as they are in a fresh process. Python seeds its own after a fork."""
+    torch.default_generator.seed()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -163,27 +163,38 @@ class Zygote:
         Raises:
             ForkRefused: If the zygote has ended, or it is not safe to fork it.
         """
-        with self._lock:
-            try:
-                self._connection.send(request)
+        try:
+            with self._conversation() as connection:
+                connection.send(request)
                 for descriptor in (stdin, log):
-                    send_handle(self._connection, descriptor, None)
-                answer = self._connection.recv()
-                if isinstance(answer, str):
-                    raise ForkRefused(answer)
-                self.has_forked = True
-                return ForkedProcess(self, answer, recv_handle(self._connection))
-            except (EOFError, OSError):
-                raise ForkRefused(self.describe_end()) from None
+                    send_handle(connection, descriptor, None)
+                answer = connection.recv()
+                pidfd = recv_handle(connection) if isinstance(answer, int) else None
+        except (EOFError, OSError):
+            raise ForkRefused(self.describe_end()) from None
+        if pidfd is None:
+            raise ForkRefused(answer)
+        self.has_forked = True
+        return ForkedProcess(self, answer, pidfd)
 
     def exit_code(self, pid: int) -> int:
         """Return the exit code of a forked process that has ended."""
+        try:
+            with self._conversation() as connection:
+                connection.send(pid)
+                return int(connection.recv())
+        except (EOFError, OSError):
+            return LOST_WITH_ZYGOTE
+
+    @contextmanager
+    def _conversation(self) -> Iterator["Connection[Any, Any]"]:
+        """Yield the connection to one thread at a time. If Ctrl-C interrupts it, an answer may be due: it is closed."""
         with self._lock:
             try:
-                self._connection.send(pid)
-                return int(self._connection.recv())
-            except (EOFError, OSError):
-                return LOST_WITH_ZYGOTE
+                yield self._connection
+            except BaseException:
+                self._connection.close()
+                raise
 
     def is_lost(self) -> bool:
         """Return whether the zygote has ended."""
@@ -246,7 +257,7 @@ def start_zygote() -> Zygote:
         log = tempfile.TemporaryFile()  # noqa: SIM115
         variables = {**ONE_TRAINING.environment, **process_environment(), **_ONE_THREAD}
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "partrain.launch.fork_server", str(its_end.fileno())],
+            [sys.executable, "-P", "-m", "partrain.launch", "partrain.launch.fork_server", str(its_end.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,4 +1,4 @@
-"""A worker process whose trials go as `TRIAL` says: `python -m trial_worker <descriptor>`.
+"""A worker process whose trials go as `TRIAL` says.
 
 - `little_memory`: trials of fewer than four shards run out of the device's memory;
 - `bug`: trials of the model in `LATER` raise an error;
@@ -9,8 +9,7 @@
 
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,6 @@ def profile_step(spec: ModelSpec, *arguments: Any, report_progress: Callable[[],
     return _profile_step(spec, *arguments, report_progress=report, **keywords)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
     device_worker.profile_step = profile_step  # type: ignore[assignment]
-    device_worker.main(int(sys.argv[1]))
+    return device_worker.main(arguments)

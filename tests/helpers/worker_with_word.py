@@ -1,14 +1,16 @@
-"""A worker process that computes a unit by waiting for a word of the test: `python -m worker_with_word <descriptor>`.
+"""A worker process that computes a unit by waiting for a word of the test.
 
 The folder that `FOLDER` names gets the file `begun` once a unit is computed. The unit ends as the file `word` in it says:
 `go` ends it well, and `fail` ends the worker's thread.
 """
 
 import os
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from partrain.shards import device_worker
 
 FOLDER = "PARTRAIN_TEST_FOLDER"
 """The environment variable with the folder."""
@@ -42,8 +44,8 @@ def skip(*_: Any) -> None:
     """Do nothing."""
 
 
-if __name__ == "__main__":
-    from partrain.shards.device_worker import Worker, main
-
-    Worker._load, Worker._compute, Worker._store = skip, compute, store  # type: ignore[method-assign]
-    main(int(sys.argv[1]))
+def main(arguments: Sequence[str]) -> int:
+    device_worker.Worker._load = skip  # type: ignore[method-assign]
+    device_worker.Worker._compute = compute  # type: ignore[method-assign]
+    device_worker.Worker._store = store  # type: ignore[method-assign]
+    return device_worker.main(arguments)

@@ -90,7 +90,7 @@ def test_an_error_in_a_trial_is_the_models_own(
     alone, tasks = alone_and_sharded(small, tmp_path, [settings_of(network=network) for network in networks])
     let_trials("bug", tasks[1])
     with pytest.raises(
-        JobFailed, match=r" failed in .*trial_worker\.py, line 34: IndexError: list index out of range\. "
+        JobFailed, match=r" failed in .*trial_worker\.py, line 33: IndexError: list index out of range\. "
     ):
         train_sharded(tasks[1:], ["cpu"], tmp_path / "one", SHARD_SETTINGS, show_progress=False)
     failures = train_sharded([tasks[1], tasks[0]], ["cpu"], tmp_path / "two", SHARD_SETTINGS, show_progress=False)
