@@ -1,12 +1,6 @@
 """The command that compares strategies by a grid of runs, and writes tables and a page of them; see `--help`."""
 
-import sys
-
-from partrain.launch.zygote import start_early
+from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    start_early(sys.argv[1:])  # It imports torch while this process does.
-
-    from partrain.cli.compare import main
-
-    main()
+    start_command("compare", trains=True)

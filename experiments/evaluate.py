@@ -1,6 +1,6 @@
 """Evaluate a run's stitched network on its own or other test images. `--help` lists the settings."""
 
-from partrain.cli.evaluate import main
+from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    main()
+    start_command("evaluate")

@@ -5,7 +5,7 @@
 The option --help lists the settings.
 """
 
-from partrain.cli.simulate import main
+from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    main()
+    start_command("simulate")

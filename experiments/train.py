@@ -1,12 +1,6 @@
 """The main job: cut a network, train every segment on its own, stitch, evaluate. `--help` lists the settings."""
 
-import sys
-
-from partrain.launch.zygote import start_early
+from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    start_early(sys.argv[1:])  # It imports torch while this process does.
-
-    from partrain.cli.train import main
-
-    main()
+    start_command("train", trains=True)

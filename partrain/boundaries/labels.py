@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.linalg import hadamard
 from torch import Generator, Tensor
 
 from partrain import checks
@@ -130,6 +129,8 @@ class Hadamard(_Family):
                 f"labels=hadamard gives at most {size - 1} classes at a boundary of width {size}, the data have "
                 f"{num_classes}; cut where the network is wider, or take labels=gaussian"
             )
+        from scipy.linalg import hadamard  # Importing it takes a tenth of a second, which other families save.
+
         matrix = torch.from_numpy(hadamard(order, dtype=np.float32))
         rows = 1 + torch.randperm(order - 1, generator=generator)[:num_classes]
         columns = torch.randperm(order, generator=generator)[:size]

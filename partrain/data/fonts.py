@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import distance_transform_edt
 
 FIELD_PIXELS = 48
 """Height and width of a distance field."""
@@ -100,6 +99,9 @@ def _distance_field(ink: Image.Image) -> tuple[npt.NDArray[np.float32], tuple[fl
     canvas = Image.new("L", (grid, grid))
     canvas.paste(ink.resize((width, height), Image.Resampling.BILINEAR), ((grid - width) // 2, (grid - height) // 2))
     inside = np.asarray(canvas) >= 128
+
+    # Imported here, since nothing is drawn where the images are in the cache.
+    from scipy.ndimage import distance_transform_edt
 
     distance = distance_transform_edt(inside) - distance_transform_edt(~inside)
     coarse = distance.reshape(FIELD_PIXELS, _OVERSAMPLING, FIELD_PIXELS, _OVERSAMPLING).mean(axis=(1, 3))

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # A launcher that ignores it would leave no exit codes.
     getproctitle()  # It finds out where the title is, which it cannot any more once the environment has changed.
+    gc.disable()
     importlib.import_module(WARM_UP).warm_up()
-    gc.collect()
     gc.freeze()  # The collector of a forked process would copy the pages of all that it visits.
     forked = ForkServer(Connection(int(arguments[0]))).serve()
     return 0 if forked is None else forked.run()
@@ -51,6 +51,7 @@ class ForkedMain:
         """Become like a fresh process, and return the exit code of what was requested."""
         self.use_descriptors()
         request = self.request
+        gc.enable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request.environment)

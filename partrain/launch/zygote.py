@@ -32,7 +32,7 @@ LOST_WITH_ZYGOTE = -256
 # Libraries read these variables once, when they are loaded. A zygote that was loaded with others is of no use.
 _READ_WHEN_LOADED = (
     *("ATEN_", "DNNL_", "GLIBC_", "GOMP_", "KMP_", "LD_", "MALLOC_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_"),
-    *("PYTHON", "PYTORCH_", "THP_", "TORCH"),
+    *("PYTHON", "PYTORCH_", "THP_", "TORCH_"),
 )
 # Importing numpy starts the threads of its library for linear algebra, which no fork would have.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
 from partrain.errors import UserError
 from partrain.networks import Chain, Cut
 from partrain.networks.deferred import storage_id
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 _BATCH = 2  # images in the measured batch; batch normalisation does not accept a single one
 
@@ -28,6 +30,13 @@ class NodeCost:
     flops: int
     activation_bytes: int
     shape: tuple[int, ...] | None
+
+
+def _flop_counter() -> "FlopCounterMode":
+    """Return a counter of floating-point operations. Importing it takes a tenth of a second, which cached plans save."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False)
 
 
 def measure_costs(chain: Chain, input_shape: Sequence[int]) -> dict[str, NodeCost]:
@@ -71,7 +80,7 @@ class _CostInterpreter(fx.Interpreter):
                 saved_bytes += tensor.untyped_storage().nbytes()
             return tensor
 
-        flops = FlopCounterMode(display=False)
+        flops = _flop_counter()
         with flops, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             result = super().run_node(n)
         shape = tuple(result.shape[1:]) if isinstance(result, Tensor) else None
@@ -91,7 +100,7 @@ def training_flops(chain: Chain, start: Cut | None, stop: Cut | None, shape: Seq
         shape: Shape of the segment's input, without the batch.
     """
     segment = chain.extract_segment(start, stop)
-    flops = FlopCounterMode(display=False)
+    flops = _flop_counter()
     with chain.tape.fake_mode, flops:
         segment(torch.empty(_BATCH, *shape)).sum().backward()
     return flops.get_total_flops() // _BATCH

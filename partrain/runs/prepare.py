@@ -14,7 +14,8 @@ from partrain.device import is_cpu, kind_of
 from partrain.errors import UserError
 from partrain.launch.launcher import Launcher
 from partrain.networks.deferred import TORCH_PATCH_LOCK
-from partrain.partition.plan import PartitionSettings, Plan, make_plan
+from partrain.partition.cached_plan import cached_plan
+from partrain.partition.plan import PartitionSettings, Plan
 from partrain.runs.tasks import find_projections, make_rank_tasks, make_tasks
 from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
 from partrain.shards.settings import ShardSettings
@@ -91,7 +92,7 @@ def plan_run(settings: RunSettings, dataset: Dataset) -> Plan:
     image_shape = (1, *dataset.image_shape) if len(dataset.image_shape) == 2 else dataset.image_shape
     partition = partition_settings(settings)
     with TORCH_PATCH_LOCK:
-        return make_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
+        return cached_plan(settings.network, image_shape, dataset.num_classes, partition, settings.train.batch_size)
 
 
 def _begun_task(folder: Path, settings: RunSettings) -> SegmentTask | None:

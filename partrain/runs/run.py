@@ -92,10 +92,12 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
         The contents of results.json.
     """
     folder, dataset, parts = prepared.folder, prepared.dataset, prepared.part_folders()
-    model_card = prepared.model_card()
 
     with LivePage(folder, dataset, prepared.settings.report):
         seconds = train(prepared, launcher, show_progress=show_progress)
+        model_card = (
+            prepared.model_card()
+        )  # Not before, since it builds the network, which processes begin with as well.
         stitch(parts, model_card, folder)
         device = evaluation_device(launcher.local_device, prepared.num_parameters)
         curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)

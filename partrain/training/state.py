@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 
 def weights_state(model: nn.Module) -> dict[str, Tensor]:
@@ -75,7 +74,10 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     """Return state in the memory layout of its parameter, which fused optimisers rely on; a count stays as it is."""
     if value.shape != local_part(parameter).shape:
         return value
-    if isinstance(parameter, DTensor):
+    if is_sharded(parameter):
+        from torch.distributed.tensor import DTensor  # Importing it takes half a second, which others save.
+
+        assert isinstance(parameter, DTensor)
         shard = torch.empty_like(local_part(parameter)).copy_(value)
         mesh, placements = parameter.device_mesh, parameter.placements
         return DTensor.from_local(shard, mesh, placements, shape=parameter.shape, stride=parameter.stride())
@@ -95,4 +97,9 @@ def num_bytes(tensors: Iterable[Tensor]) -> int:
 
 def local_part(tensor: Tensor) -> Tensor:
     """Return the part of `tensor` that this process holds: all of it unless it is sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether `tensor` is a DTensor, of which this process holds a part."""
+    return hasattr(tensor, "to_local")

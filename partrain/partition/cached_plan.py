@@ -1,0 +1,71 @@
+"""Plans of built-in networks in the cache. Making one imports PyTorch's compiler, which takes as long as the rest of it.
+
+A plan depends on its settings, the versions of the libraries and the code of this package alone, which its file's name
+is a digest of. No file's name can tell that a user's own network was edited: its plan is made anew every time.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from partrain.data.settings import cache_folder
+from partrain.errors import UserError
+from partrain.networks import CNNSettings, MLPSettings, NetworkSettings, TorchvisionSettings
+from partrain.partition.plan import PartitionSettings, Plan, SegmentPlan, make_plan
+from partrain.storage import checkpoint
+
+_BUILT_IN = (MLPSettings, CNNSettings, TorchvisionSettings)
+_PLANS = "plans"
+_CODE = ("networks", "partition")
+"""The folders of this package whose code decides a plan."""
+
+
+def cached_plan(
+    network: NetworkSettings, input_shape: Sequence[int], num_classes: int, settings: PartitionSettings, batch_size: int
+) -> Plan:
+    """Return what `make_plan` returns for the same arguments, from the cache if it is there.
+
+    Raises:
+        UserError: If the network cannot be cut so. The message names the setting.
+    """
+    if type(network) not in _BUILT_IN:
+        return make_plan(network, input_shape, num_classes, settings, batch_size)
+    cuts = asdict(replace(settings, dry_run=False))
+    described = [asdict(network), list(input_shape), num_classes, cuts, batch_size, list(_versions())]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for file in _code_files():
+        digest.update(file.read_bytes())
+    path = cache_folder() / _PLANS / f"{digest.hexdigest()[:32]}.json"
+    plan = _read(path)
+    if plan is None:
+        plan = make_plan(network, input_shape, num_classes, settings, batch_size)
+        with suppress(OSError):  # A cache that cannot be written to costs time only.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(path, asdict(plan), sync=False)
+    return plan
+
+
+def _read(path: Path) -> Plan | None:
+    """Return the plan in a file, or None if there is none that can be read."""
+    try:
+        values = checkpoint.read_json(path)
+        return Plan(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})
+    except (OSError, UserError, TypeError, KeyError):
+        return None
+
+
+def _versions() -> Iterator[str]:
+    """Yield the versions of the libraries that networks are made of."""
+    for library in ("torch", "torchvision"):
+        with suppress(PackageNotFoundError):
+            yield f"{library} {version(library)}"
+
+
+def _code_files() -> list[Path]:
+    """Return the files of this package whose code decides a plan."""
+    package = Path(__file__).parents[1]
+    return sorted(file for folder in _CODE for file in (package / folder).glob("*.py"))
