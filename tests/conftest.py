@@ -1,6 +1,7 @@
 """Fixtures: a small data set that a small network can learn, devices, and the genuine data where they are."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,25 @@ from partrain.data import Dataset
 from partrain.launch.processes import ProcessExecutor, ProcessHandle
 from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--only-gpu-skips",
+        action="store_true",
+        help="fail where a test is skipped that does not need a GPU, as what it needs must be installed",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--only-gpu-skips") and item.get_closest_marker("gpu") is None:
+        report.outcome = "failed"
+        report.longrepr = f"--only-gpu-skips: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

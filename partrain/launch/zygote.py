@@ -137,6 +137,7 @@ class Zygote:
         log: The file with what it has printed.
 
     Attributes:
+        process: The zygote's process, if this one has started it.
         has_forked: Whether it has ever forked a process.
     """
 
@@ -147,7 +148,8 @@ class Zygote:
         log: IO[bytes] | None = None,
     ) -> None:
         self.has_forked = False
-        self._connection, self._process, self._log = connection, process, log
+        self.process = process
+        self._connection, self._log = connection, log
         self._lock = threading.Lock()
         self._environment = _environment_when_loaded()
         weakref.finalize(self, _end_zygote, os.getpid(), connection, process, log)
@@ -210,14 +212,14 @@ class Zygote:
 
     def describe_end(self) -> str:
         """Return the end of a sentence that says how the zygote has ended."""
-        if self._process is None or self._log is None:
+        if self.process is None or self._log is None:
             return "the process that forks has ended"
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
+            self.process.wait(1)
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         last_line = f" ({lines[-1]})" if lines else ""
-        return f"the process that forks has ended with exit code {self._process.poll()}{last_line}"
+        return f"the process that forks has ended with exit code {self.process.poll()}{last_line}"
 
 
 def _end_zygote(

@@ -67,7 +67,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def child_zygote_pid() -> int:
-    process = shared_zygote()._process
+    process = shared_zygote().process
     assert process is not None
     return process.pid
 
@@ -275,7 +275,7 @@ from pathlib import Path
 import test_zygote
 from partrain.launch.zygote import shared_zygote
 process = test_zygote.start(Path(sys.argv[1]), sys.argv[1] + "/facts.json", "0", "wait")
-print(shared_zygote()._process.pid, flush=True)
+print(shared_zygote().process.pid, flush=True)
 if sys.argv[2] == "killed":
     time.sleep(600)
 process.kill()
