@@ -93,7 +93,7 @@ def processor_name(device: torch.device) -> str:
 def _cpu_name() -> str:
     lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines() if _CPU_FACTS.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _module(device: torch.device) -> Any:

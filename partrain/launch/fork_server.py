@@ -6,17 +6,20 @@ runs one thread and uses no accelerator, since a forked process would have neith
 Each forked process gets a connection of its own, over which it may have further ones forked.
 """
 
+import atexit
 import gc
 import importlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from setproctitle import getproctitle, setproctitle
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     importlib.import_module(WARM_UP).warm_up()
     gc.freeze()  # The collector of a forked process would copy the pages of all that it visits.
     forked = ForkServer(Connection(int(arguments[0]))).serve()
-    return 0 if forked is None else forked.run()
+    return 0 if forked is None else _leave(forked.run)
 
 
 @dataclass
@@ -142,6 +145,28 @@ class ForkServer:
         send_handle(client, pidfd, None)
         os.close(pidfd)
         return None
+
+
+def _leave(run: Callable[[], int]) -> NoReturn:
+    """Call `run`, and end this forked process with the exit code that it returns.
+
+    Python's own end would visit all objects and so copy the memory that is shared with the zygote, which takes longer
+    than a small training. As in a child of multiprocessing, threads are waited for, and here handlers of the end called.
+    """
+    try:
+        exit_code = run()
+    except SystemExit as error:
+        exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        exit_code = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(exit_code)
 
 
 def why_not_now() -> str | None:

@@ -20,7 +20,7 @@ from partrain.launch.launch import Launch
 from partrain.training.context import interrupt_on_signals
 from partrain.training.job import Job
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.02
 _STOP_SECONDS = 30.0
 """Seconds that jobs have to write their checkpoints and end, before they are killed."""
 

@@ -210,7 +210,7 @@ def test_a_stop_does_not_wait_for_a_trial_to_end(
 def test_a_trial_is_stuck_only_if_no_unit_of_it_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_end, worker_end = Pipe()
     clock = [0.0]
-    monkeypatch.setattr(worker_process, "_start", lambda log: (None, own_end))
+    monkeypatch.setattr(worker_process, "_start", lambda log, processes: (None, own_end))
     monkeypatch.setattr(worker_process, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     worker = WorkerProcess(0, worker_settings(["cpu"], SHARD_SETTINGS)[0], tmp_path / "log.txt")
     worker.send(ProfileRequest(None))  # type: ignore[arg-type]
