@@ -14,6 +14,7 @@ from unittest import mock
 from partrain import RunSettings
 from partrain.launch.settings import LaunchSettings
 from partrain.networks import MLPSettings
+from partrain.report.settings import ReportSettings
 from partrain.storage.run_folder import LOCK
 from partrain.training.optimization import TrainSettings
 
@@ -59,11 +60,15 @@ def run_script(name: str, *arguments: str) -> Outcome:
 
 
 def small_settings(**changed: Any) -> RunSettings:
-    """Return settings for two segments of 1,600 steps each, long enough to be interrupted, with reproducible bits."""
+    """Return settings for two segments of 400 steps each, long enough to be interrupted, with reproducible bits.
+
+    There is no page, which takes as long to draw as such a segment to train.
+    """
     defaults: dict[str, Any] = {
         "network": MLPSettings(depth=4, width=32, dropout=0.1),
-        "train": TrainSettings(epochs=20, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
+        "train": TrainSettings(epochs=5, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
         "launch": LaunchSettings(device="cpu", threads=1),
+        "report": ReportSettings(page=False),
     }
     return RunSettings(**{**defaults, **changed})
 

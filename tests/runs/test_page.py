@@ -29,7 +29,8 @@ def test_a_page_is_written_while_training_and_once_more_at_the_end(
         return path
 
     monkeypatch.setattr(page, "write_page", record)
-    settings = replace(small_settings(), report=ReportSettings(refresh=0.5))
+    settings = small_settings(report=ReportSettings(refresh=0.2))
+    settings.train.epochs = 20
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert len(written) >= 2
     assert all(RELOAD in text for text in written[:-1])

@@ -29,12 +29,12 @@ STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 
 
 def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> RunSettings:
-    """Return the settings of a run of 15 epochs, 20 steps each, with a round at every logged step."""
+    """Return the settings of a run of 5 epochs, 20 steps each, with a round at every logged step."""
     settings = small_settings(
         strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout),
         launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
     )
-    return replace(settings, train=replace(settings.train, epochs=15, batch_size=32, checkpoint_seconds=1e-9))
+    return replace(settings, train=replace(settings.train, epochs=5, batch_size=32, checkpoint_seconds=1e-9))
 
 
 def step_of(folder: Path) -> int:
@@ -89,7 +89,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
     assert str(failure) == f"Process 1 was killed by SIGKILL; see {log}. The other processes of its group were stopped."
     assert failure.is_user_error
     assert not any(handle.is_running for handle in started)
-    assert 20 <= step_of(run / "ranks/1") < 300
+    assert 20 <= step_of(run / "ranks/1") < 100
 
     partrain.run(settings, run, dataset=small, show_progress=False)
     undisturbed = tmp_path / "undisturbed"
