@@ -77,9 +77,9 @@ def test_importing_the_package_imports_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("engine", "count", "what"),
     [
-        ("partrain.training.segment", 4, {}),
+        ("partrain.training.segment", 2, {}),
         ("partrain.packs.pack", 1, {"grouping": partrain.PackSettings(trial=False)}),
-        ("partrain.strategies.engine", 4, {"strategy": partrain.StrategySettings(name="data_parallel")}),
+        ("partrain.strategies.engine", 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
     ],
 )
 def test_a_training_process_imports_what_it_uses(
@@ -93,7 +93,7 @@ def test_a_training_process_imports_what_it_uses(
     settings = small_settings(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        partition=partrain.PartitionSettings(segments=4),
+        partition=partrain.PartitionSettings(segments=2),
         launch=partrain.LaunchSettings(processes="fresh"),
         **what,
     )
@@ -126,9 +126,9 @@ def test_no_process_says_a_word_where_warnings_are_errors(
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     settings = small_settings(
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        partition=partrain.PartitionSettings(segments=4),
+        partition=partrain.PartitionSettings(segments=2),
         grouping=grouping,
-        launch=partrain.LaunchSettings(device="cpu", threads=1),
+        launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fresh"),
     )
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]

@@ -3,9 +3,6 @@
 import os
 import queue
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +11,11 @@ from pathlib import Path
 
 import torch
 
-from partrain.launch.end import Done, End, Failed, Lost, Stopped
-from partrain.launch.environment import process_environment
-from partrain.launch.error_report import read_error_report
+from partrain.launch.end import Done, End, Lost, Stopped
 from partrain.launch.executor import Slot
-from partrain.launch.worker import DONE, STOPPED, run_job
-from partrain.storage.run_folder import BOUNDARIES, LOCK, THREADS_FILE
+from partrain.launch.processes import ProcessHandle
+from partrain.launch.worker import run_job
+from partrain.storage.run_folder import BOUNDARIES, LOCK
 from partrain.training.context import LocalContext
 from partrain.training.job import Job
 
@@ -96,24 +92,12 @@ class ScratchHandle:
         self.folder = scratch / job.folder.relative_to(root)
         self._end: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._found: End | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ProcessHandle | None = None
         self.context = LocalContext()
         if job.kind in ("rank", "shards"):
-            self._start_process()
+            self.process = ProcessHandle(Job.read(self.folder), ["cpu"], threads=1)
         else:
             threading.Thread(target=self._run_in_thread, args=(torch_lock,), daemon=True).start()
-
-    def _start_process(self) -> None:
-        (self.folder / THREADS_FILE).write_text("1")
-        with (self.folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "partrain.launch", "partrain.launch.worker", str(self.folder), "cpu"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=process_environment(),
-                start_new_session=True,
-            )
 
     def _run_in_thread(self, torch_lock: threading.Lock) -> None:
         with torch_lock:  # torch's random generator is one for all threads.
@@ -129,20 +113,7 @@ class ScratchHandle:
     def _look(self) -> End | None:
         if self.process is None:
             return None if self._end.empty() else self._end.get()
-        code = self.process.poll()
-        if code is None:
-            return None
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        if code == DONE:
-            return Done()
-        if code == STOPPED:
-            return Stopped()
-        if code < 0:
-            return Lost(f"was killed by {signal.Signals(-code).name}")
-        report = read_error_report(self.folder)
-        assert report is not None, (self.folder / "log.txt").read_text()
-        return Failed(report)
+        return self.process.poll()
 
     def _bring_back(self) -> None:
         for path in self._changed_files():
@@ -157,7 +128,7 @@ class ScratchHandle:
         """Yield what the job has changed in its trainings' folders, and what it has stored for other trainings."""
         members = (self.scratch / member.folder.relative_to(self.root) for member in self.job.members)
         for folder in {self.folder, *members, self.scratch / BOUNDARIES}:
-            for path in sorted(folder.rglob("*")):
+            for path in _files_below(folder):
                 with suppress(FileNotFoundError):
                     time = path.stat().st_mtime_ns
                     is_own = path.is_file() and path.name != LOCK and not path.name.startswith(".")
@@ -168,7 +139,7 @@ class ScratchHandle:
     def stop(self) -> None:
         self.context.request_stop()
         if self.process is not None:
-            self.process.terminate()
+            self.process.stop()
 
     def kill(self) -> None:
         self.stop()
@@ -183,6 +154,11 @@ class ScratchHandle:
             shutil.copyfile(file, copy)
             copy.replace(target)
             self._times[target] = target.stat().st_mtime_ns
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return the files below `folder`, in which others come and go meanwhile."""
+    return sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
 
 
 class ScratchExecutor:

@@ -32,6 +32,14 @@ def train(folder: Path) -> bool:
     return SegmentTraining(folder, LocalContext(), PeakMemory()).run()
 
 
+def train_alone(folder: Path, dataset: Dataset, settings: Sequence[RunSettings]) -> list[Path]:
+    """Train a model of each of the settings by itself, and return the folders of their tasks."""
+    tasks = write_tasks(folder, dataset, settings)
+    for task in tasks:
+        assert train(task)
+    return tasks
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors in the checkpoint of a finished training."""
     tensors, progress = checkpoint.load(folder / CHECKPOINT)

@@ -23,7 +23,7 @@ from partrain.storage.run_folder import CHECKPOINT
 
 LONG = [
     *DATA,
-    *("network.depth=4", "network.width=32", "network.dropout=0.1", "train.epochs=12", "train.batch_size=6"),
+    *("network.depth=4", "network.width=32", "network.dropout=0.1", "train.epochs=6", "train.batch_size=6"),
     *("train.early_stop=0", "train.precision=fp32", "train.checkpoint_seconds=0.000001"),
     *("launch.device=cpu", "launch.threads=1"),
 ]

@@ -110,10 +110,9 @@ def test_the_zygote_imports_what_every_training_needs_and_no_more(tmp_path: Path
     assert not {"hydra", "omegaconf", "plotly", "matplotlib", "jinja2", "torchvision"} & set(modules)
 
 
-@pytest.mark.parametrize("processes", ["fork", "fresh"])
-def test_exit_codes_and_signals_come_back(tmp_path: Path, processes: str) -> None:
+def test_exit_codes_and_signals_come_back(tmp_path: Path) -> None:
     def started(*words: str) -> ChildProcess:
-        return start(tmp_path, str(tmp_path / "facts.json"), *words, processes=processes)
+        return start(tmp_path, str(tmp_path / "facts.json"), *words)
 
     assert started("7").wait(60) == 7
     assert started("0", "fail").wait(60) == 1
@@ -171,18 +170,6 @@ def test_modules_of_the_user_are_as_they_are_now(
 
 
 @pytest.mark.usefixtures("_own_zygote")
-def test_a_zygote_that_is_killed_takes_its_processes_along_and_the_next_one_serves(tmp_path: Path) -> None:
-    waiting = start(tmp_path, str(tmp_path / "facts.json"), "0", "wait")
-    facts(tmp_path / "facts.json")
-    first = child_zygote_pid()
-    os.kill(first, signal.SIGKILL)
-    wait_until(lambda: waiting.poll() is not None)
-    assert waiting.poll() == waiting.wait() == LOST_WITH_ZYGOTE
-    assert start(tmp_path, str(tmp_path / "again.json"), "3").wait(60) == 3
-    assert facts(tmp_path / "again.json")["own"]["parent"] == child_zygote_pid() != first
-
-
-@pytest.mark.usefixtures("_own_zygote")
 def test_a_run_whose_zygote_is_killed_says_so_and_ends_with_the_same_weights(
     small: Dataset, tmp_path: Path, started: list[ProcessHandle], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +187,8 @@ def test_a_run_whose_zygote_is_killed_says_so_and_ends_with_the_same_weights(
     partrain.run(settings, tmp_path / "run", dataset=small)
     killer.join()
     assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "undisturbed")
+    assert [handle.process.poll() for handle in started[:2]] == [LOST_WITH_ZYGOTE] * 2
+    assert child_zygote_pid() != victim
     assert sorted(handle.job.name for handle in started) == ["segment 0"] * 2 + ["segment 1"] * 2
     said = capsys.readouterr().out
     for index in (0, 1):
@@ -228,12 +217,12 @@ def test_a_zygote_that_cannot_start_is_tried_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
     monkeypatch.syspath_prepend(tmp_path)
-    for _ in range(2):
-        assert start(tmp_path, str(tmp_path / "facts.json"), "4", processes="auto").wait(60) == 4
+    assert start(tmp_path, str(tmp_path / "facts.json"), "4", processes="auto").wait(60) == 4
     reason = "the process that forks has ended with exit code 1 (SystemExit: it must not start)"
-    assert (tmp_path / "log.txt").read_text() == (
-        f"This process was started anew, not forked: {reason}.\nprinted\n" * 2
-    )
+    assert (tmp_path / "log.txt").read_text() == f"This process was started anew, not forked: {reason}.\nprinted\n"
+    with pytest.raises(UserError) as refused:
+        start(tmp_path, str(tmp_path / "facts.json"))
+    assert str(refused.value) == f"launch.processes=fork: {reason}; set launch.processes=auto"
     assert (tmp_path / "attempts").read_text() == "one"
 
 
@@ -269,31 +258,52 @@ def test_variables_that_libraries_read_when_they_are_loaded_get_a_zygote_of_thei
     assert shared_zygote() is not first
 
 
+STARTED_EARLY = """
+from partrain.launch import zygote
+zygote.start_early([])
+early = zygote._shared
+import partrain.cli.train
+from partrain.networks import Chain, MLPSettings
+Chain.build(MLPSettings(), (1, 28, 28), 47)
+assert zygote.shared_zygote() is early
+"""
+
+
+def test_the_zygote_that_a_command_starts_early_is_the_one_that_forks() -> None:
+    """Libraries set environment variables when they are imported, which must not make it a zygote of no use."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", STARTED_EARLY], env=environment, check=True)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["seed=1", "launch=inline"], ["launch.processes=fresh"]])
+def test_a_command_that_forks_nothing_starts_no_zygote(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote, "shared_zygote", lambda: pytest.fail("a zygote was started"))
+    zygote.start_early(words)
+    with pytest.raises(pytest.fail.Exception):
+        zygote.start_early(["seed=1"])
+
+
 LEFT_ALONE = """
-import os, sys, time
-from pathlib import Path
-import test_zygote
+import sys, time
 from partrain.launch.zygote import shared_zygote
-process = test_zygote.start(Path(sys.argv[1]), sys.argv[1] + "/facts.json", "0", "wait")
 print(shared_zygote().process.pid, flush=True)
-if sys.argv[2] == "killed":
+if sys.argv[1] == "killed":
     time.sleep(600)
-process.kill()
 """
 
 
 @pytest.mark.parametrize("end", ["returned", "killed"])
-def test_no_zygote_outlives_its_launcher(tmp_path: Path, end: str) -> None:
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", LEFT_ALONE, str(tmp_path), end]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}) as launcher:
+def test_no_zygote_outlives_its_launcher(end: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LEFT_ALONE, end]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as launcher:
         assert launcher.stdout is not None
         pid = int(launcher.stdout.readline())
         if end == "killed":
             launcher.kill()
-            os.kill(facts(tmp_path / "facts.json")["own"]["pid"], signal.SIGKILL)
         launcher.wait(60)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    stat = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_process_that_the_user_forks_asks_a_zygote_of_its_own() -> None:
@@ -349,10 +359,9 @@ def main(arguments):
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or newer")
-@pytest.mark.parametrize("processes", ["fork", "fresh"])
 @pytest.mark.parametrize(("limits", "is_mapped"), [(ONE_TRAINING, 1), (MANY_TRAININGS, 0)])
-def test_limits_of_the_allocator_hold(tmp_path: Path, processes: str, limits: AllocatorLimits, is_mapped: int) -> None:
+def test_limits_of_the_allocator_hold(tmp_path: Path, limits: AllocatorLimits, is_mapped: int) -> None:
     (tmp_path / "mapping.py").write_text(MAPPED_BLOCKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        assert start(tmp_path, "8000000", module="mapping", processes=processes, limits=limits).wait(60) == is_mapped
+        assert start(tmp_path, "8000000", module="mapping", limits=limits).wait(60) == is_mapped

@@ -2,30 +2,21 @@
 
 import os
 import select
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from worker_with_word import FOLDER, wait_for
 
+from partrain.launch.allocator import MANY_TRAININGS
+from partrain.launch.child_process import Call, start_process
 from partrain.shards import worker_process
 from partrain.shards.host import HostMemory
 from partrain.shards.messages import UnitRequest, WorkerSettings
 from partrain.shards.scheduler import unit_at
 from partrain.shards.worker_process import WorkerProcess
-
-SCHEDULER = """
-import sys
-from pathlib import Path
-from test_left_alone import start_busy_worker
-
-memory, worker = start_busy_worker(Path(sys.argv[1]), double_buffer=sys.argv[2] == "True")
-print(worker.process.pid, flush=True)
-sys.stdin.read()
-"""
-"""A scheduler's process with a busy worker, which ends when its input does."""
 
 
 def start_worker(folder: Path, *, double_buffer: bool) -> tuple[HostMemory, WorkerProcess]:
@@ -78,18 +69,36 @@ def test_a_worker_that_waits_removes_the_memory(tmp_path: Path, double_buffer: b
     memory.close()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Be the scheduler's process, with a busy worker, until it is killed."""
+    folder, double_buffer = arguments
+    memory, worker = start_busy_worker(Path(folder), double_buffer=double_buffer == "True")
+    (Path(folder) / "worker").write_text(str(worker.process.pid))
+    sys.stdin.read()
+    assert memory
+    return 0
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the end of another's process cannot be waited for here")
 @pytest.mark.parametrize(("word", "double_buffer"), [("go", True), ("go", False), ("fail", True), ("fail", False)])
 def test_a_busy_worker_whose_scheduler_is_killed_removes_the_memory(
-    tmp_path: Path, word: str, double_buffer: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, double_buffer: bool
 ) -> None:
     """Kill the scheduler's process while a unit is computed: its end or its failure can be sent to nobody."""
-    command = [sys.executable, "-c", SCHEDULER, str(tmp_path), str(double_buffer)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as scheduler:
-        assert scheduler.stdout is not None
-        worker = os.pidfd_open(int(scheduler.stdout.readline()))
-        scheduler.kill()
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    call = Call(
+        module="test_left_alone",
+        arguments=[str(tmp_path), str(double_buffer)],
+        preload="partrain.shards.device_worker",
+        allocator=MANY_TRAININGS,
+    )
+    stdin, lifeline = os.pipe()
+    scheduler = start_process(call, stdin, tmp_path / "scheduler.txt", "auto")
+    os.close(stdin)
+    worker = os.pidfd_open(int(wait_for(tmp_path / "worker")))
+    scheduler.kill()
+    scheduler.wait()
+    os.close(lifeline)
     assert len(scratch_of(tmp_path)) == 1
     (tmp_path / "word").write_text(word)
     select.select([worker], [], [])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
-from trainings import difference, train, write_tasks
+from trainings import difference, train_alone, write_tasks
 
 from partrain.data import Dataset
 from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
@@ -33,9 +33,10 @@ def sharded_and_alone(
         devices: How many workers there are, on the CPU.
         **changed: Settings of shard parallelism.
     """
-    alone, sharded = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "sharded"))
-    for folder in alone:
-        assert train(folder)
+    alone, sharded = (
+        train_alone(tmp_path / "alone", small, settings),
+        write_tasks(tmp_path / "sharded", small, settings),
+    )
     shard_settings = ShardSettings(**{"budget_gib": TIGHT, **changed})
     assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", shard_settings, show_progress=False) == {}
     return sharded, alone
@@ -53,12 +54,21 @@ NETWORKS: list[NetworkSettings] = [
 """Networks of all kinds of layers. Each layer fits into ROOM bytes, and no whole network does."""
 
 
+EVERY_LAYER = [settings_of(**{"network": network, **varied}) for network in NETWORKS for varied in VARIED[:3]]
+"""Settings of three trainings of each of the networks."""
+
+
+@pytest.fixture(scope="module")
+def every_layer_alone(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return train_alone(tmp_path_factory.mktemp("alone"), small, EVERY_LAYER)
+
+
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
-def test_every_kind_of_layer(small: Dataset, tmp_path: Path, activations: str) -> None:
-    settings = [settings_of(**{"network": network, **varied}) for network in NETWORKS for varied in VARIED[:3]]
-    changed = {"activations": activations, "separate": True, "budget_gib": ROOM / 2**30}
-    sharded, alone = sharded_and_alone(small, tmp_path, settings, **changed)
-    assert difference(sharded, alone) < TOLERANCE
+def test_every_kind_of_layer(small: Dataset, tmp_path: Path, every_layer_alone: list[Path], activations: str) -> None:
+    sharded = write_tasks(tmp_path / "sharded", small, EVERY_LAYER)
+    settings = ShardSettings(activations=activations, separate=True, budget_gib=ROOM / 2**30)
+    assert train_sharded(sharded, ["cpu"] * 2, tmp_path / "shards", settings, show_progress=False) == {}
+    assert difference(sharded, every_layer_alone) < TOLERANCE
     shards = [load.num_shards for load in read_loads(tmp_path / "shards/costs.json")]
     assert [min(shards[3 * n : 3 * n + 2]) > 1 for n in range(len(NETWORKS))] == [True] * len(NETWORKS)
 

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
-from trainings import difference, train, write_tasks
+from trainings import difference, train_alone, write_tasks
 
 from partrain.data import Dataset
 from partrain.device import device_names
 from partrain.errors import JobFailed, UserError
 from partrain.networks import MLPSettings
-from partrain.settings import RunSettings
 from partrain.shards import worker_pool
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.session import Session, TrainingHistory
@@ -29,14 +28,6 @@ from partrain.training.context import LocalContext
 
 HERE = ", ".join(device_names())
 SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
-
-
-def trained_alone(small: Dataset, folder: Path, settings: list[RunSettings]) -> list[Path]:
-    """Train a model of each of the settings by itself, and return the folders of their tasks."""
-    tasks = write_tasks(folder, small, settings)
-    for task in tasks:
-        train(task)
-    return tasks
 
 
 def disturb(
@@ -64,7 +55,7 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activations: str
 ) -> None:
     settings = [settings_of(seed=n, network=MLPSettings(depth=4, width=32, dropout=0.3)) for n in range(3)]
-    alone = trained_alone(small, tmp_path / "alone", settings)
+    alone = train_alone(tmp_path / "alone", small, settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
     shard_settings = replace(SHARD_SETTINGS, activations=activations)
     with monkeypatch.context() as patch:
@@ -89,7 +80,7 @@ def test_a_worker_that_dies_is_replaced_and_its_models_go_on_from_their_checkpoi
     activations: str,
 ) -> None:
     settings = [settings_of(seed=n) for n in range(3)]
-    alone = trained_alone(small, tmp_path / "alone", settings)
+    alone = train_alone(tmp_path / "alone", small, settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
     disturb(monkeypatch, 70, lambda session: session.pool[0].process.kill())
     shard_settings = replace(SHARD_SETTINGS, activations=activations)
@@ -102,7 +93,7 @@ def test_a_worker_that_is_stuck_is_noticed_and_what_it_had_to_do_is_done_elsewhe
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [settings_of(seed=n) for n in range(3)]
-    alone = trained_alone(small, tmp_path / "alone", settings)
+    alone = train_alone(tmp_path / "alone", small, settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
     # Before its first answer it would count as starting for a minute more.
     disturb(monkeypatch, 1, lambda session: os.kill(session.pool[1].process.pid, signal.SIGSTOP), worker=1)
@@ -116,7 +107,7 @@ def test_a_model_that_fails_is_dropped_and_named_and_the_others_go_on(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [settings_of(), settings_of(train=replace(TRAIN, lr=1e200, optimizer="sgd")), settings_of(seed=2)]
-    alone = trained_alone(small, tmp_path / "alone", [settings[0], settings[2]])
+    alone = train_alone(tmp_path / "alone", small, [settings[0], settings[2]])
     folders = write_tasks(tmp_path / "sharded", small, settings)
     failures = train_sharded(folders, ["cpu"] * 2, tmp_path / "shards", SHARD_SETTINGS)
     (failed,) = failures
@@ -150,7 +141,7 @@ def test_host_memory_that_is_too_small_is_said_before_anything_begins(
 
 
 def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
-    alone = trained_alone(small, tmp_path / "alone", [settings_of(**VARIED[2])])
+    alone = train_alone(tmp_path / "alone", small, [settings_of(**VARIED[2])])
     folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
     shard_settings = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
     assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
@@ -220,7 +211,7 @@ def test_models_join_while_others_train_and_leave_when_they_end(
 ) -> None:
     """Add one model beforehand, two from outside while it trains, and one when the first has ended."""
     settings = [settings_of(**varied) for varied in VARIED]
-    alone = trained_alone(small, tmp_path / "alone", settings)
+    alone = train_alone(tmp_path / "alone", small, settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
     training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", SHARD_SETTINGS, show_progress=False)
     ended: list[Path] = []
@@ -254,7 +245,7 @@ def test_models_join_while_others_train_and_leave_when_they_end(
 def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    alone = train_alone(tmp_path / "alone", small, [settings_of()])
     folders = write_tasks(
         tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
     )
@@ -271,7 +262,7 @@ def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
 
 def test_a_pause_and_on_again(small: Dataset, tmp_path: Path) -> None:
     """Train until an epoch as a search does, which leaves that epoch's weights, and continue later."""
-    alone = trained_alone(small, tmp_path / "alone", [settings_of()])
+    alone = train_alone(tmp_path / "alone", small, [settings_of()])
     (folder,) = write_tasks(tmp_path / "sharded", small, [settings_of()])
     training = ShardedTraining(["cpu"], tmp_path / "shards", SHARD_SETTINGS, show_progress=False)
     training.add(folder, pause_after=1)
