@@ -75,15 +75,21 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "count", "what"),
+    ("engine", "segments", "count", "what"),
     [
-        ("partrain.training.segment", 2, {}),
-        ("partrain.packs.pack", 1, {"grouping": partrain.PackSettings(trial=False)}),
-        ("partrain.strategies.engine", 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
+        ("partrain.training.segment", 2, 2, {}),
+        ("partrain.packs.pack", 4, 1, {"grouping": partrain.PackSettings(trial=False)}),
+        ("partrain.strategies.engine", 2, 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
     ],
 )
 def test_a_training_process_imports_what_it_uses(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, count: int, what: dict[str, Any]
+    small: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    segments: int,
+    count: int,
+    what: dict[str, Any],
 ) -> None:
     """Looked at in each process itself, by a network that tells at its end what is imported."""
     (tmp_path / "telling_network.py").write_text(TELLING)
@@ -93,7 +99,7 @@ def test_a_training_process_imports_what_it_uses(
     settings = small_settings(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        partition=partrain.PartitionSettings(segments=2),
+        partition=partrain.PartitionSettings(segments=segments),
         launch=partrain.LaunchSettings(processes="fresh"),
         **what,
     )
