@@ -1,6 +1,6 @@
 # make train   set up and run the main job;  make train ARGS="data=emnist partition.segments=3"
 # make test    set up and pass the tests; make test-all   pass those that take minutes;
-#                 make test ARGS="tests/runs/test_run.py -k recovery"
+#                 make test ARGS="tests/runs/test_run.py -k recovery"; with -n 0 in this process, as for --pdb
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -20,7 +20,7 @@ train: $(READY)
 	@$(BIN)/python experiments/train.py $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m kills $(ARGS)

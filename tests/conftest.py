@@ -1,12 +1,13 @@
 """Fixtures: a small data set that a small network can learn, devices, and the genuine data where they are."""
 
+import gc
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from only_gpu_skips import pytest_addoption, pytest_runtest_makereport  # noqa: F401
 from scripting import small_settings
 
 import partrain
@@ -16,23 +17,8 @@ from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--only-gpu-skips",
-        action="store_true",
-        help="fail where a test is skipped that does not need a GPU, as what it needs must be installed",
-    )
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.skipped and item.config.getoption("--only-gpu-skips") and item.get_closest_marker("gpu") is None:
-        report.outcome = "failed"
-        report.longrepr = f"--only-gpu-skips: {report.longrepr}"
-    return report
+def pytest_collection_finish() -> None:
+    gc.freeze()  # The collector does not visit again and again what has been imported.
 
 
 @pytest.fixture(scope="session", autouse=True)
