@@ -12,7 +12,6 @@ from scripting import ROOT, small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.launch.settings import GroupingSettings
 from partrain.storage.run_folder import LOG
 
 NAMES = """
@@ -96,6 +95,7 @@ def test_a_training_process_imports_what_it_uses(
     monkeypatch.syspath_prepend(tmp_path)
     (told := tmp_path / "told").mkdir()
     monkeypatch.setenv("TOLD", str(told))
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
     settings = small_settings(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
@@ -104,6 +104,7 @@ def test_a_training_process_imports_what_it_uses(
         **what,
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
+    assert_silent(list((tmp_path / "run").rglob(LOG)))
     processes = [json.loads(path.read_text()) for path in told.iterdir()]
     imported = [
         process["modules"]
@@ -120,23 +121,25 @@ def test_a_training_process_imports_what_it_uses(
         assert engine in modules
 
 
-@pytest.mark.parametrize(
-    "grouping",
-    [partrain.AloneSettings(), partrain.PackSettings(trial=False), partrain.ShardSettings()],
-    ids=lambda grouping: grouping.name,
-)
-def test_no_process_says_a_word_where_warnings_are_errors(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouping: GroupingSettings
+def test_no_process_of_shards_says_a_word_where_warnings_are_errors(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that runs as the main module and is imported too would be there twice, which Python warns of."""
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     settings = small_settings(
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        partition=partrain.PartitionSettings(segments=2),
-        grouping=grouping,
+        partition=partrain.PartitionSettings(segments=1),
+        grouping=partrain.ShardSettings(),
         launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fresh"),
     )
     partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
-    assert logs
+    assert len(logs) == 2
+    assert_silent(logs)
+
+
+def assert_silent(logs: list[Path]) -> None:
+    """Check that processes have printed nothing.
+
+    Python warns of a module that exists twice, as it runs as the main one and is imported too.
+    """
     assert [log.read_text() for log in logs] == [""] * len(logs)

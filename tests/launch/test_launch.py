@@ -16,11 +16,14 @@ from scripting import DATA, ROOT, model_bytes, run_script, small_settings, wait_
 import partrain
 from partrain.data import Dataset
 from partrain.errors import JobFailed
+from partrain.launch.allocator import ONE_TRAINING
+from partrain.launch.child_process import Call, ChildProcess, start_process
 from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 
+_PRELOAD = "partrain.training.segment"
 LONG = [
     *DATA,
     *("network.depth=4", "network.width=32", "network.dropout=0.1", "train.epochs=6", "train.batch_size=6"),
@@ -119,30 +122,33 @@ def processes_of(run: Path) -> list[int]:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts experiments/train.py, and returns it once both its processes have done some steps."""
+def command(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
+    """Return a function that starts experiments/train.py, and returns it once both its processes have done some steps.
+
+    Its output is in train.txt.
+    """
     run, launchers = tmp_path / "run", []
 
     def steps() -> list[int]:
         return [max(step_of(run / f"{kind}/{index}") for kind in ("segments", "ranks")) for index in (0, 1)]
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, processes: str = "auto") -> ChildProcess:
         before = steps()
-        command = [sys.executable, "-W", "error", str(ROOT / "experiments/train.py"), *LONG, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        launchers.append(subprocess.Popen(command, **pipes, text=True, start_new_session=True))  # type: ignore[call-overload]
-        process: subprocess.Popen[str] = launchers[-1]
+        call = Call(module="command", arguments=["train", *LONG, *arguments], preload=_PRELOAD, allocator=ONE_TRAINING)
+        with open(os.devnull) as stdin:
+            launcher = start_process(call, stdin.fileno(), tmp_path / "train.txt", processes)
+        launchers.append(launcher)
         wait_until(
-            lambda: process.poll() is not None or all(now > then for now, then in zip(steps(), before, strict=True))
+            lambda: launcher.poll() is not None or all(now > then for now, then in zip(steps(), before, strict=True))
         )
-        assert process.poll() is None, process.communicate()
+        assert launcher.poll() is None, (tmp_path / "train.txt").read_text()
         assert len(processes_of(run)) == 2
-        return process
+        return launcher
 
     yield start
-    kill_all([launcher.pid for launcher in launchers] + processes_of(run))
     for launcher in launchers:
-        launcher.communicate()
+        launcher.kill()
+    kill_all(processes_of(run))
 
 
 def kill_all(ids: list[int]) -> None:
@@ -152,29 +158,32 @@ def kill_all(ids: list[int]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes through /proc")
-@pytest.mark.parametrize("strategy", ["synthetic", "1f1b"])
+@pytest.mark.parametrize(("strategy", "processes"), [("synthetic", "fresh"), ("1f1b", "auto")])
 def test_a_run_stopped_in_every_way_ends_with_the_same_weights(
-    strategy: str, script: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    strategy: str, processes: str, command: Callable[..., ChildProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     how = [f"strategy={strategy}", "strategy.microbatches=2"]
 
-    pressed = script(*how, f"hydra.run.dir={run}")  # Ctrl-C: prints how to continue, and no process remains.
-    pressed.send_signal(signal.SIGINT)
-    out, err = pressed.communicate(timeout=60)
-    assert pressed.returncode == 130
-    assert not [line for line in err.splitlines() if not line.startswith("Preparing ")]
+    # Ctrl-C: it prints how to continue and nothing else, and no process remains.
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", "error")
+        pressed = command(*how, f"hydra.run.dir={run}", processes=processes)
+    os.kill(pressed.pid, signal.SIGINT)
+    assert pressed.wait(60) == 130
     launched = [word for word in LONG if word.startswith("launch.")]  # No run keeps them: it may be resumed elsewhere.
     again = " ".join(["python experiments/train.py", f"resume={run}", *launched])
-    assert out.splitlines()[-2:] == [f"Progress is saved. To continue: {again}", "Stopped."]
+    said = (tmp_path / "train.txt").read_text().splitlines()
+    assert said[-2:] == [f"Progress is saved. To continue: {again}", "Stopped."]
+    assert not [line for line in said if "Warning" in line or "Traceback" in line]
     assert not processes_of(run)
 
-    abandoned = script(f"resume={run}")  # the launcher is killed: its processes end by themselves
+    abandoned = command(f"resume={run}")  # the launcher is killed: its processes end by themselves
     abandoned.kill()
     wait_until(lambda: not processes_of(run))
     assert not any(checkpoint.load_metadata(path)["finished"] for path in run.glob(f"*/*/{CHECKPOINT}"))
 
-    killed = script(f"resume={run}")  # everything is killed at once
+    killed = command(f"resume={run}")  # everything is killed at once
     kill_all([killed.pid, *processes_of(run)])
     wait_until(lambda: not processes_of(run))
     assert not (run / "results.json").exists()

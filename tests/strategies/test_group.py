@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> Ru
         launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
     )
     return replace(settings, train=replace(settings.train, epochs=5, batch_size=32, checkpoint_seconds=1e-9))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that returns the folder of a run by a strategy of which no process was disturbed."""
+
+    @cache
+    def run(strategy: str) -> Path:
+        folder = tmp_path_factory.mktemp(strategy)
+        partrain.run(settings_of(strategy), folder, dataset=small, show_progress=False)
+        return folder
+
+    return run
 
 
 def step_of(folder: Path) -> int:
@@ -78,7 +92,7 @@ def signalled(number: int, run: Callable[[], object], started: list[ProcessHandl
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
-    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle]
+    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle], undisturbed: Callable[[str], Path]
 ) -> None:
     settings = settings_of(strategy)
     run = tmp_path / "run"
@@ -92,9 +106,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
     assert 20 <= step_of(run / "ranks/1") < 100
 
     partrain.run(settings, run, dataset=small, show_progress=False)
-    undisturbed = tmp_path / "undisturbed"
-    partrain.run(settings, undisturbed, dataset=small, show_progress=False)
-    assert model_bytes(run) == model_bytes(undisturbed)
+    assert model_bytes(run) == model_bytes(undisturbed(strategy))
     assert not list(run.rglob("previous.safetensors"))
     again = len(started)
     partrain.run(settings, run, dataset=small, show_progress=False)
@@ -103,7 +115,12 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_the_last_round(
 
 @pytest.mark.parametrize("strategy", ["data_parallel", "1f1b"])
 def test_a_killed_process_starts_its_group_again(
-    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle], capsys: pytest.CaptureFixture[str]
+    strategy: str,
+    small: Dataset,
+    tmp_path: Path,
+    started: list[ProcessHandle],
+    capsys: pytest.CaptureFixture[str],
+    undisturbed: Callable[[str], Path],
 ) -> None:
     settings = settings_of(strategy, max_restarts=1)
     thread = signal_when_under_way(signal.SIGKILL, started)
@@ -111,17 +128,16 @@ def test_a_killed_process_starts_its_group_again(
     thread.join()
     assert [handle.job.name for handle in started] == ["process 0", "process 1"] * 2
     assert "Process 1 was killed by SIGKILL; it restarts from its checkpoint." in capsys.readouterr().out
-    partrain.run(settings, tmp_path / "undisturbed", dataset=small, show_progress=False)
-    assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "undisturbed")
+    assert model_bytes(tmp_path / "run") == model_bytes(undisturbed(strategy))
 
 
 @pytest.mark.parametrize("strategy", ["data_parallel", "1f1b", "decoupled"])
 def test_a_stop_ends_all_processes_together_and_loses_at_most_an_epoch(
-    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle]
+    strategy: str, small: Dataset, tmp_path: Path, started: list[ProcessHandle], undisturbed: Callable[[str], Path]
 ) -> None:
     settings = settings_of(strategy)
     settings.train.checkpoint_seconds = 600.0
-    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    run = tmp_path / "run"
 
     def interrupt() -> None:
         wait_until(lambda: len(started) == 2)
@@ -139,9 +155,8 @@ def test_a_stop_ends_all_processes_together_and_loses_at_most_an_epoch(
         assert steps[0] == steps[1] > 0
         assert {handle.process.returncode for handle in started} == {STOPPED}
     partrain.run(settings, run, dataset=small, show_progress=False)
-    partrain.run(settings, undisturbed, dataset=small, show_progress=False)
-    assert model_bytes(run) == model_bytes(undisturbed)
-    assert metrics_of(run) == metrics_of(undisturbed)
+    assert model_bytes(run) == model_bytes(undisturbed(strategy))
+    assert metrics_of(run) == metrics_of(undisturbed(strategy))
 
 
 def test_a_process_that_hangs_ends_the_run_within_the_timeout(
