@@ -3,4 +3,4 @@
 from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    start_command("compare", trains=True)
+    start_command("compare")

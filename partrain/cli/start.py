@@ -12,7 +12,7 @@ def start_command(name: str, *, trains: bool = False) -> None:
 
     Args:
         name: The name of the command, such as "train".
-        trains: Whether it trains, so that the zygote is started first.
+        trains: Whether it trains in forked processes, so that the zygote is started first.
     """
     if trains:
         start_early(sys.argv[1:])
