@@ -12,6 +12,7 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.launch import zygote
 from partrain.launch.processes import ProcessExecutor, ProcessHandle
 from partrain.training.job import Job
 from partrain.training.optimization import TrainSettings
@@ -46,6 +47,12 @@ def patterns(count: int, seed: int, num_classes: int = 5) -> tuple[np.ndarray, n
     labels = random.permutation(np.arange(count) % num_classes)
     images = patterns[labels] + random.normal(0, 60, (count, 8, 8))
     return images.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def own_zygote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test have a zygote of its own, which ends with it."""
+    monkeypatch.setattr(zygote, "_shared", None)
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from scripting import ROOT, small_settings
 
 import partrain
 from partrain.data import Dataset
+from partrain.launch.engines import ENGINES
+from partrain.launch.zygote import shared_zygote
 from partrain.storage.run_folder import LOG
+from partrain.training.job import Job
 
 NAMES = """
 import json, types
@@ -35,11 +38,11 @@ from torch import nn
 
 def tell() -> None:
     with open(f"{os.environ['TOLD']}/{os.getpid()}.json", "w") as file:
-        json.dump({"modules": sorted(sys.modules), "argv": sys.orig_argv[1:3]}, file)
+        json.dump({"modules": sorted(sys.modules), "folder": sys.argv[1]}, file)
 
 
 def build() -> nn.Module:
-    if sys.orig_argv[1:3] == ["-m", "partrain.launch"]:  # a training process, not its launcher
+    if sys.argv[0] == "partrain.launch.worker":  # a job's process, not its launcher
         atexit.register(tell)
     hidden = [layer for _ in range(2) for layer in (nn.Linear(8, 8), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), *hidden, nn.Linear(8, 5))
@@ -73,24 +76,27 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert loaded == "[]\n"
 
 
+@pytest.mark.usefixtures("own_zygote")
 @pytest.mark.parametrize(
-    ("engine", "segments", "count", "what"),
+    ("kind", "uses", "segments", "count", "what"),
     [
-        ("partrain.training.segment", 2, 2, {}),
-        ("partrain.packs.pack", 4, 1, {"grouping": partrain.PackSettings(trial=False)}),
-        ("partrain.strategies.engine", 2, 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
+        ("segment", (), 2, 2, {}),
+        ("pack", ("packs",), 4, 1, {"grouping": partrain.PackSettings(trial=False)}),
+        ("rank", ("strategies",), 2, 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
+        ("shards", ("shards", "report", "jinja2", "plotly"), 1, 1, {"grouping": partrain.ShardSettings()}),
     ],
 )
-def test_a_training_process_imports_what_it_uses(
+def test_a_training_process_imports_what_it_uses_and_prints_nothing(
     small: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    engine: str,
+    kind: str,
+    uses: tuple[str, ...],
     segments: int,
     count: int,
     what: dict[str, Any],
 ) -> None:
-    """Looked at in each process itself, by a network that tells at its end what is imported."""
+    """Looked at in each process itself, by a network that tells at its end what is imported. Warnings are errors."""
     (tmp_path / "telling_network.py").write_text(TELLING)
     monkeypatch.syspath_prepend(tmp_path)
     (told := tmp_path / "told").mkdir()
@@ -100,46 +106,18 @@ def test_a_training_process_imports_what_it_uses(
         network=partrain.CustomSettings(builder="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
         partition=partrain.PartitionSettings(segments=segments),
-        launch=partrain.LaunchSettings(processes="fresh"),
+        launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fork"),
         **what,
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
-    assert_silent(list((tmp_path / "run").rglob(LOG)))
     processes = [json.loads(path.read_text()) for path in told.iterdir()]
-    imported = [
-        process["modules"]
-        for process in processes
-        if process["argv"] == ["-m", "partrain.launch"]
-        and engine in process["modules"]
-        and "partrain.packs.trial" not in process["modules"]
-    ]
+    imported = [one["modules"] for one in processes if Job.read(Path(one["folder"])).kind == kind]
     assert len(imported) == count
-    no_use = [part for part in ELSEWHERE if part != engine.split(".")[1]]
     for modules in imported:
-        assert [m for m in modules if m.split(".")[:2] in [["partrain", part] for part in no_use]] == []
-        assert [m for m in modules if m.split(".")[0] in LIBRARIES] == []
-        assert engine in modules
-
-
-def test_no_process_of_shards_says_a_word_where_warnings_are_errors(
-    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    settings = small_settings(
-        train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        partition=partrain.PartitionSettings(segments=1),
-        grouping=partrain.ShardSettings(),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fresh"),
-    )
-    partrain.run(settings, tmp_path, dataset=small, show_progress=False)
-    logs = [*tmp_path.rglob(LOG), *tmp_path.glob("shards/*/workers/*.txt")]
-    assert len(logs) == 2
-    assert_silent(logs)
-
-
-def assert_silent(logs: list[Path]) -> None:
-    """Check that processes have printed nothing.
-
-    Python warns of a module that exists twice, as it runs as the main one and is imported too.
-    """
+        assert {m.split(".")[1] for m in modules if m.startswith("partrain.")} & set(ELSEWHERE) <= set(uses)
+        assert {m.split(".")[0] for m in modules} & set(LIBRARIES) <= set(uses)
+        assert ENGINES[kind].module in modules
+    logs = [*(tmp_path / "run").rglob(LOG), *(tmp_path / "run").glob("shards/*/workers/*.txt")]
+    assert len(logs) >= count
     assert [log.read_text() for log in logs] == [""] * len(logs)
+    assert shared_zygote().printed() == ""

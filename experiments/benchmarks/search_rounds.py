@@ -77,7 +77,7 @@ def measure_rounds(grouping: str, processes: str) -> tuple[list[float], list[flo
     """
     settings = partrain.RunSettings(
         partition=partrain.PartitionSettings(segments=1),
-        grouping=GROUPINGS[grouping](),
+        grouping=GROUPINGS[grouping](name=grouping),
         launch=partrain.LaunchSettings(device="cpu", threads=1, processes=processes),
         train=TrainSettings(epochs=4, early_stop=0, batch_size=100),
         data=DataSettings(limit_train=20_000, limit_test=1000),

@@ -210,14 +210,20 @@ class Zygote:
         """Return whether it has loaded libraries with the environment variables of today."""
         return self._environment == _environment_when_loaded()
 
+    def printed(self) -> str:
+        """Return what the zygote has printed, if this process has started it."""
+        if self._log is None:
+            return ""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
     def describe_end(self) -> str:
         """Return the end of a sentence that says how the zygote has ended."""
-        if self.process is None or self._log is None:
+        if self.process is None:
             return "the process that forks has ended"
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        lines = self.printed().strip().splitlines()
         last_line = f" ({lines[-1]})" if lines else ""
         return f"the process that forks has ended with exit code {self.process.poll()}{last_line}"
 

@@ -201,8 +201,11 @@ def test_a_segment_whose_launcher_is_gone_before_it_begins_does_not_train(undist
     folder = tmp_path / "run/segments/1"
     (folder / CHECKPOINT).unlink()
     command = [sys.executable, "-m", "partrain.launch", "partrain.launch.worker", str(folder), "cpu"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode == 75
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    process = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (75, "", "")
     assert step_of(folder) == 0
 
 

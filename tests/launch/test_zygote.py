@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ if "partrain.launch.fork_server" in sys.orig_argv:
         file.write("one")
     raise SystemExit("it must not start")
 """
-
-
-@pytest.fixture
-def _own_zygote(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the test have a zygote of its own."""
-    monkeypatch.setattr(zygote, "_shared", None)
-    yield
-    monkeypatch.undo()
 
 
 def start(
@@ -100,7 +91,7 @@ def test_generators_of_forked_processes_are_not_all_the_same(tmp_path: Path) -> 
     assert all(first != second for first, second in zip(*drawn, strict=True))
 
 
-@pytest.mark.usefixtures("_own_zygote")
+@pytest.mark.usefixtures("own_zygote")
 def test_the_zygote_imports_what_every_training_needs_and_no_more(tmp_path: Path) -> None:
     start(tmp_path, str(tmp_path / "facts.json")).wait(60)
     modules = facts(tmp_path / "facts.json")["own"]["modules"]
@@ -169,7 +160,7 @@ def test_modules_of_the_user_are_as_they_are_now(
     assert all(isinstance(handle.process, ForkedProcess) for handle in started)
 
 
-@pytest.mark.usefixtures("_own_zygote")
+@pytest.mark.usefixtures("own_zygote")
 def test_a_run_whose_zygote_is_killed_says_so_and_ends_with_the_same_weights(
     small: Dataset, tmp_path: Path, started: list[ProcessHandle], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,7 +187,7 @@ def test_a_run_whose_zygote_is_killed_says_so_and_ends_with_the_same_weights(
         assert f"Segment {index} {end}" in said
 
 
-@pytest.mark.usefixtures("_own_zygote")
+@pytest.mark.usefixtures("own_zygote")
 def test_a_zygote_with_a_thread_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a library may start one when it is imported."""
     (tmp_path / "sitecustomize.py").write_text(THREAD)
@@ -211,7 +202,7 @@ def test_a_zygote_with_a_thread_refuses(tmp_path: Path, monkeypatch: pytest.Monk
     assert str(refused.value) == f"launch.processes=fork: {reason}; set launch.processes=auto"
 
 
-@pytest.mark.usefixtures("_own_zygote")
+@pytest.mark.usefixtures("own_zygote")
 def test_a_zygote_that_cannot_start_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(BROKEN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -247,7 +238,7 @@ def test_reasons_not_to_fork_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         shared_zygote()
 
 
-@pytest.mark.usefixtures("_own_zygote")
+@pytest.mark.usefixtures("own_zygote")
 def test_variables_that_libraries_read_when_they_are_loaded_get_a_zygote_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,11 @@ NETWORKS: list[NetworkSettings] = [
 """Networks of all kinds of layers. Each layer fits into ROOM bytes, and no whole network does."""
 
 
-EVERY_LAYER = [settings_of(**{"network": network, **varied}) for network in NETWORKS for varied in VARIED[:3]]
+EVERY_LAYER = [
+    settings_of(**{"network": network, **varied, "train": replace(varied.get("train", TRAIN), epochs=1)})
+    for network in NETWORKS
+    for varied in VARIED[:3]
+]
 """Settings of three trainings of each of the networks."""
 
 
