@@ -135,7 +135,7 @@ def train_many(folder: Path, way: str, segments: int) -> dict[str, float]:
     before = children_cpu_seconds()
     results = partrain.run(settings, folder, show_progress=False)
     total = children_cpu_seconds() - before
-    training = sum(segment["utilization"] * segment["seconds"] for segment in results["segments"])
+    training = sum(segment["utilization"] * segment["train_seconds"] for segment in results["segments"])
     return {f"{segments} segments, CPU seconds": total, f"{segments} segments, of these training": training}
 
 
