@@ -144,7 +144,7 @@ def peak_memory(folder: Path, way: str) -> float:
     settings = settings_of(
         way,
         1,
-        network=MLPSettings(depth=4, width=1600),
+        network=MLPSettings(depth=4, width=1900),
         data=DataSettings(limit_train=4000, limit_test=1000),
         train=TrainSettings(epochs=1, early_stop=0, precision="fp32", accuracy_curve=False),
     )
