@@ -133,7 +133,13 @@ class ForkServer:
     def fork(self, client: "Connection[Any, Any]", request: ForkRequest, stdin: int, log: int) -> ForkedMain | None:
         """Fork this process, and send the client the number and the descriptor of the new one."""
         own_end, its_end = Pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # As there are as many processes as the system allows.
+            own_end.close()
+            its_end.close()
+            client.send(f"the system refused to fork a process ({error.strerror})")
+            return None
         if pid == 0:
             for connection in (own_end, *self._clients):
                 connection.close()

@@ -1,12 +1,14 @@
 """Tests of the zygote: forked processes are as fresh ones are, and nothing is lost where it ends or refuses."""
 
 import ctypes
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,27 @@ def test_reasons_not_to_fork_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fork_server.why_not_now() == (
         "the process that forks has initialised cuda, which a forked one could not use"
     )
+
+
+def test_a_system_that_refuses_to_fork_is_no_end_of_the_zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(fork_server, "_num_threads", lambda: 1)
+    monkeypatch.setattr(zygote, "_shared", None)
+    ours, servers = Pipe()
+    zygote.share_zygote(zygote.Zygote(ours))
+    server = fork_server.ForkServer(servers)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        refused = threading.Thread(target=lambda: server.answer(servers))
+        refused.start()
+        with pytest.raises(UserError) as caught:
+            start(tmp_path, "facts.json")
+        refused.join()
+    reason = "the system refused to fork a process (Resource temporarily unavailable)"
+    assert str(caught.value) == f"launch.processes=fork: {reason}; set launch.processes=auto"
+    assert not shared_zygote().is_lost()
 
 
 def test_reasons_not_to_fork_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
