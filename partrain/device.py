@@ -136,9 +136,8 @@ def may_have_accelerator() -> bool:
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is None:
         return False
-    return (
-        accelerator.type != "cuda" or torch.cuda.device_count() > 0
-    )  # It asks the driver's tool, NVML, if there is one.
+    # For CUDA the driver's management library is asked, where there is one.
+    return accelerator.type != "cuda" or torch.cuda.device_count() > 0
 
 
 def accelerator_in_use() -> str | None:

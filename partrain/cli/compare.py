@@ -7,18 +7,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, grid_settings, register_schemas, run_settings
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.config import CONF, grid_settings, run_settings
+from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
 from partrain.comparison.compare import compare
 
 
 def main() -> None:
     """Do the runs of the comparison that the command line describes, and exit with code 1 if any of them failed."""
-    register_schemas()
-    with errors_in_one_line():
-        refuse_old_words(sys.argv[1:])
-        _compare()
+    refuse_old_words(sys.argv[1:])
+    _compare()
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="compare")

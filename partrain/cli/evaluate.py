@@ -5,23 +5,17 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from partrain.cli.config import CONF, evaluation_data, register_schemas
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.config import CONF, evaluation_data
+from partrain.cli.errors import job_errors_in_one_line
 from partrain.device import devices_named
 from partrain.errors import UserError
 from partrain.report.evaluation import print_evaluation, write_evaluation
 from partrain.stitching.evaluate import evaluate
 
 
-def main() -> None:
-    """Evaluate the network of the run that the command line names, and write and print the evaluation."""
-    register_schemas()
-    with errors_in_one_line():
-        _evaluate()
-
-
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
-def _evaluate(config: DictConfig) -> None:
+def main(config: DictConfig) -> None:
+    """Evaluate the network of the run that the command line names, and write and print the evaluation."""
     with job_errors_in_one_line():
         if OmegaConf.is_missing(config, "run"):
             raise UserError("run=<folder> is needed: the folder of the run to evaluate")

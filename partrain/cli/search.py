@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, register_schemas, run_settings, search_settings, split_search_arguments
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.config import CONF, run_settings, search_settings, split_search_arguments
+from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
 from partrain.tuning.search import search
 
@@ -18,11 +18,9 @@ _space: list[str] = []
 
 def main() -> None:
     """Run the search that the command line describes, or continue it."""
-    register_schemas()
-    with errors_in_one_line():
-        refuse_old_words(sys.argv[1:])
-        sys.argv[1:], _space[:] = split_search_arguments(sys.argv[1:])
-        _search()
+    refuse_old_words(sys.argv[1:])
+    sys.argv[1:], _space[:] = split_search_arguments(sys.argv[1:])
+    _search()
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="search")

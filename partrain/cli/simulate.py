@@ -3,20 +3,14 @@
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from partrain.cli.config import CONF, register_schemas
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.config import CONF
+from partrain.cli.errors import job_errors_in_one_line
 from partrain.shards.makespans import SimulateSettings, print_makespans
 
 
-def main() -> None:
-    """Print the table of makespans that the command line asks for."""
-    register_schemas()
-    with errors_in_one_line():
-        _simulate()
-
-
 @hydra.main(version_base="1.3", config_path=CONF, config_name="simulate")
-def _simulate(config: DictConfig) -> None:
+def main(config: DictConfig) -> None:
+    """Print the table of makespans that the command line asks for."""
     with job_errors_in_one_line():
         settings = OmegaConf.to_object(config)
         assert isinstance(settings, SimulateSettings)

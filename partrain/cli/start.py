@@ -1,14 +1,13 @@
-"""The start of a command, which takes no longer than its imports and those of the zygote do side by side."""
+"""The start of a command, whose imports and those of the zygote go side by side."""
 
-import gc
-import importlib
 import sys
 
+from partrain.launch.imports import import_at_start
 from partrain.launch.zygote import start_early
 
 
 def start_command(name: str, *, trains: bool = False) -> None:
-    """Import the module of a command and call its `main`.
+    """Import the module of a command and call its `main`, whose errors end the process as users expect.
 
     Args:
         name: The name of the command, such as "train".
@@ -16,8 +15,12 @@ def start_command(name: str, *, trains: bool = False) -> None:
     """
     if trains:
         start_early(sys.argv[1:])
-    gc.disable()  # Imports make many objects that stay. Visiting them again and again takes a quarter of the time.
-    command = importlib.import_module(f"partrain.cli.{name}")
-    gc.freeze()
-    gc.enable()
-    command.main()
+    command = import_at_start(f"partrain.cli.{name}")
+
+    # Imported by the command as well, and not before the zygote is started.
+    from partrain.cli.config import register_schemas
+    from partrain.cli.errors import errors_in_one_line
+
+    register_schemas()
+    with errors_in_one_line():
+        command.main()

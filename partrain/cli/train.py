@@ -6,18 +6,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, register_schemas, resumed_settings, run_settings
-from partrain.cli.errors import errors_in_one_line, job_errors_in_one_line
+from partrain.cli.config import CONF, resumed_settings, run_settings
+from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
 from partrain.runs.run import run
 
 
 def main() -> None:
     """Do the run that the command line describes, or resume one."""
-    register_schemas()
-    with errors_in_one_line():
-        refuse_old_words(sys.argv[1:])
-        _train()
+    refuse_old_words(sys.argv[1:])
+    _train()
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")

@@ -1,6 +1,6 @@
-"""Limits of glibc's allocator for training processes.
+"""Settings of the allocators of training processes: glibc's limits, and huge pages for torch's large tensors.
 
-By default it returns memory to the system and fetches it again at every step, which can double a step's time, and keeps
+By default glibc returns memory to the system and fetches it again at every step, which can double a step's time, and keeps
 large blocks that are no longer needed. Other allocators ignore these limits.
 """
 
@@ -23,15 +23,20 @@ class AllocatorLimits:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the limits as environment variables, which a new process reads at its start."""
-        return {"MALLOC_TRIM_THRESHOLD_": str(self.trim), "MALLOC_MMAP_THRESHOLD_": str(self.mmap)}
+        """Return the settings as environment variables, which glibc and torch read when they are loaded."""
+        return {
+            "MALLOC_TRIM_THRESHOLD_": str(self.trim),
+            "MALLOC_MMAP_THRESHOLD_": str(self.mmap),
+            "THP_MEM_ALLOC_ENABLE": "1",
+        }
 
     def apply(self) -> None:
         """Set the limits in this process, which was forked, as far as they are those in its environment."""
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        for name, value in self.environment.items():
+        for name, parameter in _MALLOPT.items():
+            value = self.environment[name]
             if mallopt is not None and os.environ.get(name) == value:
-                mallopt(_MALLOPT[name], int(value))
+                mallopt(parameter, int(value))
 
 
 ONE_TRAINING = AllocatorLimits(trim=32_000_000, mmap=4_000_000)

@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from partrain.errors import UserError
-from partrain.launch.allocator import AllocatorLimits
-from partrain.launch.environment import import_path, process_environment
+from partrain.launch.call import Call
+from partrain.launch.environment import import_path
 from partrain.launch.zygote import ForkedProcess, ForkRefused, ForkRequest, shared_zygote
 
 
@@ -34,18 +32,6 @@ class ChildProcess(Protocol):
     def kill(self) -> None:
         """Send SIGKILL, unless the process has ended."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A call of `main(arguments)` of a module, which a process does and ends with the exit code that it returns."""
-
-    module: str
-    arguments: Sequence[str]
-    preload: str
-    """The module of this package that has most of its imports, so that a forked process has done them."""
-    allocator: AllocatorLimits
-    """The limits of the process's allocator."""
 
 
 def start_process(call: Call, stdin: int, log: Path, processes: str) -> ChildProcess:
@@ -77,14 +63,11 @@ def _fork(call: Call, stdin: int, log: BinaryIO) -> ForkedProcess:
     """Let the zygote fork a process that does `call`, or raise `ForkRefused`."""
     zygote = shared_zygote()
     request = ForkRequest(
-        module=call.module,
-        arguments=call.arguments,
-        preload=call.preload,
-        environment=_environment(call),
+        call=call,
+        environment=call.environment(),
         path=[os.getcwd(), *import_path()],
         folder=os.getcwd(),
         cores=os.sched_getaffinity(0),
-        allocator=call.allocator,
     )
     return zygote.fork(request, stdin, log.fileno())
 
@@ -96,11 +79,6 @@ def _start_fresh(call: Call, stdin: int, log: BinaryIO) -> "subprocess.Popen[byt
         stdin=stdin,
         stdout=log,
         stderr=log,
-        env=_environment(call),
+        env=call.environment(),
         start_new_session=True,
     )
-
-
-def _environment(call: Call) -> dict[str, str]:
-    """Return the environment variables of the process that does `call`."""
-    return {**call.allocator.environment, **process_environment()}

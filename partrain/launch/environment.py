@@ -3,9 +3,6 @@
 import os
 import sys
 
-# torch: large tensors in huge pages.
-_DEFAULTS = {"THP_MEM_ALLOC_ENABLE": "1"}
-
 
 def import_path() -> list[str]:
     """Return the folders that this process imports modules from, absolute."""
@@ -14,4 +11,4 @@ def import_path() -> list[str]:
 
 def process_environment() -> dict[str, str]:
     """Return the environment variables of a training process: this one's, with the same modules."""
-    return {**_DEFAULTS, **os.environ, "PYTHONPATH": os.pathsep.join(import_path())}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(import_path())}

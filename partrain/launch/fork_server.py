@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
@@ -53,7 +54,7 @@ class ForkedMain:
     def run(self) -> int:
         """Become like a fresh process, and return the exit code of what was requested."""
         self.use_descriptors()
-        request = self.request
+        request, call = self.request, self.request.call
         gc.enable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
@@ -61,13 +62,13 @@ class ForkedMain:
         os.chdir(request.folder)
         os.sched_setaffinity(0, request.cores)
         sys.path[:] = request.path
-        sys.argv[:] = [request.module, *request.arguments]
+        sys.argv[:] = [call.module, *call.arguments]
         setproctitle(shlex.join([sys.executable, "-m", "partrain.launch", *sys.argv]))
         importlib.invalidate_caches()
-        request.allocator.apply()
+        call.allocator.apply()
         _seed_like_fresh()
         share_zygote(Zygote(self.zygote))
-        return int(importlib.import_module(request.module).main(request.arguments))
+        return int(importlib.import_module(call.module).main(call.arguments))
 
     def use_descriptors(self) -> None:
         """Use the descriptors of the request as standard input, output and errors, in a session of its own."""
@@ -113,25 +114,19 @@ class ForkServer:
             client.send(os.waitstatus_to_exitcode(os.waitpid(request, 0)[1]))
             return None
         descriptors = recv_handle(client), recv_handle(client)
-        reason = self.prepare(request)
-        forked = None if reason else self.fork(client, request, *descriptors)
+        with suppress(Exception):  # The forked process will meet the same error, and report it.
+            importlib.import_module(request.call.preload)
+        forked = self.fork(client, request, *descriptors)
         if forked is None:
             for descriptor in descriptors:
                 os.close(descriptor)
-        if reason:
-            client.send(reason)
         return forked
 
-    def prepare(self, request: ForkRequest) -> str | None:
-        """Import what the request names, and return why this process cannot be forked, or None if it can."""
-        try:
-            importlib.import_module(request.preload)
-        except Exception as error:
-            return f"importing {request.preload} failed with {type(error).__name__}: {error}"
-        return why_not_now()
-
     def fork(self, client: "Connection[Any, Any]", request: ForkRequest, stdin: int, log: int) -> ForkedMain | None:
-        """Fork this process, and send the client the number and the descriptor of the new one."""
+        """Fork this process, and send the client the number and the descriptor of the new one, or why there is none."""
+        if reason := why_not_now():
+            client.send(reason)
+            return None
         own_end, its_end = Pipe()
         try:
             pid = os.fork()

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from partrain.device import computes_bf16, devices_named, is_cpu, kind_of, num_cores
-from partrain.launch.child_process import Call, ChildProcess, start_process
+from partrain.launch.call import Call
+from partrain.launch.child_process import ChildProcess, start_process
 from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report

@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import IO, Any
 
-from partrain.launch.allocator import ONE_TRAINING, AllocatorLimits
+from partrain.launch.allocator import ONE_TRAINING
+from partrain.launch.call import Call
 from partrain.launch.environment import process_environment
 
 LOST_WITH_ZYGOTE = -256
@@ -49,12 +50,9 @@ class ForkRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ForkRequest:
-    """A request for a process that calls `main(arguments)` of a module, and ends with the exit code that it returns."""
+    """A request for a process that does a call, in the surroundings of the one that asks."""
 
-    module: str
-    arguments: Sequence[str]
-    preload: str
-    """A module of this package that the zygote imports first, so that later processes have it as well."""
+    call: Call
     environment: dict[str, str]
     """All of the environment variables."""
     path: list[str]
@@ -63,7 +61,6 @@ class ForkRequest:
     """The working directory."""
     cores: set[int]
     """The cores that the process may use."""
-    allocator: AllocatorLimits
 
 
 class ForkedProcess:

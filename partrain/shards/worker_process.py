@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from partrain.launch.allocator import MANY_TRAININGS
-from partrain.launch.child_process import Call, ChildProcess, start_process
+from partrain.launch.call import Call
+from partrain.launch.child_process import ChildProcess, start_process
 from partrain.shards.messages import Answer, Message, ProfileProgress, ProfileRequest, UnitRequest, WorkerSettings
 from partrain.shards.scheduler import Unit
 

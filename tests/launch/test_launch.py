@@ -17,7 +17,8 @@ import partrain
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.allocator import ONE_TRAINING
-from partrain.launch.child_process import Call, ChildProcess, start_process
+from partrain.launch.call import Call
+from partrain.launch.child_process import ChildProcess, start_process
 from partrain.launch.processes import ProcessHandle
 from partrain.launch.settings import LaunchSettings
 from partrain.storage import checkpoint

@@ -20,7 +20,8 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch import fork_server, zygote
 from partrain.launch.allocator import MANY_TRAININGS, ONE_TRAINING, AllocatorLimits
-from partrain.launch.child_process import Call, ChildProcess, start_process
+from partrain.launch.call import Call
+from partrain.launch.child_process import ChildProcess, start_process
 from partrain.launch.processes import ProcessHandle
 from partrain.launch.zygote import LOST_WITH_ZYGOTE, ForkedProcess, ForkRefused, shared_zygote
 

@@ -11,7 +11,8 @@ import pytest
 from worker_with_word import FOLDER, wait_for
 
 from partrain.launch.allocator import MANY_TRAININGS
-from partrain.launch.child_process import Call, start_process
+from partrain.launch.call import Call
+from partrain.launch.child_process import start_process
 from partrain.shards import worker_process
 from partrain.shards.host import HostMemory
 from partrain.shards.messages import UnitRequest, WorkerSettings

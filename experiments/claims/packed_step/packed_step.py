@@ -91,7 +91,7 @@ def main() -> None:
     options.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
     arguments = options.parse_args()
     # The processes below get the allocator's settings of packs, on which much depends here.
-    os.environ.update({**MANY_TRAININGS.environment, "THP_MEM_ALLOC_ENABLE": "1"})
+    os.environ.update(MANY_TRAININGS.environment)
     with errors_in_one_line():
         data = claim_data_settings(arguments)
         cases = [Case(*values) for values in product(arguments.networks, arguments.precisions, (False, True))]

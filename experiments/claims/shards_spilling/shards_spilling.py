@@ -62,7 +62,7 @@ def main() -> None:
     """Measure all variants in turns, and write table and plot."""
     options = parse_options()
     # The workers' settings of the allocator, for the whole model too.
-    os.environ.update({**MANY_TRAININGS.environment, "THP_MEM_ALLOC_ENABLE": "1"})
+    os.environ.update(MANY_TRAININGS.environment)
     with errors_in_one_line():
         settings = run_settings(options)
         dataset = prepare_data(settings.data)
