@@ -166,7 +166,7 @@ class Supervisor:
                     launch.kill_abandoned()
                 if time.monotonic() > deadline:
                     self.kill_all()
-                time.sleep(min(self.poll_seconds, 0.02))
+                time.sleep(self.poll_seconds)
         except BaseException:
             self.kill_all()
             raise

@@ -1,4 +1,4 @@
-"""Plans of built-in networks in the cache. Making one imports PyTorch's compiler, which takes as long as the rest of it.
+"""Plans of built-in networks in the cache. Making one imports PyTorch's compiler, which takes about a second.
 
 A plan depends on its settings, the versions of the libraries and the code of this package alone, which its file's name
 is a digest of. No file's name can tell that a user's own network was edited: its plan is made anew every time.
@@ -6,10 +6,11 @@ is a digest of. No file's name can tell that a user's own network was edited: it
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from partrain.data.settings import cache_folder
@@ -35,11 +36,9 @@ def cached_plan(
     if type(network) not in _BUILT_IN:
         return make_plan(network, input_shape, num_classes, settings, batch_size)
     cuts = asdict(replace(settings, dry_run=False))
-    described = [asdict(network), list(input_shape), num_classes, cuts, batch_size, list(_versions())]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for file in _code_files():
-        digest.update(file.read_bytes())
-    path = cache_folder() / _PLANS / f"{digest.hexdigest()[:32]}.json"
+    described = [asdict(network), list(input_shape), num_classes, cuts, batch_size, _code_digest()]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / _PLANS / f"{digest[:32]}.json"
     plan = _read(path)
     if plan is None:
         plan = make_plan(network, input_shape, num_classes, settings, batch_size)
@@ -58,14 +57,13 @@ def _read(path: Path) -> Plan | None:
         return None
 
 
-def _versions() -> Iterator[str]:
-    """Yield the versions of the libraries that networks are made of."""
+@cache
+def _code_digest() -> str:
+    """Return a digest of the code that decides a plan: this package's, and the versions of the libraries."""
+    digest = hashlib.sha256()
     for library in ("torch", "torchvision"):
-        with suppress(PackageNotFoundError):
-            yield f"{library} {version(library)}"
-
-
-def _code_files() -> list[Path]:
-    """Return the files of this package whose code decides a plan."""
+        digest.update(f"{library} {version(library)} ".encode())
     package = Path(__file__).parents[1]
-    return sorted(file for folder in _CODE for file in (package / folder).glob("*.py"))
+    for file in sorted(file for folder in _CODE for file in (package / folder).glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

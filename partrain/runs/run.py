@@ -95,9 +95,7 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
 
     with LivePage(folder, dataset, prepared.settings.report):
         seconds = train(prepared, launcher, show_progress=show_progress)
-        model_card = (
-            prepared.model_card()
-        )  # Not before, since it builds the network, which processes begin with as well.
+        model_card = prepared.model_card()  # Only now, since training's start would wait a second for its imports.
         stitch(parts, model_card, folder)
         device = evaluation_device(launcher.local_device, prepared.num_parameters)
         curve = accuracy_curve(folder, parts, dataset, device, same_epochs=prepared.settings.strategy.is_group)

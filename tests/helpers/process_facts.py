@@ -37,7 +37,6 @@ def main(arguments: Sequence[str]) -> int:
         "threads": threading.active_count(),
         "dtype": str(torch.get_default_dtype()),
         "gradients": torch.is_grad_enabled(),
-        "descriptors": sorted(os.listdir("/proc/self/fd"))[:3],
     }
     own = {"modules": sorted(sys.modules), "pid": os.getpid(), "parent": os.getppid(), "drawn": draw()}
     Path(f"{file}.partial").write_text(json.dumps({"facts": facts, "own": own}))
