@@ -20,7 +20,8 @@ from partrain.launch.launch import Launch
 from partrain.training.context import interrupt_on_signals
 from partrain.training.job import Job
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.1
+_SHORTEST_POLL_SECONDS = 0.01
 _STOP_SECONDS = 30.0
 """Seconds that jobs have to write their checkpoints and end, before they are killed."""
 
@@ -56,7 +57,7 @@ class Supervisor:
         executor: The place where they run.
         display: The display of their progress.
         max_restarts: How many times a job that is lost is started again.
-        poll_seconds: Seconds between looks at the jobs.
+        poll_seconds: Seconds between looks at the jobs, once they have run for a while.
 
     Attributes:
         failures: The errors of the trainings that failed for good, so far.
@@ -76,6 +77,8 @@ class Supervisor:
         self.waiting = [Launch(together) for together in _start_order(jobs)]
         self.running: list[Launch] = []
         self.failures: list[JobFailed] = []
+        self._changed_at = time.monotonic()
+        """When a job started or ended last."""
 
     # ---- The story of a supervision.
 
@@ -84,7 +87,7 @@ class Supervisor:
         try:
             while self.waiting or self.running:
                 self.start_waiting()
-                time.sleep(self.poll_seconds)
+                self.pause()
                 self.poll()
         finally:
             self.stop_all()
@@ -100,6 +103,11 @@ class Supervisor:
             self.waiting.pop(0)
             self.share_cores()
 
+    def pause(self) -> None:
+        """Pause for a tenth of the time since a job started or ended: short jobs wait little, long ones cost little."""
+        seconds = (time.monotonic() - self._changed_at) / 10
+        time.sleep(min(self.poll_seconds, max(_SHORTEST_POLL_SECONDS, seconds)))
+
     def poll(self) -> None:
         """Show the progress of what runs, send files that have appeared, and handle what has ended."""
         for launch in list(self.running):
@@ -113,7 +121,8 @@ class Supervisor:
                 self.share_cores()
 
     def share_cores(self) -> None:
-        """Let the executor divide the cores among what runs."""
+        """Let the executor divide the cores among what runs, after a job has started or ended."""
+        self._changed_at = time.monotonic()
         self.executor.share_cores([handle for launch in self.running for handle in launch.handles])
 
     def show_progress(self, launch: Launch) -> None:
@@ -166,7 +175,7 @@ class Supervisor:
                     launch.kill_abandoned()
                 if time.monotonic() > deadline:
                     self.kill_all()
-                time.sleep(self.poll_seconds)
+                time.sleep(min(self.poll_seconds, 0.02))
         except BaseException:
             self.kill_all()
             raise
