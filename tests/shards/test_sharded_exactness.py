@@ -33,10 +33,8 @@ def sharded_and_alone(
         devices: How many workers there are, on the CPU.
         **changed: Settings of shard parallelism.
     """
-    alone, sharded = (
-        train_alone(tmp_path / "alone", small, settings),
-        write_tasks(tmp_path / "sharded", small, settings),
-    )
+    alone = train_alone(tmp_path / "alone", small, settings)
+    sharded = write_tasks(tmp_path / "sharded", small, settings)
     shard_settings = ShardSettings(**{"budget_gib": TIGHT, **changed})
     assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", shard_settings, show_progress=False) == {}
     return sharded, alone
