@@ -3,6 +3,7 @@
 A subclass says what one step computes: `SegmentTraining` for the main job, `strategies/` for the conventional ways.
 """
 
+import math
 import platform
 import time
 from abc import ABC, abstractmethod
@@ -83,7 +84,7 @@ class Loop(ABC):
         self._counted_steps = 0  # Up to this step, the progress has what the steps used.
         self._saved_at = time.monotonic()
         self._saving_seconds = 0.0  # How long the last checkpoint took.
-        self._metrics_written_at = -_METRICS_SECONDS
+        self._metrics_written_at = -math.inf
         self.record_place()
 
     # ---- The story of a training.

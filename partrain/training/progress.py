@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -130,7 +131,7 @@ class Heartbeat:
 
     def __init__(self, interval: float = 0.5) -> None:
         self._interval = interval
-        self._last = 0.0
+        self._last = -math.inf
 
     def is_due(self) -> bool:
         """Return whether `interval` seconds have passed since the last beat."""
