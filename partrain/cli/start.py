@@ -1,6 +1,7 @@
 """The start of a command, whose imports and those of the zygote go side by side."""
 
 import sys
+from collections.abc import Sequence
 
 from partrain.launch.imports import import_at_start
 from partrain.launch.zygote import start_early
@@ -15,6 +16,8 @@ def start_command(name: str, *, trains: bool = False) -> None:
     """
     if trains:
         start_early(sys.argv[1:])
+    if _is_single_run(sys.argv[1:]):
+        sys.argv.append("--run")  # Else Hydra composes the configuration once more, only to find out.
     command = import_at_start(f"partrain.cli.{name}")
 
     # Imported by the command as well, and not before the zygote is started.
@@ -24,3 +27,8 @@ def start_command(name: str, *, trains: bool = False) -> None:
     register_schemas()
     with errors_in_one_line():
         command.main()
+
+
+def _is_single_run(arguments: Sequence[str]) -> bool:
+    """Return whether no word of the command line can ask for a multirun, as a flag, a mode and an experiment can."""
+    return not any(word.lstrip("+~").startswith(("-", "hydra.mode", "experiment")) for word in arguments)
