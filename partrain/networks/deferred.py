@@ -183,7 +183,8 @@ class InitTape(TorchDispatchMode):
             return real[id(value)] if id(value) in real else _same_view(value, real_storages[storage_id(value)])
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
+            # torch.manual_seed would seed accelerators too, or note for each call that it has to.
+            torch.default_generator.manual_seed(seed)
             for call in self._calls_needed_for(target):
                 result = call.function(*tree_map(to_real, call.args), **tree_map(to_real, call.kwargs))
                 for fake, tensor in zip(call.written_tensors(), _tensors_in(result), strict=True):

@@ -59,7 +59,9 @@ function drawFigures() {
 }
 
 async function decompress(packed) {
-  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const letters = atob(packed);
+  const bytes = new Uint8Array(letters.length);
+  for (let index = 0; index < letters.length; index++) bytes[index] = letters.charCodeAt(index);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
@@ -70,6 +72,7 @@ async function loadPlotly() {
   const script = document.createElement("script");
   script.textContent = await decompress(packed.textContent);
   document.head.append(script);
+  script.remove(); // It has run, and its 5 MB of text are not needed any more.
   drawFigures();
 }
 
