@@ -64,15 +64,40 @@ def _moments(
     network: nn.Module, paths: Sequence[Path], device: torch.device | str, *, same_epochs: bool
 ) -> Iterator[float]:
     """Load weights into `network` in the order of time; yield each time at which all processes have given theirs."""
-    processes = {path.parent for path in paths}
-    latest_epochs: dict[Path, str] = {}
-    for time, path in sorted((checkpoint.load_metadata(path)["time"], path) for path in paths):
-        weights, _ = checkpoint.load(path, device)
-        network.load_state_dict(weights, strict=False)
-        latest_epochs[path.parent] = path.stem
-        is_complete = latest_epochs.keys() == processes
-        if is_complete and (not same_epochs or len(set(latest_epochs.values())) == 1):
-            yield time
+    for time, newest in _by_epoch(paths) if same_epochs else _by_time(paths):
+        for path in newest:
+            weights, _ = checkpoint.load(path, device)
+            network.load_state_dict(weights, strict=False)
+        yield time
+
+
+def _by_epoch(paths: Sequence[Path]) -> Iterator[tuple[float, list[Path]]]:
+    """Yield the files of each epoch that all processes have ended, with the latest of their times.
+
+    Processes that train in step end an epoch before any ends the next, but each counts the seconds of its own training.
+    A process that waits for one which writes a file counts these, and is ahead of it by so much from then on.
+    """
+    folders = {path.parent for path in paths}
+    for epoch in sorted({int(path.stem) for path in paths}):
+        files = [path for path in paths if int(path.stem) == epoch]
+        if len(files) == len(folders):
+            yield max(_time(path) for path in files), files
+
+
+def _by_time(paths: Sequence[Path]) -> Iterator[tuple[float, list[Path]]]:
+    """Yield each time of a file from when every process has one, with the files that are new since the last time."""
+    waiting, newest = {path.parent for path in paths}, []
+    for time, path in sorted((_time(path), path) for path in paths):
+        waiting.discard(path.parent)
+        newest.append(path)
+        if not waiting:
+            yield time, newest
+            newest = []
+
+
+def _time(path: Path) -> float:
+    """Return when weights were those in a file, in seconds since 1970."""
+    return float(checkpoint.load_metadata(path)["time"])
 
 
 def measure_accuracy(network: nn.Module, images: DeviceImages, num_images: int) -> float:

@@ -19,6 +19,32 @@ class KilledError(BaseException):
     """The end of a process, at a moment that a test chooses."""
 
 
+def curve_of(times: dict[str, list[float]], folder: Path, data: Dataset, *, same_epochs: bool) -> list[float]:
+    """Return the times of the curve of a run of two segments, whose epochs ended at these times."""
+    train = TrainSettings(epochs=1, batch_size=64, precision="fp32", early_stop=0)
+    settings = small_settings(train=train, partition=PartitionSettings(segments=2))
+    partrain.run(settings, folder, dataset=data, show_progress=False)
+    parts = [folder / f"segments/{name}" for name in times]
+    for part, ended in zip(parts, times.values(), strict=True):
+        tensors, _ = checkpoint.load(part / "checkpoint.safetensors")
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        for epoch, time in enumerate(ended, start=1):
+            checkpoint.save(part / f"epochs/{epoch}.safetensors", weights, {"time": time})
+    return [point["time"] for point in accuracy_curve(folder, parts, data, "cpu", same_epochs=same_epochs)]
+
+
+def test_processes_in_step_have_a_point_for_each_epoch_whatever_their_clocks_say(
+    small: Dataset, tmp_path: Path
+) -> None:
+    times = {"0": [1.0, 2.0, 3.0, *map(float, range(4, 12))], "1": [2.5, 3.5, 4.5, *map(float, range(5, 12))]}
+    assert curve_of(times, tmp_path, small, same_epochs=True) == [2.5, 3.5, 4.5, *map(float, range(5, 12))]
+
+
+def test_independent_segments_have_a_point_whenever_one_ends_an_epoch(small: Dataset, tmp_path: Path) -> None:
+    times = {"0": [1.0, 2.0, 4.0], "1": [3.0, 5.0]}
+    assert curve_of(times, tmp_path, small, same_epochs=False) == [3.0, 4.0, 5.0]
+
+
 def test_killed_before_the_weights_are_deleted_they_are_deleted_the_next_time(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
