@@ -5,7 +5,9 @@
 The option --help lists the settings.
 """
 
+import sys
+
 from partrain.cli.start import start_command
 
 if __name__ == "__main__":
-    start_command("simulate")
+    start_command("simulate", sys.argv[1:])

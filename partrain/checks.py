@@ -2,9 +2,11 @@
 
 import difflib
 import importlib
+import math
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -16,6 +18,8 @@ _TYPES_IN_WORDS = {
     bool: "true or false",
     str: "text",
     list[int]: "a list of integers",
+    list[float]: "a list of numbers",
+    list[str]: "a list of texts",
     list[int | str]: "a list of layer numbers and module names",
     dict[str, Any]: "a mapping",
 }
@@ -45,25 +49,57 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
         raise UserError(f"{name}={value} is unknown; known: {', '.join(sorted(known))}")
 
 
-def of_type(name: str, value: object, hint: Any) -> None:
-    """Raise `UserError` unless `value` has the type `hint`, as a dataclass field declares it."""
-    if not matches_type(value, hint):
-        raise UserError(f"{name}: {value!r} is not {describe_type(hint)}")
+def of_type(name: str, value: object, hint: Any) -> Any:
+    """Return `value` as the type `hint`, as a dataclass field declares it.
+
+    A number of NumPy's counts as one of Python's, an integer also as a float, a path as text, and a tuple as a list.
+
+    Raises:
+        UserError: If `value` has another type, or is a number that is not finite.
+    """
+    for member in union_members(hint):
+        converted = _converted(value, member)
+        if converted is not _NOT_OF_TYPE:
+            for number in converted if isinstance(converted, list) else [converted]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UserError(f"{name} must be a finite number, got {number}")
+            return converted
+    raise UserError(f"{name}: {value!r} is not {describe_type(hint)}")
 
 
-def matches_type(value: object, hint: Any) -> bool:
-    """Return whether `value` has the type `hint`. An integer is also a number, while True is neither."""
+_NOT_OF_TYPE = object()
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Return `value` as the type `hint`, or `_NOT_OF_TYPE` if it has another one."""
     if hint is Any:
-        return True
-    if len(union_members(hint)) > 1:
-        return any(matches_type(value, member) for member in union_members(hint))
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(matches_type(item, get_args(hint)[0]) for item in value)
+        return value
+    if getattr(value, "ndim", None) == 0:  # A scalar of NumPy's or PyTorch's.
+        value = value.item()
+    origin = get_origin(hint) or hint
+    if origin is list and isinstance(value, list | tuple):
+        return _converted_items(value, get_args(hint)[0])
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, bool):
-        return hint is bool
-    if hint is float:
-        return isinstance(value, int | float)
-    return isinstance(value, get_origin(hint) or hint)
+        return value if hint is bool else _NOT_OF_TYPE
+    if origin in (int, float) and isinstance(value, Integral if origin is int else Real):
+        return origin(value)
+    if origin is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value if isinstance(value, origin) else _NOT_OF_TYPE
+
+
+def _converted_items(values: Iterable[Any], hint: Any) -> Any:
+    """Return a list of `values` as the type `hint`, or `_NOT_OF_TYPE` if any has another one."""
+    items = []
+    for value in values:
+        candidates = [_converted(value, member) for member in union_members(hint)]
+        matching = [item for item in candidates if item is not _NOT_OF_TYPE]
+        if not matching:
+            return _NOT_OF_TYPE
+        items.append(matching[0])
+    return items
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
@@ -73,7 +109,8 @@ def union_members(hint: Any) -> tuple[Any, ...]:
 
 def describe_type(hint: Any) -> str:
     """Return a type in words, e.g. "an integer or text"."""
-    return " or ".join(_TYPES_IN_WORDS[member] for member in union_members(hint) if member is not NoneType)
+    members = [member for member in union_members(hint) if member is not NoneType]
+    return " or ".join(_TYPES_IN_WORDS.get(member) or f"an instance of {member.__name__}" for member in members)
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:

@@ -10,8 +10,10 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=110)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Paths and settings may hold what rich would take as markup or as an emoji's name.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+console = Console(**_PLAIN) if sys.stdout.isatty() else Console(**_PLAIN, soft_wrap=True, width=110)
+error_console = Console(**_PLAIN, stderr=True, soft_wrap=True)
 
 
 class ProgressDisplay:

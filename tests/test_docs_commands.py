@@ -24,6 +24,7 @@ from scripting import ROOT
 
 import partrain
 from partrain.cli.config import (
+    free_options,
     grid_settings,
     register_schemas,
     run_settings,
@@ -35,7 +36,7 @@ from partrain.settings import RunSettings
 from partrain.shards.makespans import SimulateSettings
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-LANGUAGES = {"sh", "python", "text"}
+LANGUAGES = {"sh", "python", "text", "yaml"}
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -131,16 +132,17 @@ def check(command: str, images: Dataset) -> None:
             arguments = [word.removeprefix("ARGS=") for word in rest if word.startswith("ARGS=")]
             if target == "train":
                 check_script("train", shlex.split(" ".join(arguments)), images)
-        case [".venv/bin/python", script, *rest] if script in {f"experiments/{name}.py" for name in CHECKS}:
-            check_script(Path(script).stem, rest, images)
+        case [".venv/bin/partrain", name, *rest] if name in CHECKS:
+            check_script(name, rest, images)
         case _:
             raise AssertionError(f"{command}: neither run, composed nor marked as not run")
 
 
 def check_script(name: str, arguments: Sequence[str], images: Dataset) -> None:
-    """Check a command of experiments/<name>.py for every combination of values that it sweeps over."""
+    """Check the command partrain <name> for every combination of values that it sweeps over."""
     words, space = split_search_arguments(arguments) if name == "search" else (arguments, [])
-    words = [word for word in words if word not in ("-m", "--multirun", "--help") and not word.startswith("hydra.")]
+    flags = ("-m", "--multirun", "--help")
+    words = [word for word in free_options(words) if word not in flags and not word.startswith("hydra.")]
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for overrides in combinations(words):
@@ -217,10 +219,10 @@ def test_python_blocks_use_public_names_only(page: str) -> None:
 def tiny_settings(**changed: Any) -> RunSettings:
     """Return settings of a run that ends within seconds, where a page's code does not set others."""
     defaults: dict[str, Any] = {
-        "data": partrain.DataSettings(limit_train=600, limit_test=200),
-        "network": partrain.MLPSettings(depth=3, width=16),
+        "data": partrain.Glyphs(limit_train=600, limit_test=200),
+        "network": partrain.MLP(depth=3, width=16),
         "train": partrain.TrainSettings(epochs=1, batch_size=100),
-        "launch": partrain.LaunchSettings(device="cpu", threads=1),
+        "launch": partrain.Local(device="cpu", threads=1),
         "report": partrain.ReportSettings(page=False),
     }
     return RunSettings(**{**defaults, **changed})

@@ -81,9 +81,9 @@ def test_importing_the_package_imports_nothing_else() -> None:
     ("kind", "uses", "segments", "count", "what"),
     [
         ("segment", (), 2, 2, {}),
-        ("pack", ("packs",), 4, 1, {"grouping": partrain.PackSettings(trial=False)}),
-        ("rank", ("strategies",), 2, 2, {"strategy": partrain.StrategySettings(name="data_parallel")}),
-        ("shards", ("shards", "report", "jinja2", "plotly"), 1, 1, {"grouping": partrain.ShardSettings()}),
+        ("pack", ("packs",), 4, 1, {"grouping": partrain.Pack(trial=False)}),
+        ("rank", ("strategies",), 2, 2, {"strategy": partrain.DataParallel()}),
+        ("shards", ("shards", "report", "jinja2", "plotly"), 1, 1, {"grouping": partrain.Shards()}),
     ],
 )
 def test_a_training_process_imports_what_it_uses_and_prints_nothing(
@@ -103,10 +103,10 @@ def test_a_training_process_imports_what_it_uses_and_prints_nothing(
     monkeypatch.setenv("TOLD", str(told))
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     settings = small_settings(
-        network=partrain.CustomSettings(builder="telling_network:build"),
+        network=partrain.CustomNetwork(name="telling_network:build"),
         train=partrain.TrainSettings(epochs=1, batch_size=64, precision="fp32"),
         partition=partrain.PartitionSettings(segments=segments),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fork"),
+        launch=partrain.Local(device="cpu", threads=1, processes="fork"),
         **what,
     )
     partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from partrain import AloneSettings, LaunchSettings, PackSettings, RunSettings, ShardSettings, TrainSettings
+from partrain import Alone, Pack, RunSettings, Shards, TrainSettings
 from partrain.errors import UserError
+from partrain.launch.settings import Inline, Local
 from partrain.settings import GROUPINGS
 
 
-@pytest.mark.parametrize(("name", "settings"), GROUPINGS.items())
+@pytest.mark.parametrize(("name", "settings"), GROUPINGS.classes.items())
 def test_the_name_of_a_grouping_is_that_of_its_class(name: str, settings: type) -> None:
     assert settings(name=name) == settings()
     other = "pack" if name != "pack" else "shards"
@@ -21,8 +22,8 @@ def test_the_name_of_a_grouping_is_that_of_its_class(name: str, settings: type) 
 
 def test_results_do_not_depend_on_how_trainings_are_grouped_and_launched() -> None:
     fingerprint = RunSettings().fingerprint()
-    for grouping in (AloneSettings(), PackSettings(trial=False), ShardSettings(budget_gib=1.0)):
-        launch = LaunchSettings(name="inline", device="cpu", threads=2, max_restarts=0)
-        assert RunSettings(grouping=grouping, launch=launch).fingerprint() == fingerprint
+    for grouping in (Alone(), Pack(trial=False), Shards(budget_gib=1.0)):
+        for launch in (Inline(device="cpu", threads=2), Local(max_restarts=0)):
+            assert RunSettings(grouping=grouping, launch=launch).fingerprint() == fingerprint
     assert not {"grouping", "launch"} & fingerprint.keys()
     assert RunSettings(train=TrainSettings(lr=0.5)).fingerprint() != fingerprint

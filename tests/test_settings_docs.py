@@ -1,78 +1,39 @@
-"""Every setting has one sentence: below its field in the source, and the same one above its key in `conf/`."""
+"""Every setting has one sentence: below its field in the source, above its key in `conf/`, and in docs/settings.md."""
 
-import ast
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import settings_page
 import yaml
 from scripting import ROOT
+from settings_page import sentences
+
+from partrain.cli.config import EvaluateConfig
+from partrain.comparison.grid import GridSettings
+from partrain.options import Settings, field_defaults, field_types
+from partrain.settings import GROUPS, RunSettings
+from partrain.shards.makespans import SimulateSettings
+from partrain.tuning.settings import SearchSettings
 
 CONF = ROOT / "conf"
-RUN = "RunSettings"
-NETWORKS = ("mlp", "cnn", "torchvision", "custom")
-# What the keys of a file in conf/ set, by the file's place: a class, and other classes for some of the file's parts.
-CLASSES = {
-    "train.yaml": RUN,
-    "search.yaml": RUN,
-    "compare.yaml": RUN,
-    "evaluate.yaml": "EvaluateConfig",
-    "simulate.yaml": "SimulateSettings",
-    "experiment/*.yaml": RUN,
-    "data/*.yaml": "DataSettings",
-    "labels/*.yaml": "LabelSettings",
-    "grouping/alone.yaml": "AloneSettings",
-    "grouping/pack.yaml": "PackSettings",
-    "grouping/shards.yaml": "ShardSettings",
-    "launch/*.yaml": "LaunchSettings",
-    "schedule/*.yaml": "ScheduleSettings",
-    "strategy/*.yaml": "StrategySettings",
-    "network/mlp.yaml": "MLPSettings",
-    "network/cnn.yaml": "CNNSettings",
-    "network/torchvision.yaml": "TorchvisionSettings",
-    "network/custom.yaml": "CustomSettings",
-}
-BESIDES = {"search": "SearchSettings", "grid": "GridSettings"}
-ONLY_IN_CONF = {"resume", *BESIDES}  # They need a comment, and no field says which.
+BESIDES: dict[str, type] = {"search": SearchSettings, "grid": GridSettings}
+ONLY_IN_CONF = {"resume", "objective", *BESIDES}  # They need a comment, and no field says which.
 HYDRAS_OWN = {"defaults", "hydra"}
+FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of a settings dataclass: its annotation, and the string literal below it."""
+def settings_classes() -> list[type]:
+    """Return all classes of settings."""
 
-    annotation: str
-    sentence: str
+    def below(settings: type) -> Iterator[type]:
+        for subclass in settings.__subclasses__():
+            yield subclass
+            yield from below(subclass)
 
-
-@cache
-def settings_classes() -> dict[str, dict[str, Field]]:
-    """Return the fields of every dataclass of settings in the package, by class and name."""
-    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "partrain").rglob("*.py"))]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    return {
-        node.name: dict(fields_of(node)) for node in classes if re.fullmatch(r"\w*Settings|EvaluateConfig", node.name)
-    }
-
-
-def fields_of(node: ast.ClassDef) -> Iterator[tuple[str, Field]]:
-    """Yield name and field for every annotated attribute of a class; the sentence is empty where there is none."""
-    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign):
-            continue
-        assert isinstance(statement.target, ast.Name)
-        value = following.value if isinstance(following, ast.Expr) else None
-        sentence = value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
-        yield statement.target.id, Field(ast.unparse(statement.annotation), unwrap(sentence))
-
-
-def unwrap(text: str) -> str:
-    """Return `text` on one line, with single spaces."""
-    return " ".join(text.split())
+    return [*dict.fromkeys(below(Settings)), EvaluateConfig, SimulateSettings]
 
 
 def comments(text: str) -> dict[int, str]:
@@ -86,7 +47,7 @@ def comments(text: str) -> dict[int, str]:
             above += line.strip().removeprefix("#")
         elif re.match(r" *[\w-]+:", line):
             beside = re.search(r"(?:^|\s)#(.*)", line)
-            found[number] = unwrap(f"{above} {beside[1] if beside else ''}")
+            found[number] = " ".join(f"{above} {beside[1] if beside else ''}".split())
             above = ""
         else:
             above = ""
@@ -108,45 +69,60 @@ def keys(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
     yield from below(yaml.compose(text), ())
 
 
-def expected(path: tuple[str, ...], owner: str, classes: Mapping[str, Mapping[str, Field]]) -> str | None:
+def owner_of(file: Path) -> type:
+    """Return the class whose fields a file of `conf/` sets."""
+    group = file.relative_to(CONF).parts[0]
+    if group in GROUPS:
+        return GROUPS[group].classes[file.stem]
+    return {"evaluate.yaml": EvaluateConfig, "simulate.yaml": SimulateSettings}.get(group, RunSettings)
+
+
+def expected(path: tuple[str, ...], owner: type) -> str | None:
     """Return the sentence of the setting that `path` leads to from the class `owner`; None for one of `ONLY_IN_CONF`."""
     first, *rest = path
-    if owner == RUN and first in ONLY_IN_CONF:
-        return expected(tuple(rest), BESIDES[first], classes) if rest else None
-    field = classes[owner][first]
-    return expected(tuple(rest), field.annotation, classes) if rest else field.sentence
-
-
-def owner_of(file: Path) -> str:
-    """Return the class whose fields a file of `conf/` sets."""
-    return next(owner for pattern, owner in CLASSES.items() if file.relative_to(CONF).match(pattern))
-
-
-FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
+    if not rest:
+        return None if owner is RunSettings and first in ONLY_IN_CONF else sentences(owner)[first]
+    if owner is RunSettings and first in BESIDES:
+        return sentences(BESIDES[first])[rest[0]]
+    if first in GROUPS:  # An experiment sets it in whichever option it chooses.
+        owners = [option for option in GROUPS[first].classes.values() if rest[0] in field_types(option)]
+        return sentences(owners[0])[rest[0]]
+    return sentences(field_types(owner)[first])[rest[0]]
 
 
 def test_every_field_of_every_settings_class_has_a_sentence() -> None:
-    classes = settings_classes()
-    assert {RUN, *CLASSES.values(), *BESIDES.values()} <= set(classes)
-    sentences = {f"{owner}.{name}": field.sentence for owner in classes for name, field in classes[owner].items()}
-    assert [name for name, sentence in sentences.items() if not sentence] == []
+    texts = {
+        f"{owner.__name__}.{name}": text for owner in settings_classes() for name, text in sentences(owner).items()
+    }
+    assert len(texts) > 100
+    assert [name for name, text in texts.items() if not text] == []
 
 
 def test_sentences_begin_with_a_capital_end_with_a_full_stop_and_are_short() -> None:
-    sentences = [field.sentence for fields in settings_classes().values() for field in fields.values()]
-    assert [text for text in sentences if not re.fullmatch(r"[A-Z].*\.", text)] == []
-    assert [part for text in sentences for part in re.split(r"[.;] ", text) if len(part.split()) > 27] == []
+    texts = [text for owner in settings_classes() for text in sentences(owner).values() if text]
+    assert [text for text in texts if not re.fullmatch(r"[A-Z].*\.", text)] == []
+    assert [part for text in texts for part in re.split(r"[.;] ", text) if len(part.split()) > 27] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
 def test_every_key_in_conf_has_the_sentence_of_its_field_as_its_comment(file: Path) -> None:
-    classes = settings_classes()
     differing = {}
     for path, comment in keys(file.read_text()):
-        sentence = expected(path, owner_of(file), classes)
+        sentence = expected(path, owner_of(file))
         if not comment or (sentence is not None and comment != sentence):
             differing[".".join(path)] = (comment, sentence)
     assert differing == {}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_file_of_an_option_has_all_its_settings_with_their_defaults(group: str) -> None:
+    for option, settings in GROUPS[group].classes.items():
+        values = yaml.safe_load((CONF / group / f"{option}.yaml").read_text())
+        assert {name: value for name, value in values.items() if name != "defaults"} == field_defaults(settings)
+
+
+def test_the_page_of_all_settings_is_what_its_script_writes() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page()
 
 
 def test_a_changed_word_is_seen() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from measuring import Report, machine_facts, make_parser, seconds_of
 
-from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.data import Dataset, prepare_data
+from partrain.data.settings import Glyphs
 from partrain.packs.pack import Pack
 from partrain.partition.plan import PartitionSettings, make_plan
 from partrain.runs.tasks import make_tasks
@@ -47,7 +48,7 @@ class StopAfter(LocalContext):
 def main() -> None:
     """Measure all cases, and write the report."""
     options = parse_options()
-    machine, dataset = machine_facts(), prepare_data(DataSettings())
+    machine, dataset = machine_facts(), prepare_data(Glyphs())
     with tempfile.TemporaryDirectory(dir=options.folder.resolve()) as name:
         folder = Path(name)
         whole = write_tasks(folder / "whole", dataset, num_segments=1)

@@ -22,12 +22,13 @@ import torch
 from measuring import Report, machine_facts, make_parser, measure_in_turn, median_ratio, seconds_of
 from segment_throughput import make_training, partrain_rate
 
-from partrain.data import Dataset, DataSettings, prepare_data
-from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
+from partrain.data import Dataset, prepare_data
+from partrain.data.settings import Glyphs
+from partrain.networks import CNN, MLP, NetworkSettings
 from partrain.settings import RunSettings
 from partrain.training.optimization import TrainSettings
 
-NETWORKS: dict[str, NetworkSettings] = {"mlp": MLPSettings(), "mlp2048": MLPSettings(width=2048), "cnn": CNNSettings()}
+NETWORKS: dict[str, NetworkSettings] = {"mlp": MLP(), "mlp2048": MLP(width=2048), "cnn": CNN()}
 WARM_UP = 0.5  # seconds of training before the clock starts
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     """Measure both segments of each network, and write the report."""
     options = parse_options()
     torch.set_num_threads(options.threads)
-    machine, dataset = machine_facts(), prepare_data(DataSettings())
+    machine, dataset = machine_facts(), prepare_data(Glyphs())
     notes = [f"Batch {options.batch}, {options.threads} thread(s)."]
     has_compiler = any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
     if not has_compiler:

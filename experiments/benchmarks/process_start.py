@@ -21,14 +21,14 @@ from typing import Any
 from measuring import Report, machine_facts, make_parser
 
 import partrain
-from partrain.data import DataSettings
+from partrain.data.settings import Glyphs
 from partrain.launch.launcher import Launcher
 from partrain.launch.processes import ProcessHandle
 from partrain.launch.zygote import shared_zygote
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import prepare_run
-from partrain.settings import AloneSettings
+from partrain.settings import Alone
 from partrain.training.optimization import TrainSettings
 
 WAYS = ("fork", "fresh")
@@ -40,7 +40,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def main() -> None:
     """Measure all in turn, and write the report."""
     options = parse_options()
-    partrain.prepare_data(DataSettings())
+    partrain.prepare_data(Glyphs())
     machine = machine_facts()
     measure(options, "fork")  # From now on the zygote runs, and files are in the page cache.
     rounds = [{way: measure(options, way) for way in WAYS} for _ in range(options.repetitions)]
@@ -86,7 +86,7 @@ def settings_of(way: str, segments: int, **changed: Any) -> partrain.RunSettings
     """Return the settings of a run on the CPU, with one thread for each process."""
     return partrain.RunSettings(
         partition=partrain.PartitionSettings(segments=segments),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, processes=way),
+        launch=partrain.Local(device="cpu", threads=1, processes=way),
         report=partrain.ReportSettings(page=False),
         **changed,
     )
@@ -98,7 +98,7 @@ def start_at_once(folder: Path, way: str) -> dict[str, float]:
     launcher = Launcher(settings.launch)
     prepared = prepare_run(settings, folder, launcher=launcher)
     prepared.write()
-    jobs = JobPlanner(grouping=AloneSettings(), launcher=launcher).plan(prepared.unfinished_segments(), folder)
+    jobs = JobPlanner(grouping=Alone(), launcher=launcher).plan(prepared.unfinished_segments(), folder)
     for job in jobs:
         job.write()
     began, zygote_cpu = time.perf_counter(), zygote_cpu_seconds()
@@ -128,8 +128,8 @@ def train_many(folder: Path, way: str, segments: int) -> dict[str, float]:
     settings = settings_of(
         way,
         segments,
-        network=MLPSettings(depth=segments, width=64),
-        data=DataSettings(limit_train=20_000, limit_test=1000),
+        network=MLP(depth=segments, width=64),
+        data=Glyphs(limit_train=20_000, limit_test=1000),
         train=TrainSettings(epochs=1, early_stop=0, precision="fp32", accuracy_curve=False),
     )
     before = children_cpu_seconds()
@@ -144,8 +144,8 @@ def peak_memory(folder: Path, way: str) -> float:
     settings = settings_of(
         way,
         1,
-        network=MLPSettings(depth=4, width=1900),
-        data=DataSettings(limit_train=4000, limit_test=1000),
+        network=MLP(depth=4, width=1900),
+        data=Glyphs(limit_train=4000, limit_test=1000),
         train=TrainSettings(epochs=1, early_stop=0, precision="fp32", accuracy_curve=False),
     )
     results = partrain.run(settings, folder, show_progress=False)

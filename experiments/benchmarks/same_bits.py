@@ -52,6 +52,7 @@ CNN = ("network=cnn", "network.channels=[8,16,16,16]", "network.strides=[2,2,2,1
 
 PACK_FILES = "packs/**/packs.json"
 _OLD_WORDS = {"grouping=pack": "launch.pack=always", "grouping=shards": "launch=shards"}
+_OLD_NAMES = {"network.name=same_bits": "network.builder=same_bits", "labels.name=same_bits": "labels.family=same_bits"}
 SECOND_WORKER_FILES = "shards/**/workers/1.txt"
 
 # files with weights, and how the weights' names begin, beside the optimizer's in a checkpoint
@@ -70,7 +71,7 @@ def build(width: int) -> nn.Module:
 
 
 class Ternary:
-    def __init__(self, settings: object) -> None:
+    def __init__(self, settings: object = None) -> None:  # Older commits pass their settings.
         pass
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
@@ -143,13 +144,13 @@ RUNS = (
     Run(
         name="custom_network",
         settings=(
-            *("network=custom", "network.builder=same_bits_custom:build", "+network.options.width=64"),
+            *("network=custom", "network.name=same_bits_custom:build", "+network.options.width=64"),
             "partition.at=[2]",
         ),
     ),
     Run(
         name="custom_labels",
-        settings=(*MLP, "partition.segments=2", "labels=custom", "labels.family=same_bits_custom:Ternary"),
+        settings=(*MLP, "partition.segments=2", "labels=custom", "labels.name=same_bits_custom:Ternary"),
     ),
 )
 
@@ -340,9 +341,18 @@ def command_in(worktree: Path, run: Run) -> list[str]:
     worktree has, and translate.
     """
     settings: Sequence[str] = run.settings
+    if not (worktree / "partrain" / "options.py").exists():
+        settings = [words_before_options(word) for word in settings]
     if not (worktree / "conf" / "grouping").is_dir():
         settings = words_before_grouping(settings)
     return [str(worktree / "experiments" / f"{run.script}.py"), *SMALL, *settings]
+
+
+def words_before_options(word: str) -> str:
+    """Return a word as it was while a network of one's own had a builder, and labels a family."""
+    for new, old in _OLD_NAMES.items():
+        word = word.replace(new, old)
+    return word
 
 
 def words_before_grouping(words: Sequence[str]) -> list[str]:

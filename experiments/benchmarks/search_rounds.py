@@ -21,7 +21,7 @@ from unittest import mock
 from measuring import Report, machine_facts, make_parser
 
 import partrain
-from partrain.data import DataSettings
+from partrain.data.settings import Glyphs
 from partrain.settings import GROUPINGS
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.rungs import RungTrainer
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.002
 def main() -> None:
     """Measure all in turn, and write the report."""
     options = parse_options()
-    partrain.prepare_data(DataSettings())
+    partrain.prepare_data(Glyphs())
     machine = machine_facts()
     sides = [(grouping, processes) for grouping in options.groupings for processes in options.processes]
     for side in sides:
@@ -77,10 +77,10 @@ def measure_rounds(grouping: str, processes: str) -> tuple[list[float], list[flo
     """
     settings = partrain.RunSettings(
         partition=partrain.PartitionSettings(segments=1),
-        grouping=GROUPINGS[grouping](name=grouping),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, processes=processes),
+        grouping=GROUPINGS.from_dict({"name": grouping}),
+        launch=partrain.Local(device="cpu", threads=1, processes=processes),
         train=TrainSettings(epochs=4, early_stop=0, batch_size=100),
-        data=DataSettings(limit_train=20_000, limit_test=1000),
+        data=Glyphs(limit_train=20_000, limit_test=1000, validation=0.1),
         report=partrain.ReportSettings(page=False),
     )
     halving = SearchSettings(

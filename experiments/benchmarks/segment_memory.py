@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from measuring import Report, machine_facts, make_parser
 
 import partrain
-from partrain.data import DataSettings
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.data.settings import Glyphs
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
@@ -90,11 +90,11 @@ def measure_run(options: argparse.Namespace, width: int, segments: int, seed: in
     """Train one network for one epoch, and return the usage of each segment."""
     settings = partrain.RunSettings(
         seed=seed,
-        data=DataSettings(limit_train=options.batch * options.steps, limit_test=1024),
-        network=MLPSettings(width=width),
+        data=Glyphs(limit_train=options.batch * options.steps, limit_test=1024),
+        network=MLP(width=width),
         partition=PartitionSettings(segments=segments),
         train=TrainSettings(epochs=1, batch_size=options.batch, precision="fp32"),
-        launch=LaunchSettings(threads=1),
+        launch=Local(threads=1),
     )
     with tempfile.TemporaryDirectory() as folder:
         results = partrain.run(settings, folder, show_progress=False)["segments"]

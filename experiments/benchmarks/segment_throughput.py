@@ -29,8 +29,9 @@ from measuring import Report, machine_facts, make_parser, measure_in_turn, media
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import SyntheticBoundary
-from partrain.data import Dataset, DataSettings, prepare_data
-from partrain.networks import MLPSettings
+from partrain.data import Dataset, prepare_data
+from partrain.data.settings import Glyphs
+from partrain.networks import MLP
 from partrain.partition.plan import make_plan
 from partrain.runs.tasks import make_tasks
 from partrain.settings import RunSettings
@@ -65,7 +66,7 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(1)
     machine, rows, raw = machine_facts(), [], []
-    dataset = prepare_data(DataSettings())
+    dataset = prepare_data(Glyphs())
     for values in itertools.product(options.widths, options.batches, options.precisions, (0, 1)):
         case = Case(*values)
         measured = measure_case(case, dataset, options)
@@ -93,7 +94,7 @@ def measure_case(case: Case, dataset: Dataset, options: argparse.Namespace) -> M
     train = TrainSettings(
         epochs=1000, batch_size=case.batch, precision=case.precision, early_stop=0, checkpoint_seconds=1e9
     )
-    settings = RunSettings(network=MLPSettings(width=case.width), train=train)
+    settings = RunSettings(network=MLP(width=case.width), train=train)
     with tempfile.TemporaryDirectory() as folder:
         training = make_training(settings, case.index, dataset, Path(folder))
         bare = BareLoop(training, dataset, case.width)

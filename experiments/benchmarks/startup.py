@@ -18,7 +18,8 @@ from pathlib import Path
 
 from measuring import Report, machine_facts, make_parser
 
-from partrain.data import DataSettings, prepare_data
+from partrain.data import prepare_data
+from partrain.data.settings import Glyphs
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120  # seconds
@@ -30,7 +31,7 @@ def main() -> None:
     parser = make_parser(__doc__, repetitions=5)
     parser.add_argument("--overrides", nargs="*", default=[], help="settings for experiments/train.py")
     options = parser.parse_args()
-    prepare_data(DataSettings())
+    prepare_data(Glyphs())
     machine = machine_facts()
     measure_start(options.overrides)  # From now on the files of the libraries are in the page cache.
     starts = [measure_start(options.overrides) for _ in range(options.repetitions)]

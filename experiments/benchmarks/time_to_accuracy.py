@@ -27,6 +27,7 @@ from measuring import Report, machine_facts, make_parser
 
 import partrain
 from partrain.data import DataSettings, prepare_data
+from partrain.data.settings import EMNIST, Glyphs
 from partrain.partition.plan import PartitionSettings
 from partrain.training.optimization import TrainSettings
 
@@ -99,16 +100,16 @@ def data_settings(name: str | None, limit: int | None) -> DataSettings:
     """Return EMNIST ByMerge in $PARTRAIN_SHARED, or glyphs if that is missing or `name` asks for them."""
     shared = Path(os.environ.get("PARTRAIN_SHARED", "../shared")) / "emnist"
     if name == "glyphs" or (name is None and not shared.is_dir()):
-        return DataSettings(limit_train=limit)
-    return DataSettings(name="emnist", split="bymerge", root=str(shared.resolve()), download=False, limit_train=limit)
+        return Glyphs(limit_train=limit)
+    return EMNIST(split="bymerge", root=str(shared.resolve()), download=False, limit_train=limit)
 
 
 def describe_data(data: DataSettings) -> str:
     """Return the sentence about the data below the table."""
-    if data.name != "emnist":
+    if not isinstance(data, EMNIST):
         return f"Data: {data.name}, limit {data.limit_train}."
     return (
-        f"Data: {data.name} {data.split or ''}, limit {data.limit_train}; not verified files, 14 % of ByMerge's "
+        f"Data: {data.name} {data.split}, limit {data.limit_train}; not verified files, 14 % of ByMerge's "
         "training images."
     )
 

@@ -13,6 +13,7 @@ from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.compare import compare
 from partrain.comparison.table import CellRun
 from partrain.data import DataSettings
+from partrain.data.settings import EMNIST, Glyphs
 from partrain.errors import UserError
 
 
@@ -34,8 +35,8 @@ def make_parser(description: str | None, here: Path) -> argparse.ArgumentParser:
 def claim_data_settings(options: argparse.Namespace) -> DataSettings:
     """Return the settings of EMNIST ByMerge in the folder `--root`, or of the built-in data without that option."""
     if options.root:
-        return DataSettings(name="emnist", split="bymerge", root=options.root, download=False)
-    return DataSettings()
+        return EMNIST(split="bymerge", root=options.root, download=False)
+    return Glyphs()
 
 
 def run_claim(

@@ -14,7 +14,7 @@ from cost_model.cost_model import CostModel, StepTime
 from cost_model.step_counts import Constants
 from cost_model.workload import ComparisonSetup, Stage, System, Workload, join_stages, make_stages, traffic_bytes
 from partrain.comparison.grid import COMPARED_STRATEGIES, SEQUENTIAL
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
 from partrain.report.plotly_figures import Plot, line_style, make_figure
 from partrain.report.style import COLOURS
@@ -99,7 +99,7 @@ class DeepNetwork:
 
     def layers(self, setup: ComparisonSetup) -> list[Stage]:
         """Return a stage for each layer. All inner layers are alike, so a plan of three layers gives their costs."""
-        small = MLPSettings(depth=3, width=self.width)
+        small = MLP(depth=3, width=self.width)
         first, inner, last = make_stages(small, setup.input_shape, setup.num_classes, PartitionSettings(segments=3))
         return [first, *[inner] * (self.depth - 2), last]
 

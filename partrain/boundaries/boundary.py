@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from partrain.boundaries.code_layout import code_size, lay_out_codes
 from partrain.boundaries.labels import LabelSettings, make_codes
-from partrain.data.batches import Batch, DeviceImages
+from partrain.data.batches import Batch, DeviceImages, SelectedImages
 from partrain.device import supports_fp64
 from partrain.rng import derive_seed, generator
 
@@ -45,7 +45,7 @@ class OutputBoundary(Protocol):
 class DataBoundary:
     """The boundary 0: the training images and their labels."""
 
-    def __init__(self, images: DeviceImages) -> None:
+    def __init__(self, images: DeviceImages | SelectedImages) -> None:
         self.images = images
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:

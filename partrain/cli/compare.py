@@ -7,15 +7,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, grid_settings, run_settings
+from partrain.cli.config import CONF, free_options, grid_settings, run_settings
 from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
+from partrain.cli.resume import Work, resumed_comparison
 from partrain.comparison.compare import compare
 
 
 def main() -> None:
     """Do the runs of the comparison that the command line describes, and exit with code 1 if any of them failed."""
     refuse_old_words(sys.argv[1:])
+    sys.argv[1:] = free_options(sys.argv[1:])
     _compare()
 
 
@@ -23,7 +25,9 @@ def main() -> None:
 def _compare(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     with job_errors_in_one_line():
-        folder = Path(hydra_config.runtime.output_dir)
-        runs = compare(run_settings(config), grid_settings(config), folder, arguments=hydra_config.overrides.task)
+        work = Work(run_settings(config), grid_settings(config))
+        if config.resume:
+            work = resumed_comparison(Path(config.resume), work)
+        runs = compare(work.shared, work.besides, hydra_config.runtime.output_dir)
     if any(not run.results for run in runs):
         sys.exit(1)

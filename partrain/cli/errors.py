@@ -1,24 +1,23 @@
 """The errors of commands: a mistake of the user ends a command with one line, and the way to continue is printed."""
 
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from partrain import checks
 from partrain.cli.old_words import describe_old_word
 from partrain.console import console
 from partrain.errors import JobFailed, UserError
-from partrain.settings import GROUPINGS
+from partrain.options import Option
+from partrain.settings import GROUPS
 
 
 @contextmanager
@@ -41,33 +40,16 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def job_errors_in_one_line(resume: str | None = None) -> Iterator[None]:
+def job_errors_in_one_line() -> Iterator[None]:
     """Handle errors as `errors_in_one_line` does, inside Hydra's main function, before Hydra adds lines to them.
 
     In a multirun errors are raised: Hydra first runs the other jobs.
-
-    Args:
-        resume: The folder of the run that the command trains. How to resume it is printed if training stops or fails.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         yield
         return
     with errors_in_one_line():
-        try:
-            yield
-        except (KeyboardInterrupt, JobFailed, OSError):
-            if resume:
-                console.print(f"Progress is saved. To continue: {_resume_command(resume)}", soft_wrap=True)
-            raise
-
-
-def _resume_command(folder: str) -> str:
-    """Return the command that resumes the run in `folder`, with the present settings of grouping and launching.
-
-    A resumed run takes those of launching from the command alone.
-    """
-    words = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith(("grouping", "launch"))]
-    return shlex.join(["python", "experiments/train.py", f"resume={folder}", *words])
+        yield
 
 
 def _exit_with(message: str) -> None:
@@ -102,17 +84,9 @@ def _setting_error(error: OmegaConfBaseException, message: str) -> str:
     name = str(error.full_key or "")
     if not isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{name}: {message}" if name and name not in message else message
-    if name.rpartition(".")[0].endswith("options"):
-        return f"{name} is not a setting yet; add it as +{name}=<value>"
-    if grouping := _grouping_with(name):
-        return f"{name} is a setting of grouping={grouping}; add grouping={grouping}, or leave it out"
+    group, _, setting = name.partition(".")
+    chosen = OmegaConf.get_type(error.parent_node) if isinstance(error.parent_node, DictConfig) else None
+    if group in GROUPS and isinstance(chosen, type) and issubclass(chosen, Option):
+        return GROUPS[group].refusal(setting, chosen)
     known = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
     return checks.unknown_setting(name, map(str, known))
-
-
-def _grouping_with(name: str) -> str | None:
-    """Return the option of `grouping` that has the setting `name`, or None if none has, as outside that group."""
-    for option, settings in GROUPINGS.items():
-        if name in {f"grouping.{field.name}" for field in fields(settings)}:
-            return option
-    return None

@@ -5,17 +5,20 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
+from partrain.cli.errors import one_line
 from partrain.console import console
 from partrain.report.tables import markdown_table, write_csv
 from partrain.storage import checkpoint
-from partrain.storage.run_folder import PAGE, RESULTS
+from partrain.storage.lock import wait_for_locks
+from partrain.storage.run_folder import PAGE, RESULTS, SWEEP_JOB
 
 COLUMNS = (
     "run",
     "overrides",
+    "validation accuracy %",
     "test accuracy %",
     "before recovery %",
     "train seconds",
@@ -27,28 +30,48 @@ COLUMNS = (
 
 
 class MultirunTable(Callback):
-    """A callback of Hydra that rewrites table.csv, table.md and report.html in the sweep's folder after every run."""
+    """A callback of Hydra that rewrites table.csv, table.md and report.html in the sweep's folder after every job.
 
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
+    Jobs may run in processes of their own, as under joblib's launcher. So each leaves in its folder what it was and how
+    it ended, and the table is made of these files.
+    """
+
+    def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
+        """Note in the job's folder what it is."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _write_job(config, "under way")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Add the row of the run that has ended, and write the tables and the page.
+        """Note in the job's folder how it ended, and write the tables and the page over all jobs.
 
-        Hydra calls no method at the end of a multirun in which a run has failed. So they are written after every run.
+        Hydra calls no method at the end of a multirun in which a job has failed. So they are written after every job.
         """
-        hydra = config.hydra
-        if hydra.mode != RunMode.MULTIRUN:
+        if config.hydra.mode != RunMode.MULTIRUN:
             return
         has_failed = job_return.status != JobStatus.COMPLETED
-        outcome = str(job_return._return_value).splitlines()[0] if has_failed else "done"
-        overrides = " ".join(job_return.overrides or ())
-        self._rows.append(make_row(Path(hydra.runtime.output_dir), overrides, outcome))
+        _write_job(config, one_line(job_return._return_value) if has_failed else "done")
 
-        folder = Path(hydra.sweep.dir)
-        write_tables(self._rows, folder)
-        write_report(self._rows, folder)
-        console.print(f"Table over the {len(self._rows)} runs so far: {folder / 'table.md'}")
+        folder = Path(config.hydra.sweep.dir).absolute()
+        with wait_for_locks([folder], lambda: False, console.print):
+            rows = read_rows(folder)
+            write_tables(rows, folder)
+            write_report(rows, folder)
+        console.print(f"Table over the {len(rows)} runs so far: {folder / 'table.md'}")
+
+
+def _write_job(config: DictConfig, outcome: str) -> None:
+    """Write what a job of a multirun is, and how it ended, to its folder."""
+    hydra = config.hydra
+    overrides = " ".join(hydra.overrides.task)
+    values = {"number": hydra.job.num, "overrides": overrides, "outcome": outcome}
+    checkpoint.write_json(Path(hydra.runtime.output_dir) / SWEEP_JOB, values)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the table's rows for the jobs of the multirun in `folder`, in their order."""
+    jobs = [(checkpoint.read_json(path), path.parent) for path in folder.rglob(SWEEP_JOB)]
+    jobs.sort(key=lambda job: job[0]["number"])
+    return [make_row(run, job["overrides"], job["outcome"]) for job, run in jobs]
 
 
 def make_row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
@@ -65,7 +88,9 @@ def make_row(run: Path, overrides: str, outcome: str) -> dict[str, Any]:
         return row
     results = checkpoint.read_json(results_file)
     data, before = results["data"], results["test_accuracy_before_recovery"]
+    validation = results.get("validation_accuracy")
     return row | {
+        "validation accuracy %": "" if validation is None else f"{100 * validation:.2f}",
         "test accuracy %": f"{100 * results['test_accuracy']:.2f}",
         "before recovery %": "" if before is None else f"{100 * before:.2f}",
         "train seconds": f"{results['train_seconds']:.1f}",

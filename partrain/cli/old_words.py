@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from partrain.boundaries.labels import LABELS
 from partrain.errors import UserError
 
 _NEW_VALUES = {
+    "labels.family": {name: f"labels={name}" for name in LABELS.classes},
     "launch": {"shards": "grouping=shards"},
     "launch.name": {"shards": "grouping=shards"},
     "launch.pack": {
@@ -16,6 +18,9 @@ _NEW_VALUES = {
 """Today's words for some values of a setting, by its name."""
 
 _NEW_NAMES = {
+    "network.kind": "network",
+    "network.builder": "network.name",
+    "labels.family": "labels.name",
     "launch.pack": "grouping",
     "launch.pack_memory_gib": "grouping.memory_gib",
     "launch.shards": "grouping",

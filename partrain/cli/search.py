@@ -7,9 +7,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, run_settings, search_settings, split_search_arguments
+from partrain.cli.config import CONF, free_options, run_settings, search_settings, split_search_arguments
 from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
+from partrain.cli.resume import Work, resumed_search
 from partrain.tuning.search import search
 
 _space: list[str] = []
@@ -19,7 +20,8 @@ _space: list[str] = []
 def main() -> None:
     """Run the search that the command line describes, or continue it."""
     refuse_old_words(sys.argv[1:])
-    sys.argv[1:], _space[:] = split_search_arguments(sys.argv[1:])
+    words, _space[:] = split_search_arguments(sys.argv[1:])
+    sys.argv[1:] = free_options(words)
     _search()
 
 
@@ -27,6 +29,7 @@ def main() -> None:
 def _search(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     with job_errors_in_one_line():
-        folder = Path(hydra_config.runtime.output_dir)
-        arguments = [*hydra_config.overrides.task, *_space]
-        search(run_settings(config), search_settings(config, _space), folder, arguments=arguments)
+        work = Work(run_settings(config), search_settings(config, _space))
+        if config.resume:
+            work = resumed_search(Path(config.resume), work)
+        search(work.shared, work.besides, hydra_config.runtime.output_dir)

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from partrain.launch.imports import import_at_start
 from partrain.launch.zygote import start_early
 
+_TRAINING_COMMANDS = ("train", "search")
+"""The commands that train in forked processes, so that the zygote is started first."""
 
-def start_command(name: str, *, trains: bool = False) -> None:
+
+def start_command(name: str, arguments: Sequence[str]) -> None:
     """Import the module of a command and call its `main`, whose errors end the process as users expect.
 
     Args:
         name: The name of the command, such as "train".
-        trains: Whether it trains in forked processes, so that the zygote is started first.
+        arguments: The arguments of the command line after it.
     """
-    if trains:
-        start_early(sys.argv[1:])
-    if _is_single_run(sys.argv[1:]):
+    if name in _TRAINING_COMMANDS:
+        start_early(arguments)
+    sys.argv[1:] = arguments
+    if _is_single_run(arguments):
         sys.argv.append("--run")  # Else Hydra composes the configuration once more, only to find out.
     command = import_at_start(f"partrain.cli.{name}")
 

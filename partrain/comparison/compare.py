@@ -18,13 +18,16 @@ from partrain.console import console
 from partrain.data import Dataset, prepare_data
 from partrain.errors import JobFailed, UserError
 from partrain.launch.machine import machine_facts
-from partrain.runs.command import print_resume_command_on_interrupt
+from partrain.launch.settings import Local
+from partrain.networks import NETWORKS
+from partrain.runs.command import changed_words, group_words, print_resume_command
+from partrain.runs.config_file import write_config
 from partrain.runs.run import run
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
-from partrain.storage.manifest import write_manifest
-from partrain.storage.run_folder import GRID_MANIFEST, PAGE, RESULTS
+from partrain.storage.manifest import check_manifest, write_manifest
+from partrain.storage.run_folder import CONFIG, GRID_MANIFEST, PAGE, RESULTS
 
 
 class Runner(Protocol):
@@ -41,7 +44,6 @@ def compare(
     folder: str | Path,
     dataset: Dataset | None = None,
     *,
-    arguments: Sequence[str] = (),
     runner: Runner = run,
 ) -> list[CellRun]:
     """Do the runs of `grid` in `folder`, or resume them, and write the tables after each.
@@ -53,7 +55,6 @@ def compare(
         grid: The cells to compare, and how often each is run.
         folder: The comparison's folder.
         dataset: The data set of all runs. By default the one that `shared.data` names.
-        arguments: The command-line arguments of experiments/compare.py, which are shown beside the tables.
         runner: The function that does one run.
 
     Returns:
@@ -65,15 +66,15 @@ def compare(
     """
     folder = Path(folder).absolute()
     shared = resolve_shared_settings(shared, grid)
-    cells = grid_cells(grid)
+    cells = grid_cells(grid, NETWORKS.name_of(type(shared.network)))
     dataset = dataset or prepare_data(shared.data)
     check_cells(cells, shared, dataset, runner)
-    print_grid(grid, folder)
+    print_grid(grid, len(cells), folder)
     if shared.partition.dry_run:
         console.print("\n".join(cell.name for cell in cells))
         return []
 
-    with hold_lock(folder, "comparison"), print_resume_command_on_interrupt(folder, "compare", arguments):
+    with hold_lock(folder, "comparison"), print_resume_command("compare", folder, shared, dataset):
         manifest = write_comparison_manifest(shared, grid, folder)
         comparison = Comparison(
             shared=shared,
@@ -82,7 +83,7 @@ def compare(
             folder=folder,
             dataset=dataset,
             runner=runner,
-            description=manifest | {"command": portable_command(arguments), "data": dataset.provenance()},
+            description=manifest | {"command": comparison_command(shared, grid), "data": dataset.provenance()},
         )
         runs = comparison.finished_runs()
         comparison.run_remaining(runs)
@@ -95,15 +96,20 @@ def compare(
 
 
 def resolve_shared_settings(shared: RunSettings, grid: GridSettings) -> RunSettings:
-    """Check the settings that all runs have in common, and add the accuracy curve if the grid asks for accuracies.
+    """Check the settings that all runs have in common, and settle those that a comparison needs.
+
+    The accuracy curve is added if the grid asks for accuracies. Processes start afresh where that is left open: a forked
+    one's peak memory leaves out what it has taken over from the process that forked it.
 
     Raises:
         UserError: If they set what the grid decides.
     """
     check_shared_settings(shared, grid)
-    if not grid.accuracies:
-        return shared
-    return replace(shared, train=replace(shared.train, accuracy_curve=True))
+    train = replace(shared.train, accuracy_curve=shared.train.accuracy_curve or bool(grid.accuracies))
+    launch = shared.launch
+    if isinstance(launch, Local) and launch.processes == "auto":
+        launch = replace(launch, processes="fresh")
+    return replace(shared, train=train, launch=launch)
 
 
 def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, runner: Runner = run) -> None:
@@ -122,17 +128,16 @@ def check_cells(cells: Sequence[Cell], shared: RunSettings, dataset: Dataset, ru
                 raise UserError(f"{cell.name}: {error}") from None
 
 
-def print_grid(grid: GridSettings, folder: Path) -> None:
+def print_grid(grid: GridSettings, num_cells: int, folder: Path) -> None:
     """Print how many runs the grid has, and which cells it skips."""
     for note in skipped_cell_notes(grid):
         console.print(note)
-    num_cells = len(grid_cells(grid))
     num_runs = num_cells * grid.repeats
     console.print(f"{num_cells} cells × {grid.repeats} repeats = {num_runs} runs in {folder}")
 
 
 def write_comparison_manifest(shared: RunSettings, grid: GridSettings, folder: Path) -> dict[str, Any]:
-    """Write the manifest of a comparison: all that its numbers depend on, which the paths of its files are not.
+    """Write the settings of a comparison, and its manifest: all that its numbers depend on, as paths of files do not.
 
     Its numbers are of speed, so that grouping, devices and threads are among them.
 
@@ -147,18 +152,20 @@ def write_comparison_manifest(shared: RunSettings, grid: GridSettings, folder: P
         "launch": {"device": shared.launch.device, "threads": shared.launch.threads},
     }
     manifest = {"grid": asdict(grid), "settings": settings, "machine": machine_facts()}
+    check_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
+    write_config(folder / CONFIG, shared, grid)
     write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
     return manifest
 
 
-def portable_command(arguments: Sequence[str]) -> str:
+def comparison_command(shared: RunSettings, grid: GridSettings) -> str:
     """Return the comparison's command, with a placeholder for each folder that other machines do not have."""
     path_settings = ("data.root=", "data.cache=")
     words = [
-        f"{argument.partition('=')[0]}=<folder>" if argument.startswith(path_settings) else argument
-        for argument in arguments
+        f"{word.partition('=')[0]}=<folder>" if word.startswith(path_settings) else word
+        for word in (*changed_words(shared), *group_words(grid))
     ]
-    return shlex.join(["python", "experiments/compare.py", *words])
+    return shlex.join(["partrain", "compare", *words])
 
 
 # ---- The runs.

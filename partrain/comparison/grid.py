@@ -3,19 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from partrain import checks
 from partrain.errors import UserError
-from partrain.networks import NETWORKS, NetworkSettings, network_settings_from_dict
-from partrain.settings import RunSettings, ScheduleSettings
-from partrain.strategies.settings import PIPELINES, STRATEGIES, StrategySettings
+from partrain.networks import NETWORKS, NetworkSettings
+from partrain.options import Settings, field_defaults
+from partrain.settings import Parallel, RunSettings, Sequential
+from partrain.strategies.settings import PIPELINES, STRATEGIES, GangSettings, StrategySettings
 
 SEQUENTIAL = "sequential"
 """The name in a comparison of strategy=synthetic with schedule=sequential."""
 COMPARED_STRATEGIES = (
     "end_to_end",
-    *(name for name in STRATEGIES if name not in ("end_to_end", "synthetic")),
+    *(name for name in STRATEGIES.classes if name not in ("end_to_end", "synthetic")),
     "synthetic",
     SEQUENTIAL,
 )
@@ -28,21 +29,22 @@ _SET_BY_GRID = {
     "network.width": "grid.widths",
     "network.widths": "grid.widths",
     "train.batch_size": "grid.batch_sizes",
-    "strategy.name": "grid.strategies",
-    "strategy.microbatches": "grid.microbatches",
-    "schedule.name": "grid.strategies",
+    "strategy": "grid.strategies",
+    "schedule": "grid.strategies",
 }
 
 
 @dataclass(kw_only=True)
-class GridSettings:
+class GridSettings(Settings):
     """The settings of a comparison: every combination of its lists is a cell, which is trained several times."""
+
+    group: ClassVar[str] = "grid"
 
     strategies: list[str] = field(default_factory=lambda: list(COMPARED_STRATEGIES))
     """Strategies to compare: those of the group strategy, and sequential, which is synthetic with schedule=sequential.
     By default all."""
-    networks: list[str] = field(default_factory=lambda: ["mlp"])
-    """Networks to compare, by their names in the group network; all but the chosen one have default settings. By
+    networks: list[str] | None = None
+    """Networks to compare, by their options in the group network; all but the chosen one have default settings. By
     default the chosen one."""
     widths: list[int] = field(default_factory=lambda: [512])
     """Widths of hidden layers to compare, 1 or more, for networks that have one width."""
@@ -52,12 +54,15 @@ class GridSettings:
     """Batch sizes to compare, in images per step, 1 or more."""
     microbatches: list[int] = field(default_factory=lambda: [2, 4, 8])
     """Numbers of microbatches to compare, 1 or more, for gpipe and 1f1b."""
+    timeout: float = 120.0
+    """Seconds that a process of a strategy waits for another before its run ends with an error, above 0."""
     repeats: int = 5
     """Runs of every cell, 1 or more; repeat r, from 0, has the seed plus r."""
     accuracies: list[float] = field(default_factory=list)
     """Test accuracies, from 0 to 1, for which the table gives the seconds until a run reaches them. By default none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for part in fields(self):
             values = getattr(self, part.name)
             if not isinstance(values, Sequence):
@@ -68,11 +73,12 @@ class GridSettings:
                 raise UserError(f"grid.{part.name}=[{_listed(values)}]: a value is repeated; give each once")
         for strategy in self.strategies:
             checks.one_of("grid.strategies", strategy, COMPARED_STRATEGIES)
-        for network in self.networks:
-            checks.one_of("grid.networks", network, NETWORKS)
+        for network in self.networks or ():
+            checks.one_of("grid.networks", network, NETWORKS.classes)
         for name in ("widths", "segments", "batch_sizes", "microbatches"):
             for value in getattr(self, name):
                 checks.at_least(f"grid.{name}", value, 1)
+        checks.above("grid.timeout", self.timeout, 0)
         checks.at_least("grid.repeats", self.repeats, 1)
         for accuracy in self.accuracies:
             checks.within("grid.accuracies", accuracy, 0, 1)
@@ -90,6 +96,8 @@ class Cell:
     batch_size: int
     microbatches: int | None
     """The number of microbatches, or None if the strategy is not a pipeline."""
+    timeout: float = 120.0
+    """Seconds that a process waits for another."""
 
     @property
     def name(self) -> str:
@@ -104,41 +112,46 @@ class Cell:
 
     def settings(self, shared: RunSettings, repeat: int) -> RunSettings:
         """Return the settings of the cell's run number `repeat`, in which all but the cell's values is as in `shared`."""
-        strategy = "synthetic" if self.strategy == SEQUENTIAL else self.strategy
-        microbatches = self.microbatches or StrategySettings.microbatches
         return replace(
             shared,
             seed=shared.seed + repeat,
             network=self._network_settings(shared),
             partition=replace(shared.partition, segments=self.segments),
             train=replace(shared.train, batch_size=self.batch_size),
-            strategy=replace(shared.strategy, name=strategy, microbatches=microbatches),
-            schedule=self._schedule_settings(shared),
+            strategy=self._strategy_settings(),
+            schedule=Sequential() if self.strategy == SEQUENTIAL else Parallel(),
         )
 
     def _network_settings(self, shared: RunSettings) -> NetworkSettings:
         """Return the shared network with the cell's width, or the cell's network with its default settings."""
-        network = shared.network if shared.network.kind == self.network else NETWORKS[self.network]()
+        kind = NETWORKS.classes[self.network]
+        values = asdict(shared.network) if type(shared.network) is kind else field_defaults(kind)
         width = {"width": self.width} if self.width else {}
-        return network_settings_from_dict(asdict(network) | width)
+        return NETWORKS.from_dict(values | width)
 
-    def _schedule_settings(self, shared: RunSettings) -> ScheduleSettings:
-        """Return the shared schedule with the cell's name for it. Only synthetic labels have a schedule."""
-        if self.strategy == SEQUENTIAL:
-            return replace(shared.schedule, name=SEQUENTIAL)
-        if self.strategy == "synthetic":
-            return replace(shared.schedule, name="parallel")
-        return ScheduleSettings()
-
-
-def grid_cells(grid: GridSettings) -> list[Cell]:
-    """Return the cells of the grid, each once. Cells that are compared with one another are neighbours."""
-    return list(dict.fromkeys(_combinations(grid)))
+    def _strategy_settings(self) -> StrategySettings:
+        """Return the settings of the cell's strategy."""
+        values: dict[str, Any] = {"name": "synthetic" if self.strategy == SEQUENTIAL else self.strategy}
+        if issubclass(STRATEGIES.class_named(values["name"]), GangSettings):
+            values["timeout"] = self.timeout
+        if self.microbatches:
+            values["microbatches"] = self.microbatches
+        return STRATEGIES.from_dict(values)
 
 
-def _combinations(grid: GridSettings) -> Iterator[Cell]:
+def grid_cells(grid: GridSettings, chosen: str = "mlp") -> list[Cell]:
+    """Return the cells of the grid, each once. Cells that are compared with one another are neighbours.
+
+    Args:
+        grid: The grid.
+        chosen: The option of the network to compare where the grid names none.
+    """
+    return list(dict.fromkeys(_combinations(grid, chosen)))
+
+
+def _combinations(grid: GridSettings, chosen: str) -> Iterator[Cell]:
     """Yield a cell for each combination of the grid's values. End to end is the same for each number of segments."""
-    for network in grid.networks:
+    for network in grid.networks or [chosen]:
         widths = grid.widths if _has_width(network) else [None]
         for width, batch_size, segments, strategy in product(widths, grid.batch_sizes, grid.segments, grid.strategies):
             for microbatches in _microbatch_counts(grid, strategy, segments):
@@ -149,11 +162,12 @@ def _combinations(grid: GridSettings) -> Iterator[Cell]:
                     segments=1 if strategy == "end_to_end" else segments,
                     batch_size=batch_size,
                     microbatches=microbatches,
+                    timeout=grid.timeout,
                 )
 
 
 def _has_width(network: str) -> bool:
-    return "width" in {setting.name for setting in fields(NETWORKS[network])}
+    return "width" in {setting.name for setting in fields(NETWORKS.classes[network])}
 
 
 def _microbatch_counts(grid: GridSettings, strategy: str, segments: int) -> Sequence[int | None]:
@@ -198,25 +212,23 @@ def check_shared_settings(shared: RunSettings, grid: GridSettings) -> None:
             f"schedule.recovery_epochs={recovery_epochs} cannot be used in a comparison, as a recovery is not part of any "
             "strategy; remove it"
         )
-    kind = shared.network.kind
-    if kind not in grid.networks:
+    kind = NETWORKS.name_of(type(shared.network))
+    if grid.networks is not None and kind not in grid.networks:
         raise UserError(
             f"network={kind} is not in grid.networks=[{_listed(grid.networks)}]; add it, or set network={grid.networks[0]}"
         )
 
 
 def _check_default(shared: RunSettings, setting: str, grid_setting: str) -> None:
-    """Raise `UserError` if `setting`, e.g. "train.batch_size", does not have its default value."""
+    """Raise `UserError` if `setting`, e.g. "train.batch_size" or "schedule", does not have its default value."""
     group, _, key = setting.partition(".")
-    group_settings = getattr(shared, group)
-    defaults = {group_field.name: group_field.default for group_field in fields(group_settings)}
-    if key not in defaults:  # Not all networks have a width.
-        return
-    value = getattr(group_settings, key)
-    if value != defaults[key]:
-        typed_name = group if key == "name" else setting
+    chosen = getattr(shared, group)
+    defaults = field_defaults(type(chosen) if key else type(getattr(RunSettings(), group)))
+    key = key or "name"
+    value = getattr(chosen, key, None)  # Not all networks have a width.
+    if value != defaults.get(key):
         raise UserError(
-            f"{typed_name}={_format_value(value)} has no effect in a comparison; remove it, and set {grid_setting}"
+            f"{setting}={_format_value(value)} has no effect in a comparison; remove it, and set {grid_setting}"
         )
 
 

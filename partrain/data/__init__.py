@@ -5,6 +5,18 @@ They are characters drawn from fonts, EMNIST and its relatives, and a user's own
 
 from partrain.data.dataset import Dataset, Split
 from partrain.data.prepare import prepare_data
-from partrain.data.settings import DATA_SETS, EMNIST_SPLITS, DataSettings
+from partrain.data.settings import DATA_SETS, EMNIST, EMNIST_SPLITS, KMNIST, MNIST, DataSettings, FashionMNIST, Glyphs
 
-__all__ = ["DATA_SETS", "EMNIST_SPLITS", "DataSettings", "Dataset", "Split", "prepare_data"]
+__all__ = [
+    "DATA_SETS",
+    "EMNIST",
+    "EMNIST_SPLITS",
+    "KMNIST",
+    "MNIST",
+    "DataSettings",
+    "Dataset",
+    "FashionMNIST",
+    "Glyphs",
+    "Split",
+    "prepare_data",
+]

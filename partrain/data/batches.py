@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from partrain.data.dataset import Dataset, Split
+from partrain.data.held_out import divide_training_images
 from partrain.errors import UserError
 from partrain.rng import generator
 
@@ -114,6 +115,9 @@ class DeviceImages:
         self.mean, self.std = dataset.mean, dataset.std
         self._split, self.device = split, device
 
+    def __len__(self) -> int:
+        return len(self._split)
+
     @cached_property
     def _images(self) -> Tensor:
         return self._split.images.to(self.device)
@@ -131,9 +135,54 @@ class DeviceImages:
         return self._labels.index_select(0, indices)
 
 
-def shared_training_images(dataset: Dataset, device: torch.device) -> DeviceImages:
-    """Return the training images on `device`, one copy for all trainings of this process."""
-    return _load_training_images(dataset.folder, device)
+class SelectedImages:
+    """Some of the images of a split on a device, which are gathered by their position among these.
+
+    Args:
+        images: All images of the split.
+        positions: Positions [n] of those that are selected, in the split.
+    """
+
+    def __init__(self, images: DeviceImages, positions: Tensor) -> None:
+        self._images, self._positions = images, positions.to(images.device)
+        self.device = images.device
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised images [batch, channels, height, width] and their labels [batch]."""
+        return self._images.gather(self._positions.index_select(0, indices))
+
+    def gather_labels(self, indices: Tensor) -> Tensor:
+        """Return the labels [batch] alone."""
+        return self._images.gather_labels(self._positions.index_select(0, indices))
+
+
+def training_images(dataset: Dataset, device: torch.device, validation: float | None) -> DeviceImages | SelectedImages:
+    """Return the images to train on, on `device`, where all trainings of this process share one copy.
+
+    Args:
+        dataset: The data set.
+        device: The device that holds them.
+        validation: The fraction of the training images that is held out, or None for none.
+    """
+    images = _load_training_images(dataset.folder, device)
+    if validation is None:
+        return images
+    return SelectedImages(images, divide_training_images(dataset, validation).training)
+
+
+def training_labels(dataset: Dataset, validation: float | None) -> Tensor:
+    """Return the labels [n] of the images to train on, on the CPU; see `training_images`."""
+    labels = dataset.train.labels
+    return labels if validation is None else labels[divide_training_images(dataset, validation).training]
+
+
+def validation_images(dataset: Dataset, device: torch.device, validation: float) -> SelectedImages:
+    """Return the images that are held out; see `training_images`."""
+    images = _load_training_images(dataset.folder, device)
+    return SelectedImages(images, divide_training_images(dataset, validation).validation)
 
 
 @lru_cache(maxsize=_MAX_DATA_SETS)

@@ -19,7 +19,7 @@ import numpy as np
 
 from partrain.data import official
 from partrain.data.idx import IdxFile, read_image_blocks, read_images_shape, read_labels
-from partrain.data.settings import DataSettings
+from partrain.data.settings import EMNIST, FileSettings
 from partrain.data.source import PartName, SourcePart, UInt8Array, Verification
 from partrain.errors import UserError
 
@@ -65,9 +65,10 @@ class MnistFamilySource:
     download: bool
 
     @classmethod
-    def from_settings(cls, settings: DataSettings) -> MnistFamilySource:
+    def from_settings(cls, settings: FileSettings) -> MnistFamilySource:
         """Return the source of the data set that `settings` name."""
-        return cls(settings.name, settings.split, settings.root_folder, settings.download)
+        split = settings.split if isinstance(settings, EMNIST) else None
+        return cls(settings.name, split, settings.root_folder, settings.download)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from partrain.data import store
 from partrain.data.dataset import Dataset
 from partrain.data.mnist_family import MnistFamilySource
-from partrain.data.settings import DataSettings
+from partrain.data.settings import DataSettings, FileSettings, Glyphs
 from partrain.data.source import Source
 
 
@@ -26,9 +26,10 @@ def prepare_data(settings: DataSettings, *, show_progress: bool = True) -> Datas
 
 
 def _make_source(settings: DataSettings) -> Source:
-    if settings.name == "glyphs":
+    if isinstance(settings, Glyphs):
         # Imported here, since drawing needs matplotlib and opening prepared arrays does not.
         from partrain.data.glyphs import GlyphSource
 
         return GlyphSource(settings.seed)
+    assert isinstance(settings, FileSettings)
     return MnistFamilySource.from_settings(settings)

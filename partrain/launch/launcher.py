@@ -5,7 +5,7 @@ from functools import cached_property
 
 from partrain.device import device_names, kind_of
 from partrain.launch.executor import Executor, Slot
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Inline, LaunchSettings, Local
 from partrain.launch.supervisor import supervise
 from partrain.training.job import Job
 
@@ -54,10 +54,11 @@ def make_executor(settings: LaunchSettings) -> Executor:
         UserError: If there is no such device.
     """
     # Imported here, since not every place to run is installed.
-    if settings.name == "inline":
+    if isinstance(settings, Inline):
         from partrain.launch.inline import InlineExecutor
 
         return InlineExecutor(settings)
     from partrain.launch.processes import ProcessExecutor
 
+    assert isinstance(settings, Local)
     return ProcessExecutor(settings)

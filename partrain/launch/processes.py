@@ -14,7 +14,7 @@ from partrain.launch.end import Done, End, Failed, Lost, Stopped
 from partrain.launch.engines import ENGINES
 from partrain.launch.error_report import ErrorReport, read_error_report
 from partrain.launch.executor import Handle, Slot
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.launch.worker import DONE, FAILED, STOPPED, UNWRITABLE
 from partrain.launch.zygote import LOST_WITH_ZYGOTE
 from partrain.storage import checkpoint
@@ -100,7 +100,7 @@ class ProcessExecutor:
         handles: The processes that ran when a job was started last, and that job's.
     """
 
-    def __init__(self, settings: LaunchSettings, devices: Sequence[str] | None = None) -> None:
+    def __init__(self, settings: Local, devices: Sequence[str] | None = None) -> None:
         self.settings = settings
         self.devices = list(devices or devices_named(settings.device))
         self.handles: list[ProcessHandle] = []

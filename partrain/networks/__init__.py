@@ -3,46 +3,17 @@
 PyTorch cuts a network only where its modules are nested; here it is cut wherever a single tensor crosses.
 """
 
-from typing import Any
-
-from partrain import checks
 from partrain.networks.chain import Chain, Cut, Layer
-from partrain.networks.cnn import CNNSettings
-from partrain.networks.custom import CustomSettings
-from partrain.networks.mlp import MLPSettings
-from partrain.networks.torchvision_models import TorchvisionSettings
+from partrain.networks.cnn import CNN
+from partrain.networks.custom import CustomNetwork
+from partrain.networks.mlp import MLP
+from partrain.networks.settings import NetworkSettings
+from partrain.networks.torchvision_models import TorchvisionModel
+from partrain.options import Options
 
-NetworkSettings = MLPSettings | CNNSettings | TorchvisionSettings | CustomSettings
-"""The settings of any kind of network."""
+NETWORKS: Options[NetworkSettings] = Options(
+    NetworkSettings, {"mlp": MLP, "cnn": CNN, "torchvision": TorchvisionModel, "custom": CustomNetwork}
+)
+"""The settings of each kind of network."""
 
-NETWORKS: dict[str, type[NetworkSettings]] = {
-    "mlp": MLPSettings,
-    "cnn": CNNSettings,
-    "torchvision": TorchvisionSettings,
-    "custom": CustomSettings,
-}
-"""The class of settings for each kind of network."""
-
-
-def network_settings_from_dict(values: dict[str, Any]) -> NetworkSettings:
-    """Return the network's settings from the dictionary that `dataclasses.asdict` made of them.
-
-    Raises:
-        UserError: If the kind is unknown or a value is not allowed.
-    """
-    checks.one_of("network", values.get("kind"), NETWORKS)
-    return NETWORKS[values["kind"]](**values)
-
-
-__all__ = [
-    "NETWORKS",
-    "CNNSettings",
-    "Chain",
-    "CustomSettings",
-    "Cut",
-    "Layer",
-    "MLPSettings",
-    "NetworkSettings",
-    "TorchvisionSettings",
-    "network_settings_from_dict",
-]
+__all__ = ["CNN", "MLP", "NETWORKS", "Chain", "CustomNetwork", "Cut", "Layer", "NetworkSettings", "TorchvisionModel"]

@@ -12,14 +12,15 @@ from torch import nn
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks.nonlinearities import ACTIVATIONS
+from partrain.networks.settings import NetworkSettings
 
 
 @dataclass(kw_only=True)
-class CNNSettings:
+class CNN(NetworkSettings):
     """The settings of a small convolutional network: blocks of 3×3 convolutions, then linear layers."""
 
-    kind: str = "cnn"
-    """The kind of the network: cnn."""
+    name: str = "cnn"
+    """The network: cnn."""
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128, 128, 128])
     """Output channels of each convolution, 1 or more. By default 32, 64, 128, 128, 128 and 128."""
     strides: list[int] = field(default_factory=lambda: [2, 2, 2, 1, 1, 1])
@@ -34,6 +35,7 @@ class CNNSettings:
     """The normalisation after every convolution: none or batch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.at_least("the number of network.channels", len(self.channels), 1)
         for width in self.channels:
             checks.at_least("network.channels", width, 1)

@@ -1,28 +1,30 @@
 """Networks of the user's own, named by the function or class that builds them."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from partrain import checks
 from partrain.errors import UserError
+from partrain.networks.settings import NetworkSettings
 
 
 @dataclass(kw_only=True)
-class CustomSettings:
+class CustomNetwork(NetworkSettings):
     """The settings of a network of the user's own."""
 
-    kind: str = "custom"
-    """The kind of the network: custom."""
-    builder: str = ""
+    is_family: ClassVar[bool] = True
+
+    name: str = ""
     """The function or class that builds the network, as module:callable, which every training process imports."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for the builder, such as network.options.width=256. By default none."""
 
     def __post_init__(self) -> None:
-        if ":" not in self.builder:
-            raise UserError(f"network=custom needs network.builder=<module>:<callable>, got {self.builder or 'none'}")
+        super().__post_init__()
+        if ":" not in self.name:
+            raise UserError(f"network=custom needs network.name=<module>:<callable>, got {self.name or 'none'}")
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Return the module that the user's builder makes. It receives the options alone, not these arguments.
@@ -34,17 +36,17 @@ class CustomSettings:
         Raises:
             UserError: If the builder cannot be imported or called, or returns something else.
         """
-        build_network = checks.import_object("network.builder", self.builder)
+        build_network = checks.import_object("network.name", self.name)
         try:
             network = build_network(**self.options)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"network.builder={self.builder} failed with network.options={self.options} ({error}). "
+                f"network.name={self.name} failed with network.options={self.options} ({error}). "
                 "Correct the builder or the options."
             ) from None
         if not isinstance(network, nn.Module):
             raise UserError(
-                f"network.builder={self.builder} returned an object of type {type(network).__name__}. "
+                f"network.name={self.name} returned an object of type {type(network).__name__}. "
                 "Let it return an nn.Module."
             )
         return network

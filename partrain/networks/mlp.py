@@ -9,14 +9,15 @@ from torch import nn
 
 from partrain import checks
 from partrain.networks.nonlinearities import ACTIVATIONS
+from partrain.networks.settings import NetworkSettings
 
 
 @dataclass(kw_only=True)
-class MLPSettings:
+class MLP(NetworkSettings):
     """The settings of a fully connected network. The default is the paper's six layers."""
 
-    kind: str = "mlp"
-    """The kind of the network: mlp."""
+    name: str = "mlp"
+    """The network: mlp."""
     depth: int = 6
     """Number of linear layers, 1 or more."""
     width: int = 512
@@ -32,6 +33,7 @@ class MLPSettings:
     """Probability, from 0 to 0.99, with which dropout sets a hidden unit to zero."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.widths is not None:
             self.depth = len(self.widths) + 1
         checks.at_least("network.depth", self.depth, 1)

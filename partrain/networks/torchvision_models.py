@@ -4,21 +4,22 @@ torchvision is imported only where it is used, since its import takes a second t
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partrain import checks
 from partrain.errors import UserError
+from partrain.networks.settings import NetworkSettings
 
 
 @dataclass(kw_only=True)
-class TorchvisionSettings:
+class TorchvisionModel(NetworkSettings):
     """The settings of one of torchvision's classification models."""
 
-    kind: str = "torchvision"
-    """The kind of the network: torchvision."""
+    is_family: ClassVar[bool] = True
+
     name: str = "resnet18"
     """The model, by its name in torchvision.models.list_models()."""
     image_size: int = 32
@@ -27,10 +28,20 @@ class TorchvisionSettings:
     """Keyword arguments for the model's builder, such as network.options.dropout=0.2. By default none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         import torchvision
 
         checks.one_of("network.name", self.name, torchvision.models.list_models(module=torchvision.models))
         checks.at_least("network.image_size", self.image_size, 1)
+
+    @classmethod
+    def has_member(cls, name: str) -> bool:
+        """Return whether `name` is that of one of torchvision's models."""
+        if not name.isidentifier():  # Importing torchvision takes a second.
+            return False
+        import torchvision
+
+        return name in torchvision.models.list_models(module=torchvision.models)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Return the network for images of `input_shape`, (channels, height, width). Its output is [batch, classes]."""

@@ -17,10 +17,10 @@ from partrain.console import console
 from partrain.errors import JobFailed, UserError
 from partrain.launch.error_report import read_error_report
 from partrain.launch.launcher import Launcher
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.packs.autotune import STACK_SIZES, StackTimings
 from partrain.packs.graph import structure
-from partrain.packs.settings import PackSettings
+from partrain.packs.settings import Pack
 from partrain.packs.trial import read_timings, trial_job
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PACK_LIST, PACK_TRIAL
@@ -47,7 +47,7 @@ class ShapeGroup:
 class PackPlanner:
     """A planner that turns trainings into jobs, each a pack or a single training."""
 
-    settings: PackSettings | None
+    settings: Pack | None
     """The settings of packs, or None if nothing is stacked."""
     launcher: Launcher
     """The launcher, whose devices packs are dealt to and on which trials run."""
@@ -207,7 +207,7 @@ class PackPlanner:
             return ShapeGroup(trainings, min(count, timings.max_size))
         if self.show_timings:
             which = f"{trainings[0].name} and {len(trainings) - 1} more of the same shape"
-            console.print(f"{which} train {timings.describe(count)}", markup=False)
+            console.print(f"{which} train {timings.describe(count)}")
         return ShapeGroup(trainings, timings.choose_size(count))
 
 
@@ -288,5 +288,5 @@ def _structure(
     network: str, image_shape: tuple[int, ...], num_classes: int, start: str | None, stop: str | None
 ) -> Hashable | None:
     """Return the structure of the segment between two cuts of a network, which is given by its settings as JSON."""
-    chain = Chain.build(network_settings_from_dict(loads(network)), image_shape, num_classes)
+    chain = Chain.build(NETWORKS.from_dict(loads(network)), image_shape, num_classes)
     return structure(chain.extract_segment(chain.cut_named(start), chain.cut_named(stop)))

@@ -7,7 +7,7 @@ from partrain.launch.settings import GroupingSettings
 
 
 @dataclass(kw_only=True)
-class PackSettings(GroupingSettings):
+class Pack(GroupingSettings):
     """The settings of packs."""
 
     name: str = "pack"

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from partrain.data.settings import cache_folder
 from partrain.errors import UserError
-from partrain.networks import CNNSettings, MLPSettings, NetworkSettings, TorchvisionSettings
-from partrain.partition.plan import PartitionSettings, Plan, SegmentPlan, make_plan
-from partrain.storage import checkpoint
+from partrain.networks import CNN, MLP, NetworkSettings, TorchvisionModel
+from partrain.partition.plan import PartitionSettings, Plan, make_plan
 
-_BUILT_IN = (MLPSettings, CNNSettings, TorchvisionSettings)
+_BUILT_IN = (MLP, CNN, TorchvisionModel)
 _PLANS = "plans"
 _CODE = ("networks", "partition")
 """The folders of this package whose code decides a plan."""
@@ -43,17 +42,15 @@ def cached_plan(
     if plan is None:
         plan = make_plan(network, input_shape, num_classes, settings, batch_size)
         with suppress(OSError):  # A cache that cannot be written to costs time only.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_json(path, asdict(plan), sync=False)
+            plan.write(path, sync=False)
     return plan
 
 
 def _read(path: Path) -> Plan | None:
     """Return the plan in a file, or None if there is none that can be read."""
     try:
-        values = checkpoint.read_json(path)
-        return Plan(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})
-    except (OSError, UserError, TypeError, KeyError):
+        return Plan.read(path)
+    except (OSError, UserError):
         return None
 
 

@@ -3,15 +3,19 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import nn
 
 from partrain import checks
 from partrain.errors import UserError
 from partrain.networks import Chain, Cut, NetworkSettings
+from partrain.options import Settings
 from partrain.partition.cost import measure_costs
 from partrain.partition.receptive_field import receptive_fields
+from partrain.storage import checkpoint
+from partrain.storage.formats import FORMAT, check_format, upgrade_network
 
 BALANCES = ("layers", "compute", "parameters", "memory")
 """The quantities of which segments can have equal shares."""
@@ -20,8 +24,10 @@ _STATE_BYTES = 16  # per parameter in training: weight, gradient and Adam's two 
 
 
 @dataclass(kw_only=True)
-class PartitionSettings:
+class PartitionSettings(Settings):
     """The settings of where a network is cut into segments."""
+
+    group: ClassVar[str] = "partition"
 
     segments: int | None = None
     """Number of segments, from 1 to the number of layers. By default 2, or what partition.at says."""
@@ -36,6 +42,7 @@ class PartitionSettings:
     """Whether the command only checks the settings and prints what it would train."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.one_of("partition.balance", self.balance, BALANCES)
         if self.segments is not None:
             checks.at_least("partition.segments", self.segments, 1)
@@ -101,6 +108,26 @@ class Plan:
     balance: str
     imbalance: float
     segments: list[SegmentPlan]
+
+    def write(self, path: Path, *, sync: bool = True) -> None:
+        """Write the plan to a file as JSON."""
+        checkpoint.write_json(path, {"format": FORMAT, **asdict(self)}, sync=sync)
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Return the plan in a file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            UserError: If the file is damaged, or of a format that this version does not read.
+        """
+        values = checkpoint.read_json(path)
+        try:
+            if not check_format(path, values.pop("format", None)):
+                values["network"] = upgrade_network(values["network"])
+            return cls(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise checkpoint.DamagedFile(f"{path} is damaged ({error}); start a new run in a new folder") from None
 
     @property
     def cuts(self) -> list[str]:

@@ -21,7 +21,7 @@ def print_plan(plan: Plan, batch_size: int) -> None:
 def plan_table(plan: Plan, batch_size: int) -> Table:
     """Return a table with a row per segment: its layers, parameters, FLOPs, activations and output."""
     imbalance = f"{plan.imbalance:.0%} above the mean share of {plan.balance}"
-    table = Table(title=f"Plan: {plan.network['kind']}, {len(plan.segments)} segments, the largest {imbalance}")
+    table = Table(title=f"Plan: {plan.network['name']}, {len(plan.segments)} segments, the largest {imbalance}")
     for column in ("segment", "layers"):
         table.add_column(column)
     for column in ("parameters", "FLOPs/image", f"activations ({batch_size} images)", "output"):
@@ -80,8 +80,10 @@ def accuracy_sentence(results: dict[str, Any]) -> str:
     data = results["data"]
     before = results["test_accuracy_before_recovery"]
     recovered = f" (before recovery {before:.2%})" if before is not None else ""
+    validation = results.get("validation_accuracy")
+    held_out = "" if validation is None else f"Validation accuracy {validation:.2%}. "
     return (
-        f"Test accuracy {results['test_accuracy']:.2%}{recovered}, top-5 {results['top5_accuracy']:.2%}, on "
+        f"{held_out}Test accuracy {results['test_accuracy']:.2%}{recovered}, top-5 {results['top5_accuracy']:.2%}, on "
         f"{data['test_images']:,} images of {dataset_label(data)}; trained in {results['train_seconds']:.1f} s, "
         f"{_traffic(results)} sent between processes"
     )

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.partition.plan import Plan, SegmentPlan
 from partrain.report.formatting import dataset_name, format_shape
 from partrain.storage import checkpoint
@@ -178,7 +179,7 @@ class RunRecord:
     def network(self) -> str:
         """Return the name of the network, e.g. "mlp" or "resnet18"."""
         network = self.plan.network if self.plan else {}
-        return str(network.get("name") or network.get("builder") or network.get("kind") or "network")
+        return str(network.get("name", "network"))
 
     @property
     def data(self) -> str:
@@ -190,7 +191,7 @@ class RunRecord:
         """Return the strategy's settings, with the name "end_to_end" for an uncut network."""
         strategy = self.results.get("strategy") or self.config.get("strategy") or {"name": "synthetic"}
         is_uncut = len(self.segments) == 1 and strategy["name"] == "synthetic"
-        return strategy | {"name": "end_to_end"} if is_uncut else strategy
+        return {"name": "end_to_end"} if is_uncut else strategy
 
     @property
     def uses_codes(self) -> bool:
@@ -206,7 +207,8 @@ class RunRecord:
             return f"{label}, {self.strategy['microbatches']} microbatches"
         if not self.uses_codes:
             return label
-        family = self.config.get("labels", {}).get("family")
+        labels = self.config.get("labels", {})
+        family = labels.get("name") or labels.get("family")  # The name in format 1.
         schedule = self.config.get("schedule", {}).get("name")
         return ", ".join(part for part in (f"{label} ({family})" if family else label, schedule) if part)
 
@@ -238,10 +240,10 @@ class RunRecord:
 
 
 def _read_plan(path: Path) -> Plan | None:
-    values = checkpoint.read_json_or_empty(path)
-    if not values:
+    try:
+        return Plan.read(path)
+    except (FileNotFoundError, UserError):
         return None
-    return Plan(**values | {"segments": [SegmentPlan(**segment) for segment in values["segments"]]})
 
 
 def _read_processes(folder: Path, results: list[dict[str, Any]]) -> Iterator[ProcessRecord]:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from partrain.launch.launcher import Launcher
-from partrain.launch.settings import GroupingSettings
+from partrain.launch.settings import GroupingSettings, Local
 from partrain.packs.planner import PackPlanner, TimingCache
-from partrain.packs.settings import PackSettings
+from partrain.packs.settings import Pack
 from partrain.runs.prepare import PreparedRun
 from partrain.shards.engine import shards_job
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.storage.run_folder import RENDEZVOUS, rank_name
 from partrain.training.job import Job, Member, Resources
 from partrain.training.task import PendingTraining
@@ -44,10 +44,10 @@ class JobPlanner:
         """
         if not trainings:
             return []
-        if isinstance(self.grouping, ShardSettings):
+        if isinstance(self.grouping, Shards):
             return [self.shards_job(trainings, self.grouping, folder)]
         planner = PackPlanner(
-            settings=self.grouping if isinstance(self.grouping, PackSettings) else None,
+            settings=self.grouping if isinstance(self.grouping, Pack) else None,
             launcher=self.launcher,
             folder=folder,
             one_process_per_core=self.one_process_per_core,
@@ -56,7 +56,7 @@ class JobPlanner:
         )
         return planner.plan(trainings)
 
-    def shards_job(self, trainings: Sequence[PendingTraining], settings: ShardSettings, folder: Path) -> Job:
+    def shards_job(self, trainings: Sequence[PendingTraining], settings: Shards, folder: Path) -> Job:
         """Return the one job that trains all `trainings` in shards."""
         launch = self.launcher.settings
         return shards_job(
@@ -66,7 +66,7 @@ class JobPlanner:
             settings,
             threads=launch.threads if isinstance(launch.threads, int) else None,
             max_restarts=launch.max_restarts,
-            processes=launch.processes,
+            processes=launch.processes if isinstance(launch, Local) else "auto",
             show_progress=self.show_progress,
         )
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from types import TracebackType
 
 from partrain.data import Dataset
+from partrain.errors import UserError
 from partrain.report.record import RunRecord
 from partrain.report.settings import ReportSettings
 from partrain.runs.command import train_command
-from partrain.storage.run_folder import PAGE
+from partrain.runs.config_file import read_config
+from partrain.storage.run_folder import CONFIG, PAGE
 
 
 def write_run_page(folder: Path, dataset: Dataset | None = None, refresh: float | None = None) -> Path:
@@ -31,7 +33,10 @@ def _command(record: RunRecord) -> str | None:
     name = record.config.get("data", {}).get("name")
     if name is None or record.provenance.get("name", name) != name:
         return None
-    return train_command(record.config)
+    try:
+        return train_command(read_config(record.folder / CONFIG))
+    except UserError:  # A damaged file, or an option's name that there is no more.
+        return None
 
 
 class LivePage:

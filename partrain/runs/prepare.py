@@ -4,23 +4,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from partrain.boundaries.boundary import make_boundary_codes
 from partrain.console import console
 from partrain.data import Dataset, prepare_data
 from partrain.data.batches import check_batch_size
+from partrain.data.held_out import num_training_images
 from partrain.device import is_cpu, kind_of
 from partrain.errors import UserError
 from partrain.launch.launcher import Launcher
+from partrain.launch.settings import Inline
 from partrain.networks.deferred import TORCH_PATCH_LOCK
 from partrain.partition.cached_plan import cached_plan
 from partrain.partition.plan import PartitionSettings, Plan
+from partrain.runs.config_file import write_config
 from partrain.runs.tasks import find_projections, make_rank_tasks, make_tasks
-from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
-from partrain.shards.settings import ShardSettings
+from partrain.settings import Alone, Parallel, RunSettings
+from partrain.shards.settings import Shards
 from partrain.stitching.stitch import ModelCard
-from partrain.storage import checkpoint
 from partrain.storage.run_folder import (
     CONFIG,
     PLAN,
@@ -31,7 +31,7 @@ from partrain.storage.run_folder import (
     rank_name,
     segment_name,
 )
-from partrain.strategies.settings import REPLICAS, check_group
+from partrain.strategies.settings import check_group
 from partrain.strategies.task import RankTask
 from partrain.training.completion import has_stored_outputs, is_finished
 from partrain.training.task import PendingTraining, SegmentTask
@@ -44,17 +44,14 @@ def prepare_run(
     settings: RunSettings,
     folder: str | Path,
     dataset: Dataset | None = None,
-    num_images: int | None = None,
     launcher: Launcher | None = None,
 ) -> "PreparedRun":
     """Return the run that `settings` describe, with all that can be known before it trains. Nothing is written.
 
     Args:
         settings: All that decides the run's outcome, and how it is launched.
-        folder: The run's folder. A run that it holds keeps its number of images and its precision.
+        folder: The run's folder. A run that it holds keeps its precision.
         dataset: The data instead of those that `settings.data` names.
-        num_images: The number of training images to use, from the first on. By default as many as the tasks in the
-            folder were written with, such as those of a search's configuration, and all in a new folder.
         launcher: The launcher of the run, which knows its devices. By default that of `settings.launch`.
 
     Raises:
@@ -66,17 +63,14 @@ def prepare_run(
     dataset = dataset or prepare_data(settings.data)
     folder = Path(folder).absolute()
     begun = _begun_task(folder, settings)
-    if num_images is None and begun is not None and begun.num_images <= len(dataset.train):
-        num_images = begun.num_images  # With fewer images than it wants, the run is refused as another one.
+    num_images = num_training_images(dataset, settings.data.validation)
 
     plan = plan_run(settings, dataset)
-    check_segments(settings, plan, num_images or len(dataset.train), launcher)
+    check_segments(settings, plan, num_images, launcher)
     train = replace(settings.train, precision=_precision(settings, launcher, begun))
     make = make_rank_tasks if settings.strategy.is_group else make_tasks
     with TORCH_PATCH_LOCK:
         tasks = make(replace(settings, train=train), plan, dataset, launcher.kind)
-    if num_images is not None:
-        tasks = {name: replace(task, num_images=num_images) for name, task in tasks.items()}
     return PreparedRun(settings=settings, folder=folder, dataset=dataset, plan=plan, tasks=tasks, begun=begun)
 
 
@@ -114,33 +108,33 @@ def _precision(settings: RunSettings, launcher: Launcher, begun: SegmentTask | N
 def check_strategy(settings: RunSettings) -> None:
     """Raise `UserError` if something is set that the strategy does not support."""
     strategy, grouping = settings.strategy, settings.grouping
-    if strategy.name != "synthetic" and settings.schedule != ScheduleSettings():
+    if strategy.is_group and settings.schedule != Parallel():
         raise UserError(
             f"schedule: strategy={strategy.name} has no schedule, only strategy=synthetic has; leave it out"
         )
     if strategy.is_group and settings.train.compile:
         raise UserError(f"train.compile=true does not work with strategy={strategy.name}; leave it out")
-    if strategy.is_group and not isinstance(grouping, AloneSettings):
+    if strategy.is_group and not isinstance(grouping, Alone):
         raise UserError(
             f"grouping={grouping.name} does not work with strategy={strategy.name}, whose processes train as one; "
             "leave it out"
         )
-    if strategy.is_group and settings.launch.name == "inline":
+    if strategy.is_group and isinstance(settings.launch, Inline):
         raise UserError(
             f"launch=inline does not work with strategy={strategy.name}, whose processes train as one; leave it out"
         )
-    if isinstance(grouping, ShardSettings) and settings.launch.name == "inline":
+    if isinstance(grouping, Shards) and isinstance(settings.launch, Inline):
         raise UserError(
             "launch=inline does not work with grouping=shards, which has a process for each device; leave it out"
         )
-    if isinstance(grouping, ShardSettings) and settings.train.compile:
+    if isinstance(grouping, Shards) and settings.train.compile:
         raise UserError("train.compile=true does not work with grouping=shards; leave it out")
 
 
 def partition_settings(settings: RunSettings) -> PartitionSettings:
     """Return where the network is cut: nowhere for strategies in which each process trains the whole network."""
-    is_whole = settings.strategy.name in ("end_to_end", *REPLICAS)
-    return replace(settings.partition, segments=1, at=None) if is_whole else settings.partition
+    has_replicas = settings.strategy.has_replicas
+    return replace(settings.partition, segments=1, at=None) if has_replicas else settings.partition
 
 
 def check_segments(settings: RunSettings, plan: Plan, num_images: int, launcher: Launcher) -> None:
@@ -180,6 +174,11 @@ class PreparedRun:
     def has_recovery(self) -> bool:
         """Return whether the stitched network is trained end to end at the end."""
         return RECOVERY in self.tasks
+
+    @property
+    def is_end_to_end(self) -> bool:
+        """Return whether the network is trained whole by one process."""
+        return len(self.plan.segments) == 1 and not self.settings.strategy.is_group
 
     @property
     def num_parameters(self) -> int:
@@ -254,14 +253,14 @@ class PreparedRun:
             UserError: If the folder holds another run or a search. It is left as it is.
         """
         self.check_folder()
-        checkpoint.write_json(self.folder / PLAN, asdict(self.plan))
-        checkpoint.write_text(self.folder / CONFIG, yaml.safe_dump(self.settings.to_json(), sort_keys=False))
+        self.plan.write(self.folder / PLAN)
+        write_config(self.folder / CONFIG, self.settings)
 
     def check_folder(self) -> None:
         """Raise `UserError` if the folder holds another run, or a search."""
         folder = self.folder
         if (folder / SEARCH_MANIFEST).exists():
-            raise UserError(f"{folder} holds a search; take a new folder, or resume it by experiments/search.py")
+            raise UserError(f"{folder} holds a search; take a new folder, or resume it by partrain search")
         written = {str(path.parent.relative_to(folder)) for path in folder.glob(f"*/*/{TASK_FILE}")}
         others = written - self.tasks.keys()
         if others:
@@ -269,7 +268,7 @@ class PreparedRun:
                 f"{folder} holds a run of another strategy ({min(others)}); start a new run in a new folder"
             )
         path = folder / PLAN
-        if path.exists() and checkpoint.read_json(path) != asdict(self.plan):
+        if path.exists() and Plan.read(path) != self.plan:
             raise UserError(f"{path} is of another plan than the settings make; start a new run in a new folder")
         for name, task in self.tasks.items():
             task.check_folder(folder / name)

@@ -13,7 +13,6 @@ from partrain.runs.timing import recorded_groupings
 from partrain.stitching.evaluate import Evaluation
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, RECOVERY, SEGMENTS
-from partrain.strategies.settings import REPLICAS
 from partrain.training.progress import Progress
 from partrain.training.task import SegmentTask
 
@@ -25,6 +24,8 @@ class Outcome:
     """The results of training and evaluating the network of a run."""
 
     evaluation: Evaluation
+    held_out: Evaluation | None
+    """The evaluation on the held-out images, if there are any."""
     before_recovery: Evaluation | None
     """The evaluation before the recovery epochs, if there were any."""
     seconds: float
@@ -160,6 +161,9 @@ def _accuracies(outcome: Outcome, first_step_time: float) -> dict[str, Any]:
         "test_accuracy": outcome.evaluation.top1,
         "top5_accuracy": outcome.evaluation.top5,
         "test_accuracy_before_recovery": before.top1 if before else None,
+        "test_loss": outcome.evaluation.loss,
+        "validation_accuracy": outcome.held_out.top1 if outcome.held_out else None,
+        "validation_loss": outcome.held_out.loss if outcome.held_out else None,
         "accuracy_curve": [
             {"seconds": point["time"] - first_step_time, "test_accuracy": point["test_accuracy"]}
             for point in outcome.accuracy_curve
@@ -172,7 +176,7 @@ def _part_results(trainings: _FinishedTrainings, evaluation: Evaluation) -> list
     run = trainings.run
     strategy, plan, parts = run.settings.strategy, run.plan, trainings.parts()
     segments: Iterable[SegmentPlan] = plan.segments
-    if strategy.name in REPLICAS:
+    if strategy.has_replicas:
         segments = [plan.segments[0]] * len(parts)
 
     entries = []
@@ -246,7 +250,7 @@ def _settings_fields(run: PreparedRun) -> dict[str, Any]:
     return {
         "network": run.plan.network,
         "cuts": run.plan.cuts,
-        "strategy": asdict(settings.strategy),
+        "strategy": {"name": "end_to_end"} if run.is_end_to_end else asdict(settings.strategy),
         "labels": asdict(settings.labels),
         "schedule": asdict(settings.schedule),
         "train": asdict(settings.train) | {"precision": precision},

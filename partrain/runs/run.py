@@ -5,6 +5,7 @@ have finished and the accuracy curve are not repeated. Stitching, evaluation and
 """
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from partrain.data import Dataset
 from partrain.launch.executor import Executor
 from partrain.launch.launcher import Launcher
 from partrain.report.console_tables import print_plan, print_results
+from partrain.runs.command import print_resume_command
 from partrain.runs.jobs import JobPlanner, rank_jobs
 from partrain.runs.page import LivePage, write_run_page
 from partrain.runs.prepare import PreparedRun, check_search_has_ended, prepare_run
 from partrain.runs.results import Outcome, gather_results
 from partrain.runs.stages import train_together
 from partrain.runs.timing import record_seconds, recorded_seconds
-from partrain.settings import AloneSettings, RunSettings
-from partrain.shards.settings import ShardSettings
+from partrain.settings import Alone, RunSettings
+from partrain.shards.settings import Shards
 from partrain.stitching.accuracy_curve import accuracy_curve
 from partrain.stitching.evaluate import evaluate, evaluation_device
 from partrain.stitching.stitch import stitch
@@ -78,7 +80,8 @@ def run(
         return asdict(prepared.plan)
 
     prepared.check_folder()  # A folder of other work is left as it is.
-    with hold_lock(prepared.folder, "run"):
+    is_reported = print_resume_command("train", prepared.folder, settings, prepared.dataset)
+    with hold_lock(prepared.folder, "run"), is_reported if show_progress else nullcontext():
         if show_progress:
             prepared.report_move()
         prepared.write()
@@ -107,8 +110,16 @@ def finish_run(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool
             stitch([folder / RECOVERY], model_card, folder)
 
     remove_partial_files(folder, recursive=True)  # Not before, since the thread of the live page writes there.
-    evaluation = evaluate(folder, dataset, device, show_progress=show_progress)
-    outcome = Outcome(evaluation=evaluation, before_recovery=before_recovery, seconds=seconds, accuracy_curve=curve)
+    validation, held_out = prepared.settings.data.validation, None
+    if validation is not None:
+        held_out = evaluate(folder, dataset, device, validation=validation, show_progress=show_progress)
+    outcome = Outcome(
+        evaluation=evaluate(folder, dataset, device, show_progress=show_progress),
+        held_out=held_out,
+        before_recovery=before_recovery,
+        seconds=seconds,
+        accuracy_curve=curve,
+    )
     return report(prepared, outcome, show_progress=show_progress)
 
 
@@ -145,7 +156,7 @@ def recover(prepared: PreparedRun, launcher: Launcher, *, show_progress: bool) -
     It is the training of a segment that has no cuts.
     """
     folder, settings = prepared.folder / RECOVERY, prepared.settings
-    grouping = settings.grouping if isinstance(settings.grouping, ShardSettings) else AloneSettings()
+    grouping = settings.grouping if isinstance(settings.grouping, Shards) else Alone()
     planner = JobPlanner(grouping=grouping, launcher=launcher, show_progress=show_progress)
     training = PendingTraining(folder=folder, task=prepared.tasks[RECOVERY], name="recovery", cost=1.0)
 

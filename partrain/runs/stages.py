@@ -7,6 +7,7 @@ from pathlib import Path
 from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun
 from partrain.runs.timing import record_grouping
+from partrain.settings import Sequential
 from partrain.training.task import PendingTraining
 
 
@@ -41,7 +42,7 @@ def stages(runs: Sequence[PreparedRun]) -> list[list[PendingTraining]]:
     """
     trainings_by_stage: list[list[PendingTraining]] = []
     for run in runs:
-        is_sequential = run.settings.schedule.name == "sequential"
+        is_sequential = isinstance(run.settings.schedule, Sequential)
         for training in run.unfinished_segments():
             stage = training.task.index if is_sequential else 0
             while len(trainings_by_stage) <= stage:

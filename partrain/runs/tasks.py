@@ -5,11 +5,12 @@ from typing import Any
 
 from partrain.boundaries.boundary import needs_projection
 from partrain.data import Dataset
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.data.held_out import num_training_images
+from partrain.networks import NETWORKS, Chain
 from partrain.partition.plan import Plan, SegmentPlan
-from partrain.settings import RunSettings
+from partrain.settings import RunSettings, Sequential
 from partrain.storage.run_folder import MODEL_WEIGHTS, RECOVERY, rank_name, segment_name, stored_outputs
-from partrain.strategies.settings import REPLICAS
+from partrain.strategies.settings import GangSettings, PipelineSettings
 from partrain.strategies.task import RankTask
 from partrain.training.task import SegmentTask
 
@@ -42,15 +43,16 @@ def make_tasks(settings: RunSettings, plan: Plan, dataset: Dataset, kind: str) -
 def make_rank_tasks(settings: RunSettings, plan: Plan, dataset: Dataset, kind: str) -> dict[str, RankTask]:
     """Return the tasks of a group's ranks by their folder within the run; see `make_tasks`."""
     strategy, num_ranks = settings.strategy, settings.partition.num_segments
+    assert isinstance(strategy, GangSettings)
     common = _common_fields(settings, plan, dataset, kind)
     # Replicas all hold the whole network, which is the only segment of their plan.
-    segments = plan.segments * num_ranks if strategy.name in REPLICAS else plan.segments
+    segments = plan.segments * num_ranks if strategy.has_replicas else plan.segments
     return {
         rank_name(index): RankTask(
             index=index,
             strategy=strategy.name,
             num_ranks=num_ranks,
-            microbatches=strategy.microbatches,
+            microbatches=strategy.microbatches if isinstance(strategy, PipelineSettings) else 1,
             timeout=strategy.timeout,
             **_segment_fields(segment, settings),
             **common,
@@ -79,17 +81,19 @@ def _common_fields(settings: RunSettings, plan: Plan, dataset: Dataset, kind: st
         "labels": settings.labels,
         "seed": settings.seed,
         "data": str(dataset.folder),
-        "num_images": len(dataset.train),
+        "num_images": num_training_images(dataset, settings.data.validation),
+        "validation": settings.data.validation,
         "device": kind,
     }
 
 
 def _is_stored(settings: RunSettings, plan: Plan, boundary: int) -> bool:
     """Return whether the segment right of `boundary` is trained on stored outputs of the segment to its left."""
-    is_sequential = settings.schedule.name == "sequential"
+    if not isinstance(settings.schedule, Sequential):
+        return False
     is_inner = 0 < boundary < len(plan.segments)
     is_last = boundary == len(plan.segments) - 1
-    return is_sequential and is_inner and not (is_last and settings.schedule.last_input == "synthetic")
+    return is_inner and not (is_last and settings.schedule.last_input == "synthetic")
 
 
 def _recovery_task(settings: RunSettings, plan: Plan, common: dict[str, Any]) -> SegmentTask:
@@ -120,7 +124,7 @@ def find_projections(settings: RunSettings, plan: Plan) -> dict[str, tuple[int, 
     """Return the projections that the stitched network needs before segments: boundary number and shape by cut name."""
     if len(plan.segments) == 1:
         return {}
-    chain = Chain.build(network_settings_from_dict(plan.network), plan.input_shape, plan.num_classes)
+    chain = Chain.build(NETWORKS.from_dict(plan.network), plan.input_shape, plan.num_classes)
     projections = {}
     for segment in plan.segments:
         if segment.start is None or _is_stored(settings, plan, segment.index):

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from partrain.boundaries.boundary import make_projections
 from partrain.data.batches import Batch
 from partrain.device import default_generator
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.networks.deferred import TORCH_PATCH_LOCK, materialise
 from partrain.rng import seed_forward
 from partrain.shards.layout import ShardLayout
@@ -70,7 +70,7 @@ class DeviceModel:
         self.spec, self.device, self.shards_move = spec, device, shards_move
         task = spec.task
         self.precision = resolve_precision(task.train.precision, device)
-        self.chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+        self.chain = Chain.build(NETWORKS.from_dict(task.network), task.image_shape, task.num_classes)
         self.between = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
         self.input = make_input(task, spec.folder, device)
         self.output = make_output(task, device)

@@ -15,7 +15,7 @@ from partrain.shards.policies import POLICIES, Policy
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.scheduler import Scheduler
 from partrain.shards.session import CheckpointWriter, Session, TrainingHistory
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.simulator import write_loads
 from partrain.shards.timeline import TimelineWriter
 from partrain.shards.view import TrainingView
@@ -32,7 +32,7 @@ class ShardedTraining:
     Args:
         devices: The device of each worker process by its name, or `cpu` once for each worker.
         folder: The folder for the time line, the measured costs and the workers' logs.
-        settings: The settings of shard parallelism; by default those of `ShardSettings()`.
+        settings: The settings of shard parallelism; by default those of `Shards()`.
         policy: The scheduling policy, in place of the one that the settings name.
         threads: The CPU threads of each worker; by default an equal share of the cores.
         max_restarts: How often each worker is replaced when it is lost, before training fails.
@@ -48,7 +48,7 @@ class ShardedTraining:
         self,
         devices: Sequence[str],
         folder: str | Path,
-        settings: ShardSettings | None = None,
+        settings: Shards | None = None,
         *,
         policy: Policy | None = None,
         threads: int | None = None,
@@ -61,7 +61,7 @@ class ShardedTraining:
         on_poll: Callable[[], None] | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
-        self.settings = settings or ShardSettings()
+        self.settings = settings or Shards()
         self._max_restarts, self._processes = max_restarts, processes
         self._workers = worker_settings(resolve_devices(devices), self.settings, threads)
         self._context = context

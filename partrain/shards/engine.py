@@ -8,7 +8,7 @@ from partrain.device import is_cpu, num_cores
 from partrain.errors import UserError
 from partrain.launch.error_report import read_error_report, write_error_report
 from partrain.shards.driver import ShardedTraining
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.view import TrainingView
 from partrain.training.context import TrainingContext
 from partrain.training.job import Job, JobFile, Member, Resources
@@ -19,7 +19,7 @@ def shards_job(
     folder: Path,
     members: Sequence[Member],
     kind: str,
-    settings: ShardSettings,
+    settings: Shards,
     *,
     threads: int | None,
     max_restarts: int,
@@ -85,7 +85,7 @@ class ShardedJob:
         self.training = ShardedTraining(
             worker_devices(context.devices, threads, len(job.members)),
             job.folder,
-            ShardSettings(**job.options["settings"]),
+            Shards(**job.options["settings"]),
             threads=threads,
             max_restarts=job.options["max_restarts"],
             processes=job.options["processes"],

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.shards.host import map_file
 from partrain.shards.layout import ShardLayout
 from partrain.shards.messages import ShardSpec
@@ -27,7 +27,7 @@ def shard_layouts(training: SegmentTraining, cuts: Iterable[CutNames]) -> list[S
         cuts: The start and stop of each shard.
     """
     task = training.task
-    chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+    chain = Chain.build(NETWORKS.from_dict(task.network), task.image_shape, task.num_classes)
     tensors = _TrainingTensors(training)
     layouts = []
     for start, stop in cuts:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, fx
 
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.partition.cost import measure_costs
 from partrain.training.optimization import moment_names, weight_dtype
 from partrain.training.task import SegmentTask
@@ -101,7 +101,7 @@ class _TracedNetwork:
 
     def __init__(self, task: SegmentTask) -> None:
         self.task = task
-        self.chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+        self.chain = Chain.build(NETWORKS.from_dict(task.network), task.image_shape, task.num_classes)
         self.costs = measure_costs(self.chain, task.image_shape)
         self.cut_names = {cut.position: cut.name for cut in self.chain.cuts}
         self.layer_names = {layer.start: layer.name for layer in self.chain.layers}

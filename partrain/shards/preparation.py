@@ -15,7 +15,7 @@ from partrain.shards.layout import CrossingSlots
 from partrain.shards.messages import CrossingSpec, ModelSpec, ShardSpec, WorkerSettings
 from partrain.shards.partitioner import CutNames, PieceChain
 from partrain.shards.scheduler import Cost
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.trials import Preparation, Trial
 from partrain.training.task import SegmentTask
 
@@ -72,7 +72,7 @@ class ModelPreparer:
         host: The host memory that models are placed in.
     """
 
-    def __init__(self, settings: ShardSettings, worker: WorkerSettings, host: HostMemory) -> None:
+    def __init__(self, settings: Shards, worker: WorkerSettings, host: HostMemory) -> None:
         self.settings, self.worker = settings, worker
         self.device, self.budget = torch.device(worker.device), worker.budget_bytes
         self._host = host
@@ -240,5 +240,5 @@ def _shape(task: SegmentTask) -> Hashable:
     train = task.train
     network_and_labels = dumps([task.network, asdict(task.labels)], sort_keys=True)
     segment = task.start, task.stop, tuple(task.image_shape), task.num_classes, task.stored_input is None
-    optimizer = train.optimizer, train.momentum > 0
+    optimizer = train.optimizer, train.sgd_momentum > 0
     return network_and_labels, segment, train.batch_size, train.precision, optimizer, task.index

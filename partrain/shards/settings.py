@@ -9,7 +9,7 @@ from partrain.storage.run_folder import SHARDS
 
 
 @dataclass(kw_only=True)
-class ShardSettings(GroupingSettings):
+class Shards(GroupingSettings):
     """The settings of shard parallelism."""
 
     name: str = "shards"

@@ -9,14 +9,14 @@ from pathlib import Path
 from partrain.errors import UserError
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.policies import Policy
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 
 
 def train_sharded(
     tasks: Sequence[str | Path],
     devices: Sequence[str],
     folder: str | Path,
-    settings: ShardSettings | None = None,
+    settings: Shards | None = None,
     policy: Policy | None = None,
     pause_after: Mapping[Path, int | None] | None = None,
     seed: int = 0,
@@ -34,7 +34,7 @@ def train_sharded(
         devices: The device of each worker process by its name, or `cpu` once for each worker. Workers on the CPU
             share its cores equally.
         folder: The folder for the time line, the measured costs and the workers' logs.
-        settings: The settings of shard parallelism; by default those of `ShardSettings()`.
+        settings: The settings of shard parallelism; by default those of `Shards()`.
         policy: The scheduling policy, in place of the one that the settings name.
         pause_after: The epoch after which a task pauses, by the task's folder.
         seed: The seed of a policy that draws random numbers.

@@ -11,7 +11,7 @@ from partrain.device import devices_named, free_bytes, is_cpu, kind_of, num_core
 from partrain.errors import JobFailed, UserError
 from partrain.report.formatting import format_quantity
 from partrain.shards.messages import AddModel, Message, ModelSpec, RemoveModel, WorkerSettings
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.worker_process import WorkerProcess
 
 
@@ -30,9 +30,7 @@ def resolve_devices(devices: Sequence[str]) -> list[str]:
     return names
 
 
-def worker_settings(
-    devices: Sequence[str], settings: ShardSettings, threads: int | None = None
-) -> list[WorkerSettings]:
+def worker_settings(devices: Sequence[str], settings: Shards, threads: int | None = None) -> list[WorkerSettings]:
     """Return the settings of one worker for each entry of `devices`.
 
     Workers with the same device share its memory, and on a CPU its cores.
@@ -58,7 +56,7 @@ def worker_settings(
     ]
 
 
-def _budget_bytes(devices: Sequence[str], settings: ShardSettings, num_sharing: int) -> int:
+def _budget_bytes(devices: Sequence[str], settings: Shards, num_sharing: int) -> int:
     """Return the bytes that each worker may hold: the settings', or else its share of the fullest device's free ones."""
     if settings.budget_gib is not None:
         return int(settings.budget_gib * 2**30)

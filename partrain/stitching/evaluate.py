@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import ClassBoundary, OutputBoundary, SyntheticBoundary
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import LABELS
 from partrain.console import ProgressDisplay
 from partrain.data import Dataset
-from partrain.data.batches import DeviceImages
+from partrain.data.batches import DeviceImages, SelectedImages, validation_images
 from partrain.device import has_room
 from partrain.errors import UserError
 from partrain.networks import Chain
@@ -27,13 +28,15 @@ _EXAMPLES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The evaluation of a network on a data set's test images. Accuracies are from 0 to 1."""
+    """The evaluation of a network on a data set's test images, or on those held out. Accuracies are from 0 to 1."""
 
     data: dict[str, Any]
     """The facts of the data set."""
     classes: list[str]
     top1: float
     top5: float
+    loss: float
+    """The mean cross-entropy."""
     boundaries: list[float]
     """The decode accuracy at each boundary, from boundary 1 on. The last one is `top1`."""
     confusion: Tensor
@@ -70,6 +73,7 @@ class Evaluation:
             "data": self.data,
             "top1": self.top1,
             "top5": self.top5,
+            "loss": self.loss,
             "boundaries": self.boundaries,
             "per_class": self.per_class(),
             "most_confused": self.most_confused(),
@@ -83,14 +87,21 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path, dataset: Dataset, device: torch.device | str = "cpu", *, show_progress: bool = True
+    run: Path,
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
+    *,
+    validation: float | None = None,
+    show_progress: bool = True,
 ) -> Evaluation:
-    """Evaluate the stitched network of a run, in fp32, on a data set's test images.
+    """Evaluate the stitched network of a run, in fp32, on a data set's test images, or on those held out.
 
     Args:
         run: The run's folder.
         dataset: The data set; its classes must be those that the network was trained on.
         device: The device to evaluate on.
+        validation: The fraction of the training images that is held out, to evaluate on these. By default the test
+            images are.
         show_progress: Whether to show a progress bar on a terminal.
 
     Raises:
@@ -100,14 +111,14 @@ def evaluate(
     card = read_card(run)
     _check_classes(dataset, card, run)
     segments = _load_segments(run, card, device)
-    images = DeviceImages(dataset, dataset.test, device)
-    counts = _Counts(num_boundaries=len(segments), num_classes=len(card.classes), num_images=len(dataset.test))
+    images = _images(dataset, device, validation)
+    counts = _Counts(num_boundaries=len(segments), num_classes=len(card.classes), num_images=len(images))
 
     with torch.inference_mode():
         first_image, _ = images.gather(torch.zeros(1, dtype=torch.long, device=device))
         boundaries = _make_boundaries(segments, first_image, card)
-        for first in _with_progress(range(0, len(dataset.test), _BATCH), show_progress=show_progress):
-            indices = torch.arange(first, min(first + _BATCH, len(dataset.test)), device=device)
+        for first in _with_progress(range(0, len(images), _BATCH), show_progress=show_progress):
+            indices = torch.arange(first, min(first + _BATCH, len(images)), device=device)
             values, targets = images.gather(indices)
             counts.add(first, _decode(segments, boundaries, values), targets)
     return counts.evaluation(dataset.provenance(), card.classes)
@@ -125,6 +136,13 @@ def evaluation_device(device: str | torch.device, num_parameters: int) -> torch.
     return device if has_room(device, 2 * 4 * num_parameters) else torch.device("cpu")
 
 
+def _images(dataset: Dataset, device: torch.device, validation: float | None) -> DeviceImages | SelectedImages:
+    """Return the images to evaluate on."""
+    if validation is None:
+        return DeviceImages(dataset, dataset.test, device)
+    return validation_images(dataset, device, validation)
+
+
 class _Counts:
     """The counts over batches of test images that an evaluation is made of."""
 
@@ -132,6 +150,7 @@ class _Counts:
         self.num_classes, self.num_images = num_classes, num_images
         self.correct = torch.zeros(num_boundaries, dtype=torch.long)
         self.top5 = 0
+        self.loss = 0.0
         self.outcomes = torch.zeros(num_images, dtype=torch.long)
 
     def add(self, first: int, scores: Sequence[Tensor], targets: Tensor) -> None:
@@ -139,6 +158,7 @@ class _Counts:
         self.correct += torch.stack([(decoded.argmax(dim=1) == targets).sum() for decoded in scores]).cpu()
         best = scores[-1].topk(min(5, self.num_classes), dim=1).indices
         self.top5 += int((best == targets[:, None]).sum())
+        self.loss += F.cross_entropy(scores[-1], targets, reduction="sum").item()
         self.outcomes[first : first + len(targets)] = targets * self.num_classes + scores[-1].argmax(dim=1)
 
     def evaluation(self, data: dict[str, Any], classes: list[str]) -> Evaluation:
@@ -149,6 +169,7 @@ class _Counts:
             classes=classes,
             top1=self.correct[-1].item() / self.num_images,
             top5=self.top5 / self.num_images,
+            loss=self.loss / self.num_images,
             boundaries=[correct / self.num_images for correct in self.correct.tolist()],
             confusion=confusion.view(self.num_classes, self.num_classes),
             outcomes=self.outcomes,
@@ -176,7 +197,7 @@ def _load_segments(run: Path, card: ModelCard, device: torch.device) -> list[nn.
 
 def _make_boundaries(segments: list[nn.Module], image: Tensor, card: ModelCard) -> list[OutputBoundary]:
     """Return the boundary behind each segment; a batch of one `image` shows their shapes."""
-    labels = LabelSettings(**card.labels)
+    labels = LABELS.from_dict(card.labels)
     boundaries: list[OutputBoundary] = []
     for index, segment in enumerate(segments[:-1], start=1):
         image = segment(image)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from partrain.boundaries.boundary import make_projections
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import LABELS
 from partrain.errors import UserError
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.networks.deferred import InitTape, materialise, record_network
 from partrain.storage import checkpoint
+from partrain.storage.formats import FORMAT, check_format, upgrade_labels, upgrade_network
 from partrain.storage.run_folder import CHECKPOINT, MODEL_CARD, MODEL_FOLDER, MODEL_WEIGHTS, PLAN, TASK_FILE
 from partrain.training.segment import build_segment
 from partrain.training.state import assign_weights
@@ -45,7 +46,7 @@ class ModelCard:
 
     def make_projections(self, device: torch.device) -> dict[str, nn.Module]:
         """Return the projections of the stitched network, by cut name."""
-        return make_projections(self.projections, len(self.classes), LabelSettings(**self.labels), self.seed, device)
+        return make_projections(self.projections, len(self.classes), LABELS.from_dict(self.labels), self.seed, device)
 
 
 def stitch(segments: list[Path], card: ModelCard, run: Path) -> None:
@@ -74,7 +75,7 @@ def stitch(segments: list[Path], card: ModelCard, run: Path) -> None:
                 "another plan, so start a new run in a new folder"
             )
     checkpoint.save(run / MODEL_WEIGHTS, weights, {"kind": "model"})
-    checkpoint.write_json(run / MODEL_CARD, card.__dict__)
+    checkpoint.write_json(run / MODEL_CARD, {"format": FORMAT, **card.__dict__})
 
 
 def segment_weights(folder: Path) -> dict[str, Tensor]:
@@ -141,13 +142,16 @@ def read_card(run: Path) -> ModelCard:
     """Return the model card in a run's folder.
 
     Raises:
-        UserError: If `run` is no run's folder, or the run has not finished.
+        UserError: If `run` is no run's folder, the run has not finished, or its format is not one that this version reads.
     """
     if not run.is_dir():
         raise UserError(f"run={run}: there is no such folder")
     path = run / MODEL_CARD
     if path.exists():
-        return ModelCard(**checkpoint.read_json(path))
+        values = checkpoint.read_json(path)
+        if not check_format(path, values.pop("format", None)):
+            values |= {"network": upgrade_network(values["network"]), "labels": upgrade_labels(values["labels"])}
+        return ModelCard(**values)
     if (run / PLAN).exists():
         raise UserError(f"run={run}: the run is not finished, it has no {MODEL_FOLDER}/; go on with resume={run}")
     raise UserError(f"run={run} is no run's folder: it has neither {PLAN} nor {MODEL_CARD}")
@@ -164,7 +168,7 @@ def assemble(card: ModelCard, weights: Mapping[str, Tensor], device: torch.devic
 
 def _record(card: ModelCard) -> tuple[nn.Module, InitTape]:
     """Return the network of `card` without memory, and the tape of its initialisation."""
-    settings = network_settings_from_dict(card.network)
+    settings = NETWORKS.from_dict(card.network)
     return record_network(lambda: settings.build(tuple(card.image_shape), len(card.classes)))
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from partrain.errors import UserError
+from partrain.storage.formats import FORMAT, check_format
 
 _HEADER = "partrain"
 _MISMATCH = "its digest does not match its contents"
@@ -162,7 +163,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: object) -> None:
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
-    header = {"metadata": text, "metadata_digest": _digest({}, text), "digest": _digest(plain, text)}
+    header = {
+        "format": FORMAT,
+        "metadata": text,
+        "metadata_digest": _digest({}, f"{FORMAT} {text}"),
+        "digest": _digest(plain, text),
+    }
     # The header is one entry: safetensors writes several in any order, but equal contents must make equal files.
     write_atomic(path, lambda temporary: _write_tensors(temporary, plain, {_HEADER: json.dumps(header)}))
 
@@ -222,8 +228,11 @@ def _opened(path: Path, framework: str = "pt") -> Iterator[tuple[Any, dict[str, 
     try:
         with safe_open(path, framework=framework) as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            if header["metadata_digest"] != _digest({}, header["metadata"]):
+            number = header.get("format")  # Format 1 had none, and no part in the digest.
+            digested = header["metadata"] if number is None else f"{number} {header['metadata']}"
+            if header["metadata_digest"] != _digest({}, digested):
                 raise DamagedFile(f"{path} is damaged ({_MISMATCH}); delete it and resume the run")
+            check_format(path, number)
             yield file, header
     except (SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); delete it and resume the run") from None

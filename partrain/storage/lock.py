@@ -193,4 +193,4 @@ def _report_no_locks(folder: Path, work: str, error: OSError) -> None:
         return
     _folders_without_locks.add(folder)
     text = f"{folder} is on a file system without locks ({error.strerror}); let no other launcher use this {work}."
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 # ---- In a run's folder.
 
 CONFIG = "config.yaml"
+SWEEP_JOB = "sweep_job.json"
 PLAN = "plan.json"
 RESULTS = "results.json"
 EVALUATION = "evaluation.json"

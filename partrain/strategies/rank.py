@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from partrain.boundaries.boundary import ClassBoundary
 from partrain.data import Dataset
-from partrain.data.batches import DeviceImages
+from partrain.data.batches import training_images
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from partrain.strategies.task import RankTask
@@ -53,7 +53,7 @@ class RankTraining(Loop):
         self.rank, self.num_ranks = task.index, task.num_ranks
         self._agreement = Agreement()
         dataset = Dataset.open(Path(task.data))
-        self.images = DeviceImages(dataset, dataset.train, self.device)
+        self.images = training_images(dataset, self.device, task.validation)
         self.output = ClassBoundary()
         self.model = self.build_model()
         self.optimizer = make_optimizer(

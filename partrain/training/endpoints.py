@@ -14,7 +14,7 @@ from partrain.boundaries.boundary import (
     SyntheticBoundary,
 )
 from partrain.data import Dataset
-from partrain.data.batches import shared_training_images
+from partrain.data.batches import training_images, training_labels
 from partrain.training.task import SegmentTask
 
 
@@ -24,10 +24,9 @@ def make_input(task: SegmentTask, folder: Path, device: torch.device) -> InputBo
     The data set is opened only for a segment that reads images or stored outputs.
     """
     if task.start is None:
-        dataset = Dataset.open(Path(task.data))
-        return DataBoundary(shared_training_images(dataset, device))
+        return DataBoundary(training_images(Dataset.open(Path(task.data)), device, task.validation))
     if task.stored_input is not None:
-        labels = Dataset.open(Path(task.data)).train.labels.to(device)
+        labels = training_labels(Dataset.open(Path(task.data)), task.validation).to(device)
         return StoredBoundary(open_outputs(folder / task.stored_input), labels)
     return SyntheticBoundary(task.index, task.start_shape, task.num_classes, task.labels, task.seed, device)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from partrain import checks
 from partrain.device import computes_bf16, supports_fp64
 from partrain.errors import UserError
+from partrain.options import Settings
 from partrain.training.tensorboard import check_tensorboard_installed
 
 DEFAULT_DECAY = 0.01
@@ -19,8 +20,10 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 
 @dataclass(kw_only=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """The settings of every segment's training."""
+
+    group: ClassVar[str] = "train"
 
     epochs: int = 8
     """Passes over the training images, 1 or more; segments fed synthetic samples take as many steps."""
@@ -33,8 +36,8 @@ class TrainSettings:
     labels.loss=similarity, and 0.01 for all others."""
     optimizer: str = "adamw"
     """The optimiser: adamw, adam or sgd."""
-    momentum: float = 0.9
-    """Momentum of train.optimizer=sgd, from 0 to 1."""
+    momentum: float | None = None
+    """Momentum of train.optimizer=sgd, from 0 to 1. By default 0.9 for it, and no other optimiser has one."""
     precision: str = "auto"
     """The number format of forward passes: fp32, fp64, bf16 (autocast over fp32 weights) or auto. With auto it is bf16
     where the device computes in it natively, and fp32 elsewhere."""
@@ -56,13 +59,15 @@ class TrainSettings:
     """Whether every epoch is logged for TensorBoard too."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.at_least("train.epochs", self.epochs, 1)
         checks.at_least("train.batch_size", self.batch_size, 1)
         checks.above("train.lr", self.lr, 0)
         if self.weight_decay is not None:
             checks.at_least("train.weight_decay", self.weight_decay, 0)
         checks.one_of("train.optimizer", self.optimizer, OPTIMIZERS)
-        checks.within("train.momentum", self.momentum, 0, 1)
+        if self.momentum is not None:
+            self._check_momentum(self.momentum)
         checks.one_of("train.precision", self.precision, PRECISIONS)
         checks.within("train.early_stop", self.early_stop, 0, 1)
         checks.within("train.warmup", self.warmup, 0, 1)
@@ -70,6 +75,19 @@ class TrainSettings:
         checks.above("train.checkpoint_seconds", self.checkpoint_seconds, 0)
         if self.tensorboard:
             check_tensorboard_installed()
+
+    def _check_momentum(self, momentum: float) -> None:
+        """Raise `UserError` if the optimiser has no momentum, or if it is out of range."""
+        if self.optimizer != "sgd":
+            raise UserError(
+                "train.momentum is a setting of train.optimizer=sgd; add train.optimizer=sgd, or leave it out"
+            )
+        checks.within("train.momentum", momentum, 0, 1)
+
+    @property
+    def sgd_momentum(self) -> float:
+        """Return the momentum of SGD, or the default where none is set."""
+        return 0.9 if self.momentum is None else self.momentum
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -90,7 +108,7 @@ def make_optimizer(
         default_decay: The weight decay where the settings leave it open.
         fused: Whether a step is one pass over the weights, without temporaries of their size.
     """
-    options: dict[str, Any] = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    options: dict[str, Any] = {"momentum": settings.sgd_momentum} if settings.optimizer == "sgd" else {}
     options["weight_decay"] = default_decay if settings.weight_decay is None else settings.weight_decay
     return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, fused=fused, **options)
 
@@ -98,7 +116,7 @@ def make_optimizer(
 def moment_names(settings: TrainSettings) -> tuple[str, ...]:
     """Return the names of the optimiser's state tensors that have a parameter's shape."""
     if settings.optimizer == "sgd":
-        return ("momentum_buffer",) if settings.momentum else ()
+        return ("momentum_buffer",) if settings.sgd_momentum else ()
     return ("exp_avg", "exp_avg_sq")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from partrain.boundaries.activations import store_outputs
 from partrain.boundaries.boundary import SyntheticBoundary, make_projections
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.networks.deferred import materialise
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
@@ -181,7 +181,7 @@ def make_work(job: Job, context: TrainingContext, memory: PeakMemory) -> Segment
 
 def build_segment(task: SegmentTask, folder: Path, device: torch.device) -> fx.GraphModule:
     """Return the task's segment on `device`, with its initial weights; no other layer takes memory."""
-    chain = Chain.build(network_settings_from_dict(task.network), task.image_shape, task.num_classes)
+    chain = Chain.build(NETWORKS.from_dict(task.network), task.image_shape, task.num_classes)
     projections = make_projections(task.projections, task.num_classes, task.labels, task.seed, device)
     segment = chain.extract_segment(chain.cut_named(task.start), chain.cut_named(task.stop), projections)
     if task.initial is not None:

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import LABELS, LabelSettings, SimplexLabels
 from partrain.errors import UserError
 from partrain.storage import checkpoint
+from partrain.storage.formats import FORMAT, check_format, upgrade_labels, upgrade_network, upgrade_train
 from partrain.storage.run_folder import TASK_FILE
 from partrain.training.optimization import TrainSettings
 
@@ -29,13 +30,15 @@ class SegmentTask:
     """The shape at `start`, per image."""
     stop_shape: list[int]
     """The shape at `stop`, per image."""
-    labels: LabelSettings = field(default_factory=LabelSettings)
+    labels: LabelSettings = field(default_factory=SimplexLabels)
     train: TrainSettings = field(default_factory=TrainSettings)
     seed: int = 0
     data: str
     """The folder of the prepared data set. Only a segment that reads images or stored outputs opens it."""
     num_images: int
     """The number of training images, or of synthetic samples in their place, in an epoch."""
+    validation: float | None = None
+    """The fraction of the data set's training images that is held out, `data.validation`."""
     device: str = "cpu"
     """The kind of device to train on. Which one of its kind is decided when the training is launched."""
     stored_input: str | None = None
@@ -67,19 +70,25 @@ class SegmentTask:
 
     def write(self, folder: Path) -> None:
         """Write the task to task.json in `folder`."""
-        checkpoint.write_json(folder / TASK_FILE, asdict(self))
+        checkpoint.write_json(folder / TASK_FILE, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Return the task in `folder`.
 
         Raises:
-            UserError: If the folder holds no task, or a damaged one.
+            UserError: If the folder holds no task, a damaged one, or one of a format that this version does not read.
         """
         path = folder / TASK_FILE
         try:
             values = checkpoint.read_json(path)
-            values["labels"] = LabelSettings(**values["labels"])
+            if not check_format(path, values.pop("format", None)):
+                values |= {
+                    "network": upgrade_network(values["network"]),
+                    "labels": upgrade_labels(values["labels"]),
+                    "train": upgrade_train(values["train"]),
+                }
+            values["labels"] = LABELS.from_dict(values["labels"])
             values["train"] = TrainSettings(**values["train"])
             values["projections"] = {cut: (index, shape) for cut, (index, shape) in values["projections"].items()}
             return cls(**values)

@@ -1,5 +1,6 @@
 """The leaderboard of a search, best trial first: as CSV and Markdown files, and its first rows on the console."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 from partrain.console import console
 from partrain.report.formatting import format_percent
 from partrain.report.tables import markdown_table, write_csv
+from partrain.runs.command import local_command
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import PAGE
 from partrain.tuning.record import SearchRecord
@@ -52,10 +54,10 @@ def print_results(folder: Path) -> None:
     console.print(
         f"Best: configuration {best['index']} ({format_values(best['values'])}), {record.metric_label} "
         f"{record.format_score(best['score'])}, test accuracy {format_percent(best['test_accuracy'])}",
-        markup=False,
     )
     if best["command"]:
-        console.print(f"To train it on all training images: {best['command']}", markup=False, soft_wrap=True)
+        command = local_command("train", shlex.split(best["command"])[2:])  # Without "partrain train".
+        console.print(f"To train it on all training images: {command}", soft_wrap=True)
     console.print(f"Search folder: {folder}")
     if (folder / PAGE).exists():
         console.print(f"Page: {folder / PAGE}")

@@ -14,13 +14,12 @@ from partrain.runs.jobs import JobPlanner
 from partrain.runs.prepare import PreparedRun, prepare_run
 from partrain.runs.run import finish_run
 from partrain.settings import RunSettings
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.storage.run_folder import CHECKPOINT, epoch_weights
 from partrain.training.completion import has_reached
 from partrain.training.job import Member
 from partrain.training.task import PendingTraining
 from partrain.tuning.scoring import NetworkToScore, read_scores, scores_job
-from partrain.tuning.settings import SearchSettings
 from partrain.tuning.trainer import TrialRun
 
 _NETWORKS_AT_ONCE = 32  # Networks scored at once, except where they may be too large for one device together.
@@ -33,9 +32,8 @@ class RungTrainer:
     processes as there is room for on the devices.
 
     Args:
-        dataset: The data. Its last training images are held out.
-        shared: The settings that all trials have in common.
-        settings: The settings of the search, which say how many images are held out.
+        dataset: The data.
+        shared: The settings that all trials have in common, which say how many images are held out.
         launcher: The launcher of all jobs.
         show_timings: Whether the trainer prints how many networks a pack should hold.
     """
@@ -44,14 +42,13 @@ class RungTrainer:
         self,
         dataset: Dataset,
         shared: RunSettings,
-        settings: SearchSettings,
         launcher: Launcher,
         *,
         show_timings: bool,
     ) -> None:
         self.dataset, self.grouping, self.launcher = dataset, shared.grouping, launcher
-        num_images = len(dataset.train)
-        self.num_images = num_images - settings.held_out(num_images)
+        assert shared.data.validation is not None, "a search has held-out images"
+        self.validation = shared.data.validation
         self._prepared: dict[int, PreparedRun] = {}
         self._planner = JobPlanner(
             grouping=shared.grouping, launcher=launcher, one_process_per_core=True, show_timings=show_timings
@@ -84,7 +81,7 @@ class RungTrainer:
     def prepare(self, run: TrialRun) -> PreparedRun:
         """Return the plan and the tasks of a run, written into its folder when it is first asked for."""
         if run.index not in self._prepared:
-            prepared = prepare_run(run.settings, run.folder, self.dataset, self.num_images, self.launcher)
+            prepared = prepare_run(run.settings, run.folder, self.dataset, self.launcher)
             if self._planner.show_timings and not self._prepared:  # Once for all trials.
                 prepared.report_move()
             prepared.write()
@@ -110,8 +107,8 @@ class RungTrainer:
             self.launcher.kind,
             metric=metric,
             dataset=self.dataset,
-            num_training_images=self.num_images,
-            at_once=1 if isinstance(self.grouping, ShardSettings) else _NETWORKS_AT_ONCE,
+            validation=self.validation,
+            at_once=1 if isinstance(self.grouping, Shards) else _NETWORKS_AT_ONCE,
         )
         self.launcher.run([job], show_progress=False)
         return read_scores(folder)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partrain.data import Dataset
-from partrain.data.batches import DeviceImages, shared_training_images
+from partrain.data.batches import SelectedImages, validation_images
 from partrain.stitching.evaluate import evaluation_device
 from partrain.stitching.stitch import ModelCard, assemble
 from partrain.storage import checkpoint
@@ -41,7 +41,7 @@ def scores_job(
     *,
     metric: str,
     dataset: Dataset,
-    num_training_images: int,
+    validation: float,
     at_once: int,
 ) -> Job:
     """Return the job that scores networks.
@@ -52,7 +52,7 @@ def scores_job(
         kind: The kind of device to score them on.
         metric: The metric, "validation_accuracy" or "validation_loss".
         dataset: The data.
-        num_training_images: How many of the training images were trained on. The others are held out.
+        validation: The fraction of the training images that is held out.
         at_once: How many networks may be on the device at the same time.
     """
     return Job(
@@ -73,7 +73,7 @@ def scores_job(
             ],
             "metric": metric,
             "data": str(dataset.folder),
-            "num_training_images": num_training_images,
+            "validation": validation,
             "at_once": at_once,
         },
     )
@@ -97,7 +97,7 @@ class RungScores:
         options: Mapping[str, Any] = job.options
         self.metric: str = options["metric"]
         self.at_once: int = options["at_once"]
-        self.num_training_images: int = options["num_training_images"]
+        self.validation: float = options["validation"]
         self.dataset = Dataset.open(Path(options["data"]))
         files = iter(job.waits_for)
         self.networks = [
@@ -123,10 +123,9 @@ class RungScores:
     def score(self, networks: Sequence[NetworkToScore]) -> dict[int, float]:
         """Return the score of each of the networks, which are on one device at the same time."""
         device = evaluation_device(self.context.device, sum(network.num_parameters for network in networks))
-        images = shared_training_images(self.dataset, device)
-        held_out = torch.arange(self.num_training_images, len(self.dataset.train), device=device)
+        images = validation_images(self.dataset, device, self.validation)
         modules = [load_network(network, device) for network in networks]
-        scores = measure(modules, images, held_out, self.metric)
+        scores = measure(modules, images, self.metric)
         return {network.index: score for network, score in zip(networks, scores, strict=True)}
 
 
@@ -144,16 +143,16 @@ def load_network(network: NetworkToScore, device: torch.device) -> nn.Module:
     return assemble(network.card, weights, device)
 
 
-def measure(networks: Sequence[nn.Module], images: DeviceImages, indices: Tensor, metric: str) -> list[float]:
-    """Return the `metric` of each network, averaged over the images at `indices`."""
+def measure(networks: Sequence[nn.Module], images: SelectedImages, metric: str) -> list[float]:
+    """Return the `metric` of each network, averaged over the images."""
     totals = [0.0] * len(networks)
     with torch.inference_mode():
-        for batch in indices.split(_BATCH_SIZE):
+        for batch in torch.arange(len(images), device=images.device).split(_BATCH_SIZE):
             inputs, targets = images.gather(batch)
             for number, network in enumerate(networks):
                 outputs = network(inputs.clone())  # A network may change its input in place.
                 totals[number] += _sum_metric(metric, outputs, targets)
-    return [total / len(indices) for total in totals]
+    return [total / len(images) for total in totals]
 
 
 def _sum_metric(metric: str, outputs: Tensor, targets: Tensor) -> float:

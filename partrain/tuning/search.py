@@ -18,13 +18,15 @@ from partrain.errors import UserError
 from partrain.launch.executor import Executor
 from partrain.launch.launcher import Launcher
 from partrain.launch.machine import machine_facts
-from partrain.packs.settings import PackSettings
+from partrain.packs.settings import Pack
 from partrain.report.formatting import format_quantity
-from partrain.runs.command import print_resume_command_on_interrupt, train_command
+from partrain.runs.command import print_resume_command, train_command
+from partrain.runs.config_file import write_config
 from partrain.runs.results import package_versions
-from partrain.settings import AloneSettings, RunSettings
+from partrain.settings import Alone, RunSettings
 from partrain.storage.checkpoint import remove_partial_files
 from partrain.storage.lock import hold_lock
+from partrain.storage.run_folder import CONFIG
 from partrain.tuning.brackets import Bracket, Round, plan_rounds, select_best
 from partrain.tuning.folder import RungResult, SearchFolder, SearchManifest
 from partrain.tuning.leaderboard import print_results, write_leaderboard
@@ -45,7 +47,6 @@ def search(
     dataset: Dataset | None = None,
     *,
     show_progress: bool = True,
-    arguments: Sequence[str] = (),
     trainer: Trainer | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +60,6 @@ def search(
         folder: The folder of the search, new or of this same search.
         dataset: The data to train on, in place of those that `shared.data` names.
         show_progress: Whether progress and results are printed. Failures are always printed.
-        arguments: The arguments of experiments/search.py, for the command that is printed after Ctrl-C.
         trainer: The trainer of the trials, in place of partrain's own.
         executor: The place where trials are trained and scored, in place of the one that `shared.launch` names.
 
@@ -73,16 +73,17 @@ def search(
     launcher = Launcher(shared.launch, executor)  # A device that does not exist is reported before data are prepared.
     plan = _plan_search(shared, settings, dataset)
     if show_progress:
-        console.print(plan.summary(), markup=False)
+        console.print(plan.summary())
     if shared.partition.dry_run:
-        console.print(plan.list_trials(), markup=False)
+        console.print(plan.list_trials())
         return {}
 
     if trainer is None:
-        trainer = RungTrainer(plan.dataset, shared, settings, launcher, show_timings=show_progress)
+        trainer = RungTrainer(plan.dataset, shared, launcher, show_timings=show_progress)
     SearchFolder(folder).check_manifest(plan.manifest())  # A folder of other work is left as it is.
-    with hold_lock(folder, "search"), print_resume_command_on_interrupt(folder, "search", arguments):
+    with hold_lock(folder, "search"), print_resume_command("search", folder, shared, plan.dataset):
         SearchFolder(folder).write_manifest(plan.manifest())
+        write_config(folder / CONFIG, shared, settings)
         results = _SearchLoop(plan, SearchFolder(folder), trainer).run(show_progress=show_progress)
         remove_partial_files(folder, recursive=True)
     if show_progress:
@@ -124,13 +125,14 @@ class _SearchPlan:
 
 def _plan_search(shared: RunSettings, settings: SearchSettings, dataset: Dataset | None) -> _SearchPlan:
     """Draw the trials of a search and check that each can be trained."""
+    if shared.data.validation is None:
+        raise UserError("a search scores trials on held-out images; set data.validation, such as to 0.1")
     space = Space.parse(settings.space)
     check_names(shared, space.names)
     brackets = make_brackets(settings, space, shared.train.epochs)
     dataset = dataset or prepare_data(shared.data)
     trials = draw_trials(settings, space, brackets, shared.seed)
-    num_images = len(dataset.train)
-    check_trials(trials, shared, dataset, num_images - settings.held_out(num_images))
+    check_trials(trials, shared, dataset)
     return _SearchPlan(shared=shared, settings=settings, dataset=dataset, brackets=brackets, trials=trials)
 
 
@@ -322,7 +324,7 @@ class _SearchLoop:
             "configurations": len(self.trials),
             "epochs_trained": sum(trial.epochs for trial in record.trials.values()),
             "seconds": sum(self.folder.round_seconds()),
-            "packed": isinstance(self.shared.grouping, PackSettings),
+            "packed": isinstance(self.shared.grouping, Pack),
             "data": self.dataset.provenance(),
             "versions": package_versions(),
         }
@@ -334,13 +336,14 @@ class _SearchLoop:
         run = self.trial_run(winner.index, winner.epochs)
         run_results = self.trainer.finish(run)
         is_named = self.dataset.name == self.shared.data.name  # A command cannot name arrays given from Python.
-        is_packed = isinstance(run.settings.grouping, PackSettings)
-        unpacked = replace(run.settings, grouping=AloneSettings()) if is_packed else run.settings
+        is_packed = isinstance(run.settings.grouping, Pack)
+        unpacked = replace(run.settings, grouping=Alone()) if is_packed else run.settings
+        on_all_images = replace(unpacked, data=replace(unpacked.data, validation=None))
         return {
             "index": winner.index,
             "values": winner.values,
             "score": winner.score,
             "epochs": winner.epochs,
             "test_accuracy": run_results["test_accuracy"],
-            "command": train_command(unpacked.to_json()) if is_named else None,
+            "command": train_command(on_all_images) if is_named else None,
         }

@@ -1,9 +1,11 @@
 """Settings of a search: its method, space and budget, and the metric by which trials are promoted."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from partrain import checks
 from partrain.errors import UserError
+from partrain.options import Settings
 from partrain.report.formatting import format_percent
 
 METHODS = ("hyperband", "successive_halving", "random", "grid")
@@ -19,8 +21,10 @@ def format_score(metric: str, score: float) -> str:
 
 
 @dataclass(kw_only=True)
-class SearchSettings:
+class SearchSettings(Settings):
     """The settings of a search: its method, space and budget, and how trials are scored."""
+
+    group: ClassVar[str] = "search"
 
     method: str = "hyperband"
     """The search method: hyperband, successive_halving, random or grid."""
@@ -35,16 +39,13 @@ class SearchSettings:
     """The fewest epochs of a rung, 1 or more."""
     metric: str = "validation_accuracy"
     """The score of a trial on the held-out images: validation_accuracy or validation_loss."""
-    validation: float = 0.1
-    """Fraction of the training images, between 0 and 1, that is held out to score trials: the last ones."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.one_of("search.method", self.method, METHODS)
         checks.one_of("search.metric", self.metric, METRICS)
         checks.at_least("search.eta", self.eta, 2)
         checks.at_least("search.min_epochs", self.min_epochs, 1)
-        if not 0 < self.validation < 1:
-            raise UserError(f"search.validation must be in (0, 1), got {self.validation}")
         counted = self.method in _COUNTED
         if counted and self.configurations is None:
             raise UserError(f"search.method={self.method} needs search.configurations=<how many>")
@@ -59,7 +60,3 @@ class SearchSettings:
     def higher_is_better(self) -> bool:
         """Return whether a higher score is better."""
         return METRICS[self.metric]
-
-    def held_out(self, num_images: int) -> int:
-        """Return how many of `num_images` training images, the last ones, are held out to score trials, at least 1."""
-        return min(max(1, round(self.validation * num_images)), num_images - 1)

@@ -12,7 +12,7 @@ from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.rng import derive_seed
 from partrain.runs.prepare import prepare_run
-from partrain.settings import RunSettings
+from partrain.settings import RunSettings, Sequential
 from partrain.tuning.brackets import Bracket, hyperband, one_rung, successive_halving
 from partrain.tuning.settings import SearchSettings
 from partrain.tuning.space import Space
@@ -76,14 +76,13 @@ def draw_trials(settings: SearchSettings, space: Space, brackets: Sequence[Brack
     ]
 
 
-def check_trials(trials: Sequence[Trial], shared: RunSettings, dataset: Dataset, num_images: int) -> None:
+def check_trials(trials: Sequence[Trial], shared: RunSettings, dataset: Dataset) -> None:
     """Plan a run of every trial, so that a configuration that cannot be trained is reported before the search begins.
 
     Args:
         trials: All trials of the search.
         shared: The settings that all trials have in common.
         dataset: The data that the trials are trained on.
-        num_images: How many of the training images trials are trained on.
 
     Raises:
         UserError: For the first trial that cannot be trained. The message names it.
@@ -94,7 +93,7 @@ def check_trials(trials: Sequence[Trial], shared: RunSettings, dataset: Dataset,
             settings = apply_values(shared, trial.values)
             key = _plan_key(settings)
             if key not in checked:
-                _check_settings(settings, dataset, num_images)
+                _check_settings(settings, dataset)
                 checked.add(key)
         except UserError as error:
             raise UserError(f"Cannot train {trial}: {error}") from None
@@ -106,14 +105,12 @@ def _plan_key(settings: RunSettings) -> str:
     return json.dumps([*map(asdict, parts), settings.train.batch_size, settings.train.compile, settings.seed])
 
 
-def _check_settings(settings: RunSettings, dataset: Dataset, num_images: int) -> None:
+def _check_settings(settings: RunSettings, dataset: Dataset) -> None:
     """Raise `UserError` for settings without a valid plan, and for those that cannot pause at the end of a rung."""
     strategy, schedule = settings.strategy, settings.schedule
     if strategy.is_group:
-        raise UserError(
-            f"strategy={strategy.name} cannot be used in a search; set strategy=synthetic or strategy=end_to_end"
-        )
-    if schedule.name == "sequential":
+        raise UserError(f"strategy={strategy.name} cannot be used in a search; set strategy=synthetic")
+    if isinstance(schedule, Sequential):
         raise UserError(
             "schedule=sequential cannot be used in a search, because its segments cannot pause together; remove it"
         )
@@ -122,4 +119,4 @@ def _check_settings(settings: RunSettings, dataset: Dataset, num_images: int) ->
             f"schedule.recovery_epochs={schedule.recovery_epochs} cannot be used in a search, which scores networks "
             "before any recovery; remove it"
         )
-    prepare_run(settings, Path(), dataset, num_images)
+    prepare_run(settings, Path(), dataset)

@@ -16,7 +16,7 @@ from partrain.boundaries.activations import open_outputs, store_outputs
 from partrain.data import Dataset
 from partrain.data.batches import Batch
 from partrain.errors import UserError
-from partrain.settings import ScheduleSettings
+from partrain.settings import Sequential
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 
@@ -113,7 +113,7 @@ def test_killed_while_outputs_are_stored_again_the_right_segment_trains(
 ) -> None:
     settings = small_settings(
         train=TrainSettings(epochs=1, batch_size=64, precision="fp32"),
-        schedule=ScheduleSettings(name="sequential", last_input="stored"),
+        schedule=Sequential(last_input="stored"),
     )
     undisturbed, right_undisturbed = write_tasks(tmp_path / "a", small, [settings])[:2]
     left, right = write_tasks(tmp_path / "b", small, [settings])[:2]

@@ -1,16 +1,20 @@
 """Label families: shapes, values, distances, and the errors of impossible settings."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from partrain.boundaries.labels import FAMILIES, LabelSettings, make_codes
+from partrain.boundaries.labels import LABELS, SimplexLabels, make_codes
 from partrain.errors import UserError
 from partrain.rng import generator
 
+FAMILIES = [family for family in LABELS.classes if family != "custom"]
 
-def codes_of(family: str, size: int = 512, classes: int = 47, seed: int = 0, **settings: float) -> Tensor:
-    return make_codes(LabelSettings(family=family, **settings), classes, size, generator(seed, "codes"))
+
+def codes_of(family: str, size: int = 512, classes: int = 47, seed: int = 0, **settings: Any) -> Tensor:
+    return make_codes(LABELS.from_dict({"name": family, **settings}), classes, size, generator(seed, "codes"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,13 +65,13 @@ def test_simplex_codes_are_equally_far_apart() -> None:
 
 
 def test_a_family_of_ones_own() -> None:
-    codes = codes_of("own_labels:Ternary", density=0.3)
+    codes = codes_of("own_labels:Ternary", options={"density": 0.3})
     assert set(codes.unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(UserError) as caught:
-        make_codes(LabelSettings(), num_classes=1, size=32, generator=torch.Generator())
+        make_codes(SimplexLabels(), num_classes=1, size=32, generator=torch.Generator())
     assert str(caught.value) == "data: there is 1 class, at least two are needed; choose other data"
 
 
@@ -83,24 +87,24 @@ def test_one_class_is_refused() -> None:
         (
             "binary",
             4,
-            "labels.family=binary: two classes have the same code at a boundary of width 4; cut where the network is "
-            "wider, or change the family or labels.density",
+            "labels.name=binary: two classes have the same code at a boundary of width 4; cut where the network is "
+            "wider, or change the family or its options",
         ),
         (
             "own_labels:Constant",
             64,
-            "labels.family=own_labels:Constant: two classes have the same code at a boundary of width 64; cut "
-            "where the network is wider, or change the family or labels.density",
+            "labels.name=own_labels:Constant: two classes have the same code at a boundary of width 64; cut "
+            "where the network is wider, or change the family or its options",
         ),
         (
             "own_labels:Misshapen",
             64,
-            "labels.family=own_labels:Misshapen: codes() returned shape (64, 47), expected (47, 64) (classes, size)",
+            "labels.name=own_labels:Misshapen: codes() returned shape (64, 47), expected (47, 64) (classes, size)",
         ),
         (
             "own_labels:Nothing",
             64,
-            "labels.family=own_labels:Nothing: module 'own_labels' has no attribute 'Nothing'; the module "
+            "labels.name=own_labels:Nothing: module 'own_labels' has no attribute 'Nothing'; the module "
             "must be importable from the working directory",
         ),
     ],
@@ -114,7 +118,10 @@ def test_codes_that_cannot_be_had(family: str, size: int, message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"family": "lucky"}, "labels=lucky is unknown; known: binary, gaussian, hadamard, simplex, sparse, uniform"),
+        (
+            {"name": "lucky"},
+            "labels=lucky is unknown; known: binary, custom, gaussian, hadamard, simplex, sparse, uniform",
+        ),
         ({"loss": "hinge"}, "labels.loss=hinge is unknown; known: mse, similarity"),
         ({"density": 0.0}, "labels.density must be in (0, 1], got 0.0"),
         ({"density": 1.5}, "labels.density must be in (0, 1], got 1.5"),
@@ -124,5 +131,5 @@ def test_codes_that_cannot_be_had(family: str, size: int, message: str) -> None:
 )
 def test_impossible_settings(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        LabelSettings(**settings)
+        LABELS.from_dict({"name": "sparse", **settings})
     assert str(caught.value) == message

@@ -7,18 +7,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from scripting import ROOT
 
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import UniformLabels
 from partrain.cli.config import register_schemas, run_settings
-from partrain.data import DataSettings
 from partrain.launch.settings import GroupingSettings
-from partrain.networks import NETWORKS
-from partrain.packs.settings import PackSettings
-from partrain.settings import GROUPINGS, AloneSettings, RunSettings
+from partrain.packs.settings import Pack
+from partrain.settings import GROUPS, Alone, RunSettings
 
 CONF = ROOT / "conf"
 NEEDED = {
-    "network=custom": ["network.builder=own_networks:overflowing"],
-    "labels=custom": ["labels.family=own_networks:Thirds"],
+    "network=custom": ["network.name=own_networks:overflowing"],
+    "labels=custom": ["labels.name=own_networks:Thirds"],
 }
 
 
@@ -41,30 +39,15 @@ def test_the_configuration_as_it_stands_is_the_librarys_own_defaults() -> None:
     assert settings() == RunSettings()
 
 
-@pytest.mark.parametrize(
-    "option", [f"{g}={o}" for g in ("data", "network", "labels", "schedule", "grouping", "launch") for o in options(g)]
-)
+@pytest.mark.parametrize("option", [f"{g}={o}" for g in GROUPS for o in options(g) if o != "end_to_end"])
 def test_every_option_of_every_group_makes_settings(option: str) -> None:
     group, _, name = option.partition("=")
-    part = getattr(settings(option, *NEEDED.get(option, [])), group)
-    if group == "network":
-        assert type(part) is NETWORKS[name]
-        assert part.kind == name
-    elif group == "grouping":
-        assert part == GROUPINGS[name](name=name)
-    elif option == "labels=custom":
-        assert part.family == "own_networks:Thirds"
-    elif group == "labels":
-        assert part == LabelSettings(family=name)
-    elif group == "data":
-        assert part == DataSettings(name=name)
-    else:
-        assert part.name == name
+    words = NEEDED.get(option, [])
+    part = getattr(settings(option, *words), group)
+    assert part == GROUPS[group].classes[name](**dict(word.partition(".")[2].split("=") for word in words))
 
 
-@pytest.mark.parametrize(
-    ("script", "grouping"), [("train", AloneSettings()), ("search", PackSettings()), ("compare", AloneSettings())]
-)
+@pytest.mark.parametrize(("script", "grouping"), [("train", Alone()), ("search", Pack()), ("compare", Alone())])
 def test_only_searches_pack_by_default(script: str, grouping: GroupingSettings) -> None:
     assert run_settings(compose(script)).grouping == grouping
 
@@ -81,14 +64,14 @@ def test_an_experiment_changes_settings_and_the_command_line_has_the_last_word(t
         "# @package _global_\ndefaults:\n  - override /labels: sparse\ntrain:\n  epochs: 3\n  lr: 0.5\n"
     )
     changed = settings(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "train.lr=0.25")
-    assert (changed.labels.family, changed.train.epochs, changed.train.lr) == ("sparse", 3, 0.25)
+    assert (changed.labels.name, changed.train.epochs, changed.train.lr) == ("sparse", 3, 0.25)
 
 
 def test_settings_that_scripts_rely_on() -> None:
     changed = settings(
         *("seed=3", "data=emnist", "data.split=letters", "data.root=/r", "data.download=false", "network=cnn"),
         *("partition.segments=3", "partition.at=[1,linear0]", "partition.dry_run=true"),
-        *("labels=uniform", "labels.scale=2", "labels.density=0.2", "labels.noise=0", "labels.loss=mse"),
+        *("labels=uniform", "labels.scale=2", "labels.noise=0", "labels.loss=mse"),
         *("schedule=sequential", "schedule.recovery_epochs=2"),
         *("train.epochs=4", "train.batch_size=8", "train.lr=0.1", "train.weight_decay=0", "train.optimizer=sgd"),
         *("train.precision=fp32", "train.compile=true", "train.early_stop=0"),
@@ -96,7 +79,7 @@ def test_settings_that_scripts_rely_on() -> None:
     )
     assert (changed.data.split, changed.data.root, changed.data.download) == ("letters", "/r", False)
     assert changed.partition.at == [1, "linear0"]
-    assert changed.labels == LabelSettings(family="uniform", scale=2, density=0.2, noise=0, loss="mse")
+    assert changed.labels == UniformLabels(scale=2, noise=0, loss="mse")
     assert (changed.launch.threads, changed.launch.max_restarts, changed.seed) == (2, 0, 3)
     assert (changed.schedule.name, changed.schedule.recovery_epochs) == ("sequential", 2)
     assert (changed.train.optimizer, changed.train.weight_decay, changed.train.compile) == ("sgd", 0, True)

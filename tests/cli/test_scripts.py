@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from dataclasses import asdict
@@ -14,17 +15,17 @@ import yaml
 from scripting import DATA, TINY, Outcome, contents, model_bytes, run_script
 
 import partrain
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import SimplexLabels
 from partrain.launch.processes import ProcessExecutor
-from partrain.launch.settings import GroupingSettings, LaunchSettings
-from partrain.networks import MLPSettings
-from partrain.packs.settings import PackSettings
-from partrain.settings import AloneSettings
-from partrain.shards.settings import ShardSettings
+from partrain.launch.settings import GroupingSettings, Local
+from partrain.networks import MLP
+from partrain.packs.settings import Pack
+from partrain.settings import Alone
+from partrain.shards.settings import Shards
 from partrain.storage import checkpoint
 from partrain.training.job import Job
 
-LABELS, NETWORK = asdict(LabelSettings()), asdict(MLPSettings(depth=3, width=32))
+LABELS, NETWORK = asdict(SimplexLabels()), asdict(MLP(depth=3, width=32))
 CHECKPOINT = "segments/{}/checkpoint.safetensors"
 
 
@@ -61,7 +62,7 @@ def test_the_run_folder(finished: tuple[Path, Outcome]) -> None:
     folder, _ = finished
     expected = {"config.yaml", "plan.json", "results.json", "report.html", "evaluation.json"}
     expected |= {"confusion.png", "curves.png"}
-    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model", "lock"}
+    assert {file.name for file in folder.iterdir()} == expected | {"segments", "model", "lock", ".hydra"}
     assert {file.name for file in (folder / "model").iterdir()} == {"model.json", "model.safetensors"}
     for index in (0, 1):
         files = {file.name for file in (folder / f"segments/{index}").iterdir()}
@@ -96,8 +97,8 @@ def test_results_agree_with_the_rest_of_the_folder(finished: tuple[Path, Outcome
         "note": "",
     }
     assert (found["seed"], found["launch"]["threads"], found["test_accuracy_before_recovery"]) == (0, 1, None)
-    assert (found["network"]["kind"], found["network"]["width"]) == ("mlp", 32)
-    assert (found["labels"]["family"], found["schedule"]["name"]) == ("simplex", "parallel")
+    assert (found["network"]["name"], found["network"]["width"]) == ("mlp", 32)
+    assert (found["labels"]["name"], found["schedule"]["name"]) == ("simplex", "parallel")
     assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert f"Test accuracy {found['test_accuracy']:.2%}" in outcome.out
 
@@ -165,8 +166,8 @@ def test_resuming_with_another_setting_is_refused(copied: Path, override: str, f
     outcome = run_script("train", f"resume={copied}", *(DATA if "experiment" in override else []), override)
     assert outcome.code == 1
     assert outcome.error == (
-        f"error: resume={copied}: the run has {found}, but the command line has {override}; "
-        "leave it out, or start a new run"
+        f"error: resume={copied}: it has {found}, but the command line has {override}; "
+        "leave it out, or start anew in a new folder"
     )
     assert contents(copied) == before
 
@@ -185,21 +186,68 @@ def test_a_resumed_run_has_its_own_grouping_unless_the_command_sets_another(copi
     assert run_script("train", f"resume={copied}", "launch.threads=2").code == 0
     resumed = yaml.safe_load(path.read_text())
     assert resumed["grouping"] == results(copied)["grouping"] == packed
-    assert resumed["launch"] == asdict(LaunchSettings(threads=2))
+    assert resumed["launch"] == asdict(Local(threads=2))
 
     assert run_script("train", f"resume={copied}", "grouping=shards", "grouping.budget_gib=0.5").code == 0
-    assert yaml.safe_load(path.read_text())["grouping"] == asdict(ShardSettings(budget_gib=0.5))
+    assert yaml.safe_load(path.read_text())["grouping"] == asdict(Shards(budget_gib=0.5))
 
 
 @pytest.mark.parametrize(("group", "known"), [("grouping", "alone, pack, shards"), ("network", "cnn, custom, mlp, ")])
 def test_a_run_with_an_option_that_there_is_not_is_not_resumed(copied: Path, group: str, known: str) -> None:
     path = copied / "config.yaml"
     stored = yaml.safe_load(path.read_text())
-    stored[group] |= {"name": "heap", "kind": "heap"}
+    stored[group] |= {"name": "heap"}
     path.write_text(yaml.safe_dump(stored))
     outcome = run_script("train", f"resume={copied}")
     assert outcome.code == 1
     assert outcome.error.startswith(f"error: {path}: {group}=heap is unknown; known: {known}")
+
+
+def _of_format_1(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return what is different in settings of format 1: names, and options with the settings of all others."""
+    return {
+        "network": {"kind": "mlp"} | {name: value for name, value in stored["network"].items() if name != "name"},
+        "labels": {"family": "simplex", "density": 0.1, "scale": None, "loss": "similarity", "noise": None},
+        "train": stored["train"] | {"momentum": 0.9},
+        "schedule": stored["schedule"] | {"last_input": "stored"},
+        "strategy": {"name": "synthetic", "microbatches": 4, "timeout": 120.0},
+        "data": stored["data"] | {"split": None, "root": None, "download": True},
+    }
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_run_of_format_1_is_resumed(finished: tuple[Path, Outcome], copied: Path) -> None:
+    path = copied / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    written = path.read_text()
+    old = stored | _of_format_1(stored)
+    del old["format"], old["data"]["validation"]
+    path.write_text(yaml.safe_dump(old))
+    plan = json.loads((copied / "plan.json").read_text())
+    del plan["format"]
+    plan["network"] = old["network"]
+    (copied / "plan.json").write_text(json.dumps(plan))
+    for task_file in copied.glob("segments/*/task.json"):
+        task = json.loads(task_file.read_text())
+        del task["format"], task["validation"]
+        task |= {name: old[name] for name in ("network", "labels")} | {"train": task["train"] | {"momentum": 0.9}}
+        task_file.write_text(json.dumps(task))
+    assert run_script("train", f"resume={copied}", "launch.device=cpu", "launch.threads=1").code == 0
+    assert path.read_text() == written
+    assert model_bytes(copied) == model_bytes(finished[0])
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("file", ["config.yaml", "plan.json", "segments/0/task.json"])
+def test_a_file_of_a_later_format_is_refused_by_its_number(copied: Path, file: str) -> None:
+    path = copied / file
+    path.write_text(re.sub(r'(^format|"format"): 2', r"\1: 3", path.read_text()))
+    outcome = run_script("train", f"resume={copied}")
+    assert (outcome.code, outcome.error) == (
+        1,
+        f"error: {path} has format 3, and this version of partrain reads formats 1 and 2; "
+        "continue with the version that wrote it",
+    )
 
 
 OLD_LAUNCH = {"name": "local", "device": "cpu", "threads": 1, "max_restarts": 3, "pack": "never"}
@@ -210,10 +258,10 @@ OLD_LAUNCH |= {"pack_memory_gib": None, "shards": {"budget_gib": None, "spill_to
 @pytest.mark.parametrize(
     ("launch", "grouping"),
     [
-        ({}, AloneSettings()),
-        ({"pack": "auto"}, PackSettings()),
-        ({"pack": "always", "pack_memory_gib": 2.0}, PackSettings(trial=False, memory_gib=2.0)),
-        ({"name": "shards", "shards": {"budget_gib": 0.5}}, ShardSettings(budget_gib=0.5)),
+        ({}, Alone()),
+        ({"pack": "auto"}, Pack()),
+        ({"pack": "always", "pack_memory_gib": 2.0}, Pack(trial=False, memory_gib=2.0)),
+        ({"name": "shards", "shards": {"budget_gib": 0.5}}, Shards(budget_gib=0.5)),
     ],
 )
 def test_a_run_that_began_before_grouping_was_a_setting_is_resumed(
@@ -221,7 +269,8 @@ def test_a_run_that_began_before_grouping_was_a_setting_is_resumed(
 ) -> None:
     path = copied / "config.yaml"
     stored = yaml.safe_load(path.read_text())
-    del stored["grouping"]
+    stored |= _of_format_1(stored)
+    del stored["grouping"], stored["format"]
     stored["launch"] = OLD_LAUNCH | launch
     stored["strategy"]["port"] = 29500
     path.write_text(yaml.safe_dump(stored))
@@ -229,7 +278,7 @@ def test_a_run_that_began_before_grouping_was_a_setting_is_resumed(
     assert outcome.code == 0, outcome.err
     resumed = yaml.safe_load(path.read_text())
     assert resumed["grouping"] == asdict(grouping)
-    assert resumed["launch"] == asdict(LaunchSettings(device="cpu"))
+    assert resumed["launch"] == asdict(Local(device="cpu"))
     assert "port" not in resumed["strategy"]
     assert model_bytes(copied) == model_bytes(finished[0])
 
@@ -311,7 +360,7 @@ def test_a_dry_run_shows_the_plan_and_stops(tmp_path: Path) -> None:
     outcome = run_script("train", *TINY, "partition.segments=3", "partition.dry_run=true", f"hydra.run.dir={tmp_path}")
     assert outcome.code == 0
     assert outcome.out.startswith("Plan: mlp, 3 segments")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.yaml", "plan.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".hydra", "config.yaml", "plan.json"]
     assert len(json.loads((tmp_path / "plan.json").read_text())["segments"]) == 3
 
 
@@ -319,7 +368,7 @@ def test_a_dry_run_shows_the_plan_and_stops(tmp_path: Path) -> None:
 def test_help_shows_how_to_use_it_and_every_setting(name: str) -> None:
     outcome = run_script(name, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"python experiments/{name}.py" in outcome.out
+    assert f"partrain {name}" in outcome.out
     assert "data: emnist, fashion_mnist, glyphs, kmnist, mnist" in outcome.out
     if name == "train":
         for group in ("network: cnn, custom, mlp, torchvision", "schedule: parallel, sequential", "experiment: "):
@@ -347,11 +396,7 @@ def test_classes_of_ones_own_are_found_in_the_working_directory(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    arguments = ["network=custom", "network.builder=my_networks_here:build", "partition.dry_run=true", *DATA]
-    outcome = run_script("train", *arguments, "+network.options.width=24")
+    arguments = ["network=custom", "network.name=my_networks_here:build", "partition.dry_run=true", *DATA]
+    outcome = run_script("train", *arguments, "network.options.width=24")
     assert outcome.code == 0, outcome.err
     assert "18.84 k" in outcome.out  # 784 × 24 weights and 24 biases
-    misspelt = run_script("train", *arguments, "network.options.width=24")
-    assert misspelt.error == (
-        "error: network.options.width is not a setting yet; add it as +network.options.width=<value>"
-    )

@@ -1,13 +1,15 @@
 """Tests of experiments/search.py as a user runs it: the search space, and mistakes that are reported in one line."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fake_trainer import FakeTrainer
-from scripting import DATA, TINY, run_script
+from scripting import DATA, TINY, begun_in, run_script
 
 from partrain.cli.config import split_search_arguments
+from partrain.runs.command import local_command
 from partrain.storage import checkpoint
 from partrain.tuning.trainer import TrialRun
 
@@ -19,7 +21,7 @@ LR, KNOWN = (
 
 def test_what_is_searched_is_set_apart_from_what_hydra_reads() -> None:
     words = [LR, "seed=3", "+network.options.width=choice(1,2)", "labels=normal(0,1)", "partition.at=[2,4]"]
-    others = ["search.space=[x(1)]", "hydra.run.dir=runs(1)", "data.root=/a (b)", "network.builder=my:make(1)"]
+    others = ["search.space=[x(1)]", "hydra.run.dir=runs(1)", "data.root=/a (b)", "network.name=my:make(1)"]
     assert split_search_arguments([*words, *others]) == (
         ["seed=3", "partition.at=[2,4]", *others],
         [words[0], words[2], words[3]],
@@ -30,7 +32,7 @@ def test_several_searches_at_once(tmp_path: Path) -> None:
     outcome = run_script("search", "-m", "seed=0,1", LR, f"hydra.sweep.dir={tmp_path}")
     assert outcome.code == 1
     assert outcome.error == ("error: --multirun: a search tries several values itself; give them as seed=choice(0,1,2)")
-    assert not list(tmp_path.iterdir())
+    assert begun_in(tmp_path) == []
 
 
 MISTAKES = {
@@ -64,7 +66,8 @@ MISTAKES = {
         "give choice(a,b,...) or integer(low,high)"
     ),
     f"{LR} search.eat=2": "search.eat is not a setting; did you mean search.eta?",
-    f"{LR} search.validation=2": "search.validation must be in (0, 1), got 2.0",
+    f"{LR} data.validation=2": "data.validation must be between 0 and 1, got 2.0",
+    f"{LR} data.validation=null": "a search scores trials on held-out images; set data.validation, such as to 0.1",
     f"{LR} search.space=3": "search.space: Invalid value assigned: int is not a ListConfig, list or tuple.",
     f"{LR} train.epochs=2": (
         "train.epochs=2 is too small for a bracket of hyperband with search.eta=3 and search.min_epochs=1; "
@@ -74,10 +77,10 @@ MISTAKES = {
         "search.configurations=2 is too small for a bracket of successive_halving with search.eta=3; "
         "set it to at least 3"
     ),
-    f"{LR} resume=runs/x": "resume: a search continues with the same command and hydra.run.dir=<its folder>",
+    f"{LR} resume=runs/x": "resume=runs/x is no search's folder: it needs config.yaml and search.json",
     f"{LR} strategy=gpipe": (
         "Cannot train configuration 0 (train.lr=0.00184): strategy=gpipe cannot be used in a search; "
-        "set strategy=synthetic or strategy=end_to_end"
+        "set strategy=synthetic"
     ),
 }
 
@@ -87,7 +90,7 @@ def test_a_mistake_is_one_line(words: str, tmp_path: Path) -> None:
     outcome = run_script("search", *DATA, *words.split(), f"hydra.run.dir={tmp_path}")
     assert outcome.code == 1
     assert outcome.error == f"error: {MISTAKES[words]}"
-    assert not list(tmp_path.iterdir())
+    assert begun_in(tmp_path) == []
 
 
 class Interrupted(FakeTrainer):
@@ -115,19 +118,26 @@ def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path
     assert stopped.code == 130
     *_, again, last = stopped.out.splitlines()
     assert last == "Stopped."
-    assert again.startswith("Progress is saved. To continue: python experiments/search.py data.limit_train=600 ")
-    assert again.endswith(f" '{LR}' hydra.run.dir={tmp_path}")
+    words_again = [f"resume={tmp_path}", "launch.device=cpu", "launch.threads=1"]
+    assert again == f"Progress is saved. To continue: {local_command('search', words_again)}"
     promoted = checkpoint.read_json(tmp_path / "rungs/1-0.json")["promoted"]
-    done = run_script("search", *words, f"hydra.run.dir={tmp_path}")
+    done = run_script("search", *words_again)
     assert done.code == 0, done.err
     assert done.out.splitlines()[1] == "1 of 2 rounds have finished already."
     results = checkpoint.read_json(tmp_path / "results.json")
     assert list(results["best"]["values"]) == ["seed", "train.lr"]
-    assert f"To train it on all training images: {results['best']['command']}" in done.out.splitlines()
+    command = local_command("train", shlex.split(results["best"]["command"])[2:])
+    assert f"To train it on all training images: {command}" in done.out.splitlines()
+    assert "data.validation" not in results["best"]["command"]
     assert list(checkpoint.read_json(tmp_path / "rungs/1-1.json")["scores"]) == [str(promoted[0])]
-    refused = run_script("search", *words, "search.validation=0.2", f"hydra.run.dir={tmp_path}")
+    refused = run_script("search", *words, "data.validation=0.2", f"hydra.run.dir={tmp_path}")
     assert refused.error == (
-        f"error: {tmp_path} holds another search: search.validation is 0.1 there, 0.2 here; take a new folder"
+        f"error: {tmp_path} holds another search: data.validation is 0.1 there, 0.2 here; take a new folder"
+    )
+    refused = run_script("search", f"resume={tmp_path}", "search.eta=2")
+    assert refused.error == (
+        f"error: resume={tmp_path}: it has search.eta=3, but the command line has search.eta=2; "
+        "leave it out, or start anew in a new folder"
     )
 
 
@@ -151,11 +161,11 @@ def test_a_configuration_that_was_not_promoted_goes_on_as_a_run_with_its_own_ima
     left_behind = min({0, 1, 2} - set(promoted))
     folder = tmp_path / f"configurations/{left_behind}"
     paused = checkpoint.load_metadata(folder / "segments/0/checkpoint.safetensors")
-    assert (paused["step"], paused["finished"]) == (10, False)  # batches of 50 from 540 images, as 60 are held out
+    assert (paused["step"], paused["finished"]) == (11, False)  # batches of 50, as 47 of 600 images are held out
 
     resumed = run_script("train", f"resume={folder}", "launch.device=cpu", "launch.threads=1")
     assert resumed.code == 0, resumed.err
     assert f"Test accuracy {checkpoint.read_json(folder / 'results.json')['test_accuracy']:.2%}" in resumed.out
     finished = checkpoint.load_metadata(folder / "segments/0/checkpoint.safetensors")
-    assert (finished["step"], finished["finished"]) == (30, True)
-    assert checkpoint.read_json(folder / "segments/0/task.json")["num_images"] == 540
+    assert (finished["step"], finished["finished"]) == (33, True)
+    assert checkpoint.read_json(folder / "segments/0/task.json")["num_images"] == 553

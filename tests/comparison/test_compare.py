@@ -3,32 +3,33 @@
 import csv
 import io
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from scripting import DATA, run_script, wait_until
+from scripting import DATA, begun_in, run_script, wait_until
 
-from partrain.comparison.compare import alternating_order, check_cells, compare, portable_command
+from partrain.comparison.compare import alternating_order, check_cells, compare, comparison_command
 from partrain.comparison.grid import GridSettings, grid_cells
 from partrain.comparison.table import CellRun
 from partrain.comparison.view import ComparisonView
-from partrain.data import Dataset
+from partrain.data import EMNIST, Dataset
 from partrain.errors import JobFailed, UserError
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
+from partrain.packs.settings import Pack
+from partrain.runs.command import local_command, option_words
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
 from partrain.training.optimization import TrainSettings
 
 SHARED = RunSettings(
-    network=MLPSettings(depth=3),
+    network=MLP(depth=3),
     train=TrainSettings(epochs=1, precision="fp32"),
-    launch=LaunchSettings(device="cpu", threads=1),
+    launch=Local(device="cpu", threads=1),
 )
 GRID = {"strategies": ["end_to_end", "gpipe"], "widths": [32], "batch_sizes": [32], "microbatches": [2, 4]}
 RESULTS = {
@@ -107,14 +108,14 @@ def test_a_second_comparison_in_a_folder_is_refused_while_the_first_runs(runs: F
 
 def test_a_folder_that_holds_another_comparison_is_refused(runs: FakeRuns, tmp_path: Path) -> None:
     runs.compare(SHARED, GridSettings(**GRID, repeats=2), tmp_path)
-    changed = RunSettings(network=MLPSettings(depth=4), train=SHARED.train, launch=SHARED.launch)
+    changed = RunSettings(network=MLP(depth=4), train=SHARED.train, launch=SHARED.launch)
     with pytest.raises(UserError) as caught:
         runs.compare(changed, GridSettings(**GRID | {"microbatches": [2]}, repeats=1), tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} holds another comparison: grid.microbatches is [2, 4] there, [2] here; grid.repeats is 2 there, "
         "1 here; network.depth is 3 there, 4 here; take a new folder"
     )
-    faster = replace(SHARED, grouping=PackSettings(), launch=LaunchSettings(device="cpu", threads=2, max_restarts=0))
+    faster = replace(SHARED, grouping=Pack(), launch=Local(device="cpu", threads=2, max_restarts=0))
     with pytest.raises(UserError) as caught:
         runs.compare(faster, GridSettings(**GRID, repeats=2), tmp_path)
     assert str(caught.value) == (
@@ -164,17 +165,18 @@ def test_after_ctrl_c_the_way_to_go_on_is_said(
             raise KeyboardInterrupt
         return {}
 
-    arguments = ["data.root=/files", "grid.networks=[mlp]"]
+    named = replace(small, name="glyphs")
     with pytest.raises(KeyboardInterrupt):
-        compare(SHARED, GridSettings(**GRID), tmp_path, small, arguments=arguments, runner=interrupt)
-    again = f"python experiments/compare.py data.root=/files 'grid.networks=[mlp]' hydra.run.dir={tmp_path}"
+        compare(SHARED, GridSettings(**GRID), tmp_path, named, runner=interrupt)
+    words = [f"resume={tmp_path}", *option_words("launch", asdict(replace(SHARED.launch, processes="fresh")))]
+    again = local_command("compare", words)
     assert capsys.readouterr().out.splitlines()[-1] == f"Progress is saved. To continue: {again}"
 
 
 def test_the_command_without_host_paths() -> None:
-    assert (
-        portable_command(["data.root=/files", "seed=1"]) == "python experiments/compare.py 'data.root=<folder>' seed=1"
-    )
+    shared = RunSettings(seed=1, data=EMNIST(root="/files"))
+    command = comparison_command(shared, GridSettings(repeats=2))
+    assert command == "partrain compare seed=1 data=emnist 'data.root=<folder>' grid.repeats=2"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +235,11 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     assert synthetic["processes"]["peak_memory_bytes"] == [part["peak_memory_bytes"] for part in results["segments"]]
     assert 0 < end_to_end["utilization"] <= 1.1
     assert end_to_end["seconds_to_0"] == end_to_end["accuracy_curve"][0]["seconds"] > 0
-    assert table["settings"]["schedule"]["last_input"] == "synthetic"
     for name in ("table.md", "summary.csv", "report.html"):
         assert "synthetic" in (tmp_path / name).read_text(), name
     summary = (tmp_path / "summary.md").read_text()
     assert "glyphs: 600 training and 200 test images." in summary
-    assert "`python experiments/compare.py data.limit_train=600 " in summary
+    assert "`partrain compare data.limit_train=600 " in summary
     assert str(tmp_path) not in summary
     refused = run_script("compare", *arguments, "train.epochs=2")
     assert refused.error.endswith("holds another comparison: train.epochs is 1 there, 2 here; take a new folder")
@@ -253,11 +254,11 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
             "train.batch_size=64",
             "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",
         ),
-        ("resume=runs/x", "resume: a comparison continues with the same command and hydra.run.dir="),
+        ("resume=runs/x", "resume=runs/x is no comparison's folder: it needs config.yaml and grid.json"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line(override: str, message: str, tmp_path: Path) -> None:
     outcome = run_script("compare", *DATA, override, f"hydra.run.dir={tmp_path}")
     assert outcome.code == 1
     assert outcome.error.startswith(f"error: {message}")
-    assert not list(tmp_path.iterdir())
+    assert begun_in(tmp_path) == []

@@ -6,10 +6,10 @@ import pytest
 
 from partrain.comparison.grid import Cell, GridSettings, check_shared_settings, grid_cells, skipped_cell_notes
 from partrain.errors import UserError
-from partrain.networks import CNNSettings, MLPSettings
+from partrain.networks import CNN, MLP
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import RunSettings, ScheduleSettings
-from partrain.strategies.settings import StrategySettings
+from partrain.settings import Parallel, RunSettings, Sequential
+from partrain.strategies.settings import GPipe, Synthetic
 from partrain.training.optimization import TrainSettings
 
 
@@ -82,7 +82,7 @@ def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
             "train.batch_size=64 has no effect in a comparison; remove it, and set grid.batch_sizes",
         ),
         (
-            {"network": MLPSettings(width=64)},
+            {"network": MLP(width=64)},
             "network.width=64 has no effect in a comparison; remove it, and set grid.widths",
         ),
         (
@@ -90,14 +90,13 @@ def test_a_mistake_in_the_grid(grid: dict[str, Any], message: str) -> None:
             "partition.at=[1, 2] has no effect in a comparison; remove it, and set grid.segments",
         ),
         (
-            {"strategy": StrategySettings(name="gpipe")},
+            {"strategy": GPipe()},
             "strategy=gpipe has no effect in a comparison; remove it, and set grid.strategies",
         ),
         (
-            {"schedule": ScheduleSettings(name="sequential")},
+            {"schedule": Sequential()},
             "schedule=sequential has no effect in a comparison; remove it, and set grid.strategies",
         ),
-        ({"network": CNNSettings()}, "network=cnn is not in grid.networks=[mlp]; add it, or set network=mlp"),
     ],
 )
 def test_what_the_grid_decides_is_not_set_elsewhere(shared: dict[str, Any], message: str) -> None:
@@ -107,19 +106,25 @@ def test_what_the_grid_decides_is_not_set_elsewhere(shared: dict[str, Any], mess
     assert str(caught.value).startswith(message)
 
 
+def test_the_chosen_network_is_in_the_grid() -> None:
+    check_shared_settings(RunSettings(network=CNN()), GridSettings())  # It names none.
+    with pytest.raises(UserError) as caught:
+        check_shared_settings(RunSettings(network=CNN()), GridSettings(networks=["mlp"]))
+    assert str(caught.value) == "network=cnn is not in grid.networks=[mlp]; add it, or set network=mlp"
+
+
 def test_the_settings_of_a_cells_run() -> None:
     shared = RunSettings(
         seed=7,
-        network=MLPSettings(depth=3),
+        network=MLP(depth=3),
         train=TrainSettings(epochs=2),
-        schedule=ScheduleSettings(last_input="synthetic", recovery_epochs=1),
     )
     cell = Cell(strategy="sequential", network="mlp", width=32, segments=3, batch_size=50, microbatches=None)
     run = cell.settings(shared, repeat=2)
-    assert (run.seed, run.network, run.partition.segments) == (9, MLPSettings(depth=3, width=32), 3)
-    assert (run.train, run.strategy) == (TrainSettings(epochs=2, batch_size=50), StrategySettings())
-    assert run.schedule == ScheduleSettings(name="sequential", last_input="synthetic", recovery_epochs=1)
+    assert (run.seed, run.network, run.partition.segments) == (9, MLP(depth=3, width=32), 3)
+    assert (run.train, run.strategy) == (TrainSettings(epochs=2, batch_size=50), Synthetic())
+    assert run.schedule == Sequential()
     other = Cell(strategy="gpipe", network="cnn", width=None, segments=2, batch_size=50, microbatches=5)
     run = other.settings(shared, repeat=0)
-    assert (run.network, run.schedule) == (CNNSettings(), ScheduleSettings())
-    assert run.strategy == StrategySettings(name="gpipe", microbatches=5)
+    assert (run.network, run.schedule) == (CNN(), Parallel())
+    assert run.strategy == GPipe(microbatches=5)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.data import Dataset, prepare_data
+from partrain.data.settings import Glyphs
 
 Bytes = npt.NDArray[np.uint8]
 WriteIdx = Callable[[Path, Bytes], Path]
@@ -27,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Return two chunks of drawn training images and one of test images, made once for all tests."""
     folder = str(tmp_path_factory.mktemp("glyphs"))
-    return prepare_data(DataSettings(cache=folder, limit_train=3760, limit_test=1880), show_progress=False)
+    return prepare_data(Glyphs(cache=folder, limit_train=3760, limit_test=1880), show_progress=False)
 
 
 def to_idx(array: Bytes) -> bytes:

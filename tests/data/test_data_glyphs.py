@@ -7,9 +7,10 @@ import string
 import pytest
 import torch
 
-from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.data import Dataset, prepare_data
 from partrain.data.fonts import distance_fields, usable_fonts
 from partrain.data.glyphs import CHARACTERS, CHUNK, CLASSES, NUM_IMAGES, GlyphSource, _class_characters
+from partrain.data.settings import Glyphs
 from partrain.errors import UserError
 
 FONTS = {
@@ -70,14 +71,14 @@ def test_images_are_legible_ones_that_nothing_cuts_off(glyphs: Dataset) -> None:
 
 
 def test_the_first_images_are_the_same_however_many_are_made(glyphs: Dataset) -> None:
-    fewer = prepare_data(DataSettings(limit_train=2000, limit_test=1), show_progress=False)
+    fewer = prepare_data(Glyphs(limit_train=2000, limit_test=1), show_progress=False)
     assert torch.equal(fewer.train.images, glyphs.train.images[:2000])
     assert torch.equal(fewer.train.labels, glyphs.train.labels[:2000])
     assert torch.equal(fewer.test.images, glyphs.test.images[:1])
 
 
 def test_parts_and_seeds_have_images_of_their_own(glyphs: Dataset) -> None:
-    other = prepare_data(DataSettings(seed=1, limit_train=1880, limit_test=1), show_progress=False)
+    other = prepare_data(Glyphs(seed=1, limit_train=1880, limit_test=1), show_progress=False)
     drawn = [glyphs.train.images[:1880], glyphs.train.images[1880:], glyphs.test.images, other.train.images]
     seen = {image.numpy().tobytes() for images in drawn for image in images}
     assert len(seen) == 4 * 1880
@@ -103,7 +104,7 @@ def test_provenance_has_nothing_to_verify(glyphs: Dataset) -> None:
 
 def test_a_limit_beyond_the_data_is_an_error() -> None:
     with pytest.raises(UserError) as raised:
-        prepare_data(DataSettings(limit_train=112_801), show_progress=False)
+        prepare_data(Glyphs(limit_train=112_801), show_progress=False)
     assert str(raised.value) == (
         "data.limit_train=112801 is larger than the data set of 112800 images. Leave it out to use them all."
     )

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.data import Dataset, prepare_data
 from partrain.data.idx import IdxFile, read_image_blocks, read_images_shape, read_labels
+from partrain.data.settings import EMNIST
 from partrain.errors import UserError
 
 IMAGES = "emnist-balanced-train-images-idx3-ubyte.gz"
@@ -28,7 +29,7 @@ def message(raw: Path, **settings: object) -> str:
     """Return the message of `prepare_data` about the files in `raw`."""
     root = str(raw.parent.parent)
     with pytest.raises(UserError) as raised:
-        prepare_data(DataSettings(name="emnist", root=root, download=False, **settings), show_progress=False)  # type: ignore[arg-type]
+        prepare_data(EMNIST(root=root, download=False, **settings), show_progress=False)  # type: ignore[arg-type]
     return str(raised.value)
 
 

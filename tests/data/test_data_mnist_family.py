@@ -17,8 +17,9 @@ import pytest
 import torch
 import torchvision
 
-from partrain.data import EMNIST_SPLITS, Dataset, DataSettings, prepare_data
+from partrain.data import DATA_SETS, EMNIST_SPLITS, Dataset, prepare_data
 from partrain.data.mnist_family import EMNIST_CLASSES
+from partrain.data.settings import EMNIST, KMNIST
 from partrain.errors import UserError
 
 
@@ -44,7 +45,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def open_prepared(root: Path, name: str = "emnist", **settings: object) -> Dataset:
     """Prepare a data set from the files in `root`, without any download."""
-    return prepare_data(DataSettings(name=name, root=str(root), download=False, **settings), show_progress=False)  # type: ignore[arg-type]
+    described = {"name": name, "root": str(root), "download": False, **settings}
+    return prepare_data(DATA_SETS.from_dict(described), show_progress=False)
 
 
 def official(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, hashes: dict[str, str]) -> None:
@@ -181,13 +183,13 @@ def test_downloads_come_from_torchvision(
     monkeypatch.setattr(torchvision.datasets.KMNIST, "resources", sums)
     official(monkeypatch, tmp_path, "kmnist", {name: f"md5:{digest}" for name, digest in sums})
 
-    data = prepare_data(DataSettings(name="kmnist"), show_progress=False)
+    data = prepare_data(KMNIST(), show_progress=False)
     assert torch.equal(data.train.images, glyphs.train.images[glyphs.train.labels < 10])
     assert (data.verified, data.note) == (True, "")
     downloads = tmp_path / "cache" / "downloads"
     assert [file.name for file in downloads.iterdir()] == ["KMNIST"]
     shutil.rmtree(folder)
-    assert prepare_data(DataSettings(name="kmnist", download=True), show_progress=False).folder == data.folder
+    assert prepare_data(KMNIST(download=True), show_progress=False).folder == data.folder
 
 
 def test_emnist_is_read_from_nists_own_archive(
@@ -204,7 +206,7 @@ def test_emnist_is_read_from_nists_own_archive(
     monkeypatch.setattr(torchvision.datasets.EMNIST, "url", f"{address}gzip.zip")
     monkeypatch.setattr(torchvision.datasets.EMNIST, "md5", hashlib.md5(archive.read_bytes()).hexdigest())
 
-    data = prepare_data(DataSettings(name="emnist"), show_progress=False)
+    data = prepare_data(EMNIST(), show_progress=False)
     assert torch.equal(data.test.images, glyphs.test.images)
     assert (data.verified, data.note) == (True, "")
 
@@ -212,7 +214,7 @@ def test_emnist_is_read_from_nists_own_archive(
 def test_a_failed_download_names_the_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.EMNIST, "url", (tmp_path / "absent.zip").as_uri())
     with pytest.raises(UserError) as raised:
-        prepare_data(DataSettings(name="emnist", root=str(tmp_path / "root")), show_progress=False)
+        prepare_data(EMNIST(root=str(tmp_path / "root")), show_progress=False)
     raw = tmp_path / "root" / "EMNIST" / "raw"
     text = str(raised.value)
     assert text.startswith(f"data.name=emnist: the download into {raw} failed (<urlopen error [Errno 2] No such file")

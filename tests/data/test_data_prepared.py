@@ -14,13 +14,14 @@ import pytest
 import torch
 
 import partrain.data
-from partrain.data import Dataset, DataSettings, prepare_data
+from partrain.data import Dataset, prepare_data
+from partrain.data.settings import EMNIST
 from partrain.errors import UserError
 
 RACE = """
 import sys, time
 from pathlib import Path
-from partrain.data import DataSettings, prepare_data, store
+from partrain.data import EMNIST, prepare_data, store
 
 move_into_place = store.move_into_place
 def move_after_both_are_ready(*args):
@@ -29,7 +30,7 @@ def move_after_both_are_ready(*args):
         time.sleep(0.01)
     move_into_place(*args)
 store.move_into_place = move_after_both_are_ready
-data = prepare_data(DataSettings(name="emnist", root=sys.argv[3], cache=sys.argv[4], download=False))
+data = prepare_data(EMNIST(root=sys.argv[3], cache=sys.argv[4], download=False))
 print(data.folder, int(data.train.images.sum()), int(data.test.labels.sum()))
 """
 
@@ -42,7 +43,7 @@ def message(*arrays: object, **options: object) -> str:
 
 
 def test_settings_find_what_they_made(balanced: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = DataSettings(name="emnist", root=str(balanced), download=False)
+    settings = EMNIST(root=str(balanced), download=False)
     made = prepare_data(settings)
     times = {file: file.stat().st_mtime_ns for file in made.folder.iterdir()}
     again = prepare_data(settings)
@@ -66,13 +67,13 @@ def test_an_opened_folder_is_the_prepared_one(glyphs: Dataset) -> None:
 
 
 def test_a_change_of_mapped_images_stays_out_of_the_file(balanced: Path, glyphs: Dataset) -> None:
-    data = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), show_progress=False)
+    data = prepare_data(EMNIST(root=str(balanced), download=False), show_progress=False)
     data.train.images.zero_()
     assert torch.equal(Dataset.open(data.folder).train.images, glyphs.train.images)
 
 
 def test_labels_are_read_without_opening_the_images(balanced: Path, glyphs: Dataset) -> None:
-    folder = prepare_data(DataSettings(name="emnist", root=str(balanced), download=False), show_progress=False).folder
+    folder = prepare_data(EMNIST(root=str(balanced), download=False), show_progress=False).folder
     for file in folder.glob("*_images.npy"):
         file.write_bytes(bytes(file.stat().st_size))
     data = Dataset.open(folder)
@@ -102,9 +103,7 @@ def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> No
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UserError) as raised:
-        prepare_data(
-            DataSettings(name="emnist", root=str(balanced), cache=str(file), download=False), show_progress=False
-        )
+        prepare_data(EMNIST(root=str(balanced), cache=str(file), download=False), show_progress=False)
     remedy = "Make it a writable folder, or set data.cache or $PARTRAIN_CACHE to another folder."
     assert str(raised.value) == f"{file} cannot be written to (File exists). {remedy}"
 
@@ -112,7 +111,7 @@ def test_a_cache_that_cannot_be_written_to(balanced: Path, tmp_path: Path) -> No
 def test_a_truncated_array_is_noticed_and_made_again(
     balanced: Path, glyphs: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = DataSettings(name="emnist", root=str(balanced), download=False)
+    settings = EMNIST(root=str(balanced), download=False)
     folder = prepare_data(settings, show_progress=False).folder
     file = folder / "train_images.npy"
     file.write_bytes(file.read_bytes()[:1000])

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from partrain.data import EMNIST_SPLITS, DataSettings
+from partrain.data import DATA_SETS, EMNIST_SPLITS
+from partrain.data.settings import EMNIST, MNIST, Glyphs
 from partrain.errors import UserError
 
 
 def message(**settings: object) -> str:
     """Return the message by which the settings are refused."""
     with pytest.raises(UserError) as raised:
-        DataSettings(**settings)  # type: ignore[arg-type]
+        DATA_SETS.from_dict({"name": "glyphs", **settings})
     return str(raised.value)
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones() -> None:
-    expected = "data.name=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist"
+    expected = "data=cifar10 is unknown; known: emnist, fashion_mnist, glyphs, kmnist, mnist"
     assert message(name="cifar10") == expected
 
 
@@ -30,7 +31,7 @@ def test_an_unknown_split_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", ["glyphs", "mnist", "fashion_mnist", "kmnist"])
 def test_only_emnist_has_splits(name: str) -> None:
     assert message(name=name, split="balanced") == (
-        f"data.split=balanced: {name} has no splits. Leave it out, or use emnist."
+        "data.split is a setting of data=emnist; add data=emnist, or leave it out"
     )
 
 
@@ -40,29 +41,28 @@ def test_limits_start_at_one() -> None:
 
 
 def test_emnist_without_a_split_is_balanced() -> None:
-    assert DataSettings(name="emnist").split == "balanced"
-    assert [DataSettings(name="emnist", split=split).split for split in EMNIST_SPLITS] == list(EMNIST_SPLITS)
-    assert DataSettings(name="mnist").split is None
+    assert EMNIST().split == "balanced"
+    assert [EMNIST(split=split).split for split in EMNIST_SPLITS] == list(EMNIST_SPLITS)
 
 
 def test_the_cache_is_the_settings_then_the_environments_then_the_platforms(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PARTRAIN_CACHE", str(tmp_path / "environment"))
-    assert DataSettings(cache=str(tmp_path / "own")).cache_folder == tmp_path / "own"
-    assert DataSettings().cache_folder == tmp_path / "environment"
-    assert DataSettings().root_folder == tmp_path / "environment" / "downloads"
-    assert DataSettings(root=str(tmp_path / "root")).root_folder == tmp_path / "root"
+    assert Glyphs(cache=str(tmp_path / "own")).cache_folder == tmp_path / "own"
+    assert Glyphs().cache_folder == tmp_path / "environment"
+    assert MNIST().root_folder == tmp_path / "environment" / "downloads"
+    assert MNIST(root=str(tmp_path / "root")).root_folder == tmp_path / "root"
 
     monkeypatch.delenv("PARTRAIN_CACHE")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert DataSettings().cache_folder == tmp_path / "xdg" / "partrain"
+    assert Glyphs().cache_folder == tmp_path / "xdg" / "partrain"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert DataSettings().cache_folder == tmp_path / ".cache" / "partrain"
+    assert Glyphs().cache_folder == tmp_path / ".cache" / "partrain"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert DataSettings().cache_folder == tmp_path / "Library" / "Caches" / "partrain"
+    assert Glyphs().cache_folder == tmp_path / "Library" / "Caches" / "partrain"
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert DataSettings().cache_folder == tmp_path / "local" / "partrain" / "cache"
+    assert Glyphs().cache_folder == tmp_path / "local" / "partrain" / "cache"

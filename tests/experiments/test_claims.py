@@ -13,7 +13,7 @@ from scripting import ROOT
 
 from partrain.comparison.grid import Cell, GridSettings, grid_cells
 from partrain.comparison.table import CellRun
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 
 CLAIMS = ROOT / "experiments/claims"
 WEIGHTS = 1_000_000
@@ -55,7 +55,7 @@ def made_run(cell: Cell, repeat: int = 0, **results: Any) -> CellRun:
         "utilization": 0.9,
         "accuracy_curve": [],
         "segments": [process] * processes,
-        "network": asdict(MLPSettings(width=cell.width or 512)),
+        "network": asdict(MLP(width=cell.width or 512)),
         "cuts": [f"relu{number}" for number in range(processes - 1)],
         "data": {"train_images": 5120},
         "train": {"epochs": 2, "precision": "bf16"},

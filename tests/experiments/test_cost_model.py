@@ -10,15 +10,16 @@ from cost_model.cost_model import CostModel, compare_with_measured, fit, predict
 from cost_model.projection import LINKS, NOTES, DeepNetwork, plot_projection, project, projection_plots
 from cost_model.step_counts import NAMES, Constants
 from cost_model.workload import ComparisonSetup, Stage, System, Workload, join_stages, traffic_bytes
+from scripting import strategy_named
 
 import partrain
 from partrain.comparison.grid import Cell
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
-from partrain.strategies.settings import PIPELINES, StrategySettings
+from partrain.strategies.settings import PIPELINES, Synthetic
 from partrain.training.optimization import TrainSettings
 
 PARAMETERS = 1_476_655  # of 784-512×5-47
@@ -121,17 +122,17 @@ def test_bytes_of_stages(segments: int) -> None:
 def test_bytes_as_measured(strategy: str, small: Dataset, tmp_path: Path) -> None:
     """Nothing fitted: what goes over real connections, but for a few headers and padded shards."""
     settings = partrain.RunSettings(
-        network=MLPSettings(depth=4, width=256),
+        network=MLP(depth=4, width=256),
         partition=PartitionSettings(segments=2),
         train=TrainSettings(epochs=1, batch_size=128, precision="fp32"),
-        strategy=StrategySettings(name=strategy),
-        launch=LaunchSettings(device="cpu"),
+        strategy=strategy_named(strategy),
+        launch=Local(device="cpu"),
     )
     results = partrain.run(settings, tmp_path / "run", dataset=small, show_progress=False)
     here = ComparisonSetup(
         precision="fp32", shared=settings, input_shape=(1, 8, 8), num_classes=5, system=System(cores=2)
     )
-    shared = replace(settings, strategy=StrategySettings())
+    shared = replace(settings, strategy=Synthetic())
     expected = traffic_bytes(replace(here, shared=shared).workload(cell(strategy, 2, 256, 128)), here.system)
     assert expected <= results["traffic_bytes_per_step"] < 1.05 * expected
 

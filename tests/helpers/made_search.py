@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from partrain.data import DataSettings
+from partrain.data.settings import Glyphs
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.training.progress import COLUMNS
@@ -19,7 +19,7 @@ SPACE = [
     "network.dropout=uniform(0,0.5)",
 ]
 NAN = "segment 1: the loss is nan at epoch 1; lower train.lr"
-COMMAND = "python experiments/train.py train.lr=0.0031 network.width=256 train.epochs=27"
+COMMAND = "partrain train train.lr=0.0031 network.width=256 train.epochs=27"
 Values = dict[str, Any]
 Plan = dict[str, Any]
 
@@ -107,8 +107,8 @@ def _draw_trials(brackets: Sequence[Plan]) -> list[dict[str, Any]]:
 
 def _write_manifest(folder: Path, brackets: Sequence[Plan], metric: str) -> None:
     """Write search.json."""
-    search = {"method": "hyperband", "metric": metric, "space": SPACE, "eta": 3, "min_epochs": 1, "validation": 0.1}
-    settings = RunSettings(seed=7, data=DataSettings(name="glyphs")).to_json()
+    search = {"method": "hyperband", "metric": metric, "space": SPACE, "eta": 3, "min_epochs": 1}
+    settings = RunSettings(seed=7, data=Glyphs(validation=0.1)).to_dict()
     machine = {"cpu": "A processor", "cores": 2, "gpus": []}
     manifest = {"search": search, "settings": settings, "brackets": brackets, "machine": machine}
     checkpoint.write_json(folder / "search.json", manifest)

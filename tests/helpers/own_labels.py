@@ -3,14 +3,12 @@
 import torch
 from torch import Generator, Tensor
 
-from partrain.boundaries.labels import LabelSettings
-
 
 class Ternary:
     """A family of codes of -1, 0 and 1."""
 
-    def __init__(self, settings: LabelSettings) -> None:
-        self.density = settings.density
+    def __init__(self, density: float = 0.5) -> None:
+        self.density = density
 
     def codes(self, num_classes: int, size: int, generator: Generator) -> Tensor:
         """Return random signs, of which a share of `density` is not zero."""

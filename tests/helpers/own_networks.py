@@ -4,14 +4,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensor
 
-from partrain.boundaries.labels import LabelSettings
-
 
 class Thirds:
     """A label family of random codes of -1, 0 and 1."""
-
-    def __init__(self, settings: LabelSettings) -> None:
-        self.settings = settings
 
     def codes(self, num_classes: int, size: int, generator: torch.Generator) -> Tensor:
         """Return the codes [num_classes, size]."""
@@ -55,6 +50,33 @@ class _Breakdown(nn.Module):
 def breaking() -> nn.Module:
     """Return a network whose first segment raises an error that no setting causes."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), _Breakdown(), nn.ReLU(), nn.Linear(16, 5))
+
+
+def record(images: Tensor, file: str) -> Tensor:
+    """Return the images, and add the first pixel of each to a file if gradients are computed."""
+    if torch.is_grad_enabled() and not isinstance(images, FakeTensor):
+        with open(file, "a") as out:
+            out.writelines(f"{pixel}\n" for pixel in images[:, 0, 0, 0].tolist())
+    return images * 1
+
+
+fx.wrap("record")
+
+
+class _Recorder(nn.Module):
+    """A module that records the images that it trains on."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    def forward(self, images: Tensor) -> Tensor:
+        return record(images, self.file)
+
+
+def recording(file: str) -> nn.Module:
+    """Return a network for images of 4×4 pixels that records those that it trains on in a file."""
+    return nn.Sequential(_Recorder(file), nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5))
 
 
 class _Attention(nn.Module):

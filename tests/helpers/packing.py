@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.packs.pack import Pack
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
@@ -18,9 +18,9 @@ TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp64", early_
 def settings_of(**changed: Any) -> RunSettings:
     """Return the settings of a small run, with `changed` in place of the defaults."""
     defaults: dict[str, Any] = {
-        "network": MLPSettings(depth=4, width=32),
+        "network": MLP(depth=4, width=32),
         "train": TRAIN,
-        "launch": LaunchSettings(device="cpu"),
+        "launch": Local(device="cpu"),
         "partition": PartitionSettings(segments=1),
     }
     return RunSettings(**{**defaults, **changed})

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from partrain import RunSettings
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
+from partrain.options import field_types
 from partrain.report.settings import ReportSettings
 from partrain.storage.run_folder import LOCK
+from partrain.strategies.settings import STRATEGIES, StrategySettings
 from partrain.training.optimization import TrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -59,18 +61,29 @@ def run_script(name: str, *arguments: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def begun_in(folder: Path) -> list[str]:
+    """Return the names of all that a command has left in a folder, but for Hydra's own files."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".hydra")
+
+
 def small_settings(**changed: Any) -> RunSettings:
     """Return settings for two segments of 400 steps each, long enough to be interrupted, with reproducible bits.
 
     There is no page, which takes as long to draw as such a segment to train.
     """
     defaults: dict[str, Any] = {
-        "network": MLPSettings(depth=4, width=32, dropout=0.1),
+        "network": MLP(depth=4, width=32, dropout=0.1),
         "train": TrainSettings(epochs=5, batch_size=8, early_stop=0, precision="fp32", checkpoint_seconds=1e-6),
-        "launch": LaunchSettings(device="cpu", threads=1),
+        "launch": Local(device="cpu", threads=1),
         "report": ReportSettings(page=False),
     }
     return RunSettings(**{**defaults, **changed})
+
+
+def strategy_named(name: str, **values: Any) -> StrategySettings:
+    """Return the settings of a strategy, with those of `values` that it has."""
+    known = field_types(STRATEGIES.class_named(name))
+    return STRATEGIES.from_dict({"name": name} | {key: value for key, value in values.items() if key in known})
 
 
 def model_bytes(run: Path) -> bytes:
@@ -79,8 +92,11 @@ def model_bytes(run: Path) -> bytes:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the contents of every file below `folder`, by relative path, without locks, which say who held them last."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK]
+    """Return the contents of every file below `folder`, by relative path.
+
+    Locks are left out, which say who held them last, and Hydra's own files, which say what the last command was.
+    """
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK and ".hydra" not in file.parts]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
 from partrain.shards.host import HostMemory
 from partrain.shards.preparation import ModelPreparer
 from partrain.shards.profiler import profile_step
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.trials import Preparation, T, finish_here
 from partrain.shards.worker_pool import worker_settings
 from partrain.training.optimization import TrainSettings
@@ -36,21 +36,21 @@ VARIED: list[dict[str, Any]] = [
 def settings_of(**changed: Any) -> RunSettings:
     """Return the settings of a small end-to-end training on the CPU, with some of them changed."""
     defaults: dict[str, Any] = {
-        "network": MLPSettings(depth=4, width=32),
+        "network": MLP(depth=4, width=32),
         "train": TRAIN,
-        "launch": LaunchSettings(device="cpu", threads=1),
+        "launch": Local(device="cpu", threads=1),
         "partition": PartitionSettings(segments=1),
     }
     return RunSettings(**{**defaults, **changed})
 
 
-def make_preparer(settings: ShardSettings, host: HostMemory) -> ModelPreparer:
+def make_preparer(settings: Shards, host: HostMemory) -> ModelPreparer:
     """Return a preparer for a worker on the CPU."""
     (worker,) = worker_settings(["cpu"], settings)
     return ModelPreparer(settings, worker, host)
 
 
-def finish_on_cpu(preparation: Preparation[T], settings: ShardSettings) -> T:
+def finish_on_cpu(preparation: Preparation[T], settings: Shards) -> T:
     """Return what a preparation returns, with its trials computed in this process."""
     (worker,) = worker_settings(["cpu"], settings)
     profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)

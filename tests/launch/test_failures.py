@@ -9,7 +9,8 @@ from scripting import DATA, run_script, small_settings
 import partrain
 from partrain.data import Dataset
 from partrain.errors import JobFailed
-from partrain.networks import CustomSettings
+from partrain.networks import CustomNetwork
+from partrain.runs.command import local_command
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.optimization import TrainSettings
@@ -25,7 +26,7 @@ def test_a_segment_that_fails_says_so_and_the_other_finishes(
     builder: str, expected: str, small: Dataset, tmp_path: Path
 ) -> None:
     settings = small_settings(
-        network=CustomSettings(builder=f"own_networks:{builder}"),
+        network=CustomNetwork(name=f"own_networks:{builder}"),
         train=TrainSettings(epochs=2, batch_size=64, precision="fp32"),
     )
     with pytest.raises(JobFailed) as caught:
@@ -59,5 +60,5 @@ def test_divergence_through_the_script_names_every_segment(tmp_path: Path) -> No
         assert found.startswith(f"segment {index}: the loss is ")
         assert found.endswith("; lower train.lr, or train with train.precision=fp32")
         assert " at epoch 1, step " in found
-    again = f"python experiments/train.py resume={tmp_path} {' '.join(words)}"
+    again = local_command("train", [f"resume={tmp_path}", "launch.device=cpu"])  # The folder has its grouping.
     assert f"Progress is saved. To continue: {again}" in outcome.out.splitlines()

@@ -17,17 +17,17 @@ from partrain import RunSettings
 from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
 from partrain.launch.processes import ProcessHandle
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import CustomSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import Inline, Local
+from partrain.networks import CustomNetwork
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import ScheduleSettings
-from partrain.shards.settings import ShardSettings
-from partrain.strategies.settings import StrategySettings
+from partrain.settings import Sequential
+from partrain.shards.settings import Shards
+from partrain.strategies.settings import DataParallel
 from partrain.training.optimization import TrainSettings
 from partrain.training.segment import SegmentTraining
 
-INLINE = LaunchSettings(name="inline", device="cpu", threads=1)
+INLINE = Inline(device="cpu", threads=1)
 TRAIN = TrainSettings(epochs=2, batch_size=64, early_stop=0, precision="fp32")
 
 
@@ -39,8 +39,8 @@ def settings_of(**changed: Any) -> RunSettings:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"schedule": ScheduleSettings(name="sequential", recovery_epochs=1)},
-        {"grouping": PackSettings(trial=False), "partition": PartitionSettings(segments=4)},
+        {"schedule": Sequential(last_input="stored", recovery_epochs=1)},
+        {"grouping": Pack(trial=False), "partition": PartitionSettings(segments=4)},
     ],
     ids=["sequential", "pack"],
 )
@@ -49,7 +49,7 @@ def test_it_ends_with_the_bits_of_processes(
 ) -> None:
     partrain.run(settings_of(**changed), tmp_path / "inline", small, show_progress=False)
     assert started == []
-    settings = replace(settings_of(**changed), launch=replace(INLINE, name="local"))
+    settings = replace(settings_of(**changed), launch=Local(device="cpu", threads=1))
     partrain.run(settings, tmp_path / "local", small, show_progress=False)
     assert model_bytes(tmp_path / "inline") == model_bytes(tmp_path / "local")
 
@@ -90,7 +90,7 @@ def test_ctrl_c_in_a_step_writes_a_checkpoint(small: Dataset, tmp_path: Path, mo
 
 
 def test_an_error_in_a_layer_is_told_as_that_of_a_process(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(network=CustomSettings(builder="own_networks:breaking"))
+    settings = settings_of(network=CustomNetwork(name="own_networks:breaking"))
     with pytest.raises(JobFailed) as caught:
         partrain.run(settings, tmp_path, small, show_progress=False)
     assert "RuntimeError: out of coffee" in str(caught.value)
@@ -121,11 +121,11 @@ def test_progress_is_shown_while_a_job_runs(small: Dataset, tmp_path: Path, caps
     ("changed", "message"),
     [
         (
-            {"strategy": StrategySettings(name="data_parallel")},
+            {"strategy": DataParallel()},
             "launch=inline does not work with strategy=data_parallel, whose processes train as one; leave it out",
         ),
         (
-            {"grouping": ShardSettings()},
+            {"grouping": Shards()},
             "launch=inline does not work with grouping=shards, which has a process for each device; leave it out",
         ),
     ],

@@ -12,14 +12,14 @@ from scripting import model_bytes, small_settings
 
 import partrain
 from partrain import RunSettings
-from partrain.data import Dataset
-from partrain.launch.settings import LaunchSettings
-from partrain.packs.settings import PackSettings
+from partrain.data import Dataset, Glyphs
+from partrain.launch.settings import Local
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import ScheduleSettings
-from partrain.shards.settings import ShardSettings
+from partrain.settings import Sequential
+from partrain.shards.settings import Shards
 from partrain.storage import checkpoint
-from partrain.strategies.settings import StrategySettings
+from partrain.strategies.settings import DataParallel
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
@@ -29,20 +29,20 @@ TRAIN = TrainSettings(epochs=2, batch_size=64, early_stop=0, precision="fp32")
 
 def settings_of(**changed: object) -> RunSettings:
     """Return the settings of a run of two segments and 20 steps each, with some of them changed."""
-    return small_settings(train=TRAIN, launch=LaunchSettings(device="cpu", threads=1), **changed)
+    return small_settings(train=TRAIN, launch=Local(device="cpu", threads=1), **changed)
 
 
 @pytest.mark.parametrize(
     ("changed", "kinds"),
     [
         ({}, ["segment", "segment"]),
-        ({"schedule": ScheduleSettings(name="sequential", recovery_epochs=1)}, ["segment"] * 3),
+        ({"schedule": Sequential(last_input="stored", recovery_epochs=1)}, ["segment"] * 3),
         (
-            {"grouping": PackSettings(trial=False), "partition": PartitionSettings(segments=4)},
+            {"grouping": Pack(trial=False), "partition": PartitionSettings(segments=4)},
             ["pack", "pack_trial", "segment", "segment"],
         ),
-        ({"grouping": ShardSettings(budget_gib=0.0003)}, ["shards"]),
-        ({"strategy": StrategySettings(name="data_parallel")}, ["rank", "rank"]),
+        ({"grouping": Shards(budget_gib=0.0003)}, ["shards"]),
+        ({"strategy": DataParallel()}, ["rank", "rank"]),
     ],
     ids=["segments", "sequential", "pack", "shards", "gang"],
 )
@@ -60,7 +60,8 @@ def test_a_run_ends_with_the_bits_of_processes_on_this_machine(
 
 def test_a_search_trains_and_scores_there(small: Dataset, tmp_path: Path) -> None:
     settings = replace(
-        settings_of(partition=PartitionSettings(segments=1), grouping=PackSettings(trial=False)),
+        settings_of(partition=PartitionSettings(segments=1), grouping=Pack(trial=False)),
+        data=Glyphs(validation=0.1),
         train=replace(TRAIN, epochs=4),
     )
     budget = SearchSettings(

@@ -10,7 +10,7 @@ from partrain.device import device_names, num_cores
 from partrain.launch import processes
 from partrain.launch.executor import Slot
 from partrain.launch.processes import ProcessExecutor, ProcessHandle, divide_cores
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.training.job import Job, Resources
 
 
@@ -60,7 +60,7 @@ def test_threads_go_where_the_work_is(cores: int, costs: list[float], threads: l
 def test_cores_of_a_job_that_ends_go_to_the_others(
     fixed: str | int, shares: list[int], left: int, tmp_path: Path
 ) -> None:
-    executor = ProcessExecutor(LaunchSettings(device="cpu", threads=fixed))
+    executor = ProcessExecutor(Local(device="cpu", threads=fixed))
     handles = [executor.start(job_of(tmp_path, name, cost)) for name, cost in (("a", 6.0), ("b", 2.0))]
     assert None not in handles
     executor.share_cores([handle for handle in handles if handle is not None])
@@ -71,7 +71,7 @@ def test_cores_of_a_job_that_ends_go_to_the_others(
 
 def test_no_more_jobs_at_once_than_cores_and_a_gang_all_together(tmp_path: Path) -> None:
     def running(kind: str, threads: str | int, gang: str | None = None) -> int:
-        executor = ProcessExecutor(LaunchSettings(threads=threads), devices=[kind])
+        executor = ProcessExecutor(Local(threads=threads), devices=[kind])
         jobs = [job_of(tmp_path, str(number), kind=kind) for number in range(6)]
         started = [executor.start(Job(**{**vars(job), "gang": gang})) for job in jobs]
         return 6 - started.count(None)
@@ -81,7 +81,7 @@ def test_no_more_jobs_at_once_than_cores_and_a_gang_all_together(tmp_path: Path)
 
 
 def test_room_is_there_again_once_a_job_has_ended(tmp_path: Path) -> None:
-    executor = ProcessExecutor(LaunchSettings(device="cpu", threads=4))
+    executor = ProcessExecutor(Local(device="cpu", threads=4))
     first = executor.start(job_of(tmp_path, "a"))
     assert isinstance(first, RunningHandle)
     assert executor.start(job_of(tmp_path, "b")) is None
@@ -93,12 +93,12 @@ FOUR = [f"cuda:{index}" for index in range(4)]
 
 
 def test_jobs_are_spread_over_devices_by_their_cost(tmp_path: Path) -> None:
-    executor = ProcessExecutor(LaunchSettings(), devices=FOUR)
+    executor = ProcessExecutor(Local(), devices=FOUR)
     handles = [executor.start(job_of(tmp_path, str(number), kind="cuda")) for number in range(8)]
     used = [handle.devices[0] for handle in handles if handle is not None]
     assert [used.count(device) for device in FOUR] == [2, 2, 2, 2]
 
-    executor = ProcessExecutor(LaunchSettings(), devices=FOUR[:2])
+    executor = ProcessExecutor(Local(), devices=FOUR[:2])
     costs = {"a": 5.0, "b": 2.0, "c": 2.0, "d": 2.0}
     placed = {name: executor.start(job_of(tmp_path, name, cost, "cuda")) for name, cost in costs.items()}
     assert {name: handle.devices for name, handle in placed.items() if handle} == {
@@ -110,7 +110,7 @@ def test_jobs_are_spread_over_devices_by_their_cost(tmp_path: Path) -> None:
 
 
 def test_the_processes_of_a_gang_share_no_device_whatever_they_cost(tmp_path: Path) -> None:
-    executor = ProcessExecutor(LaunchSettings(), devices=FOUR)
+    executor = ProcessExecutor(Local(), devices=FOUR)
     used = []
     for rank, cost in enumerate((100.0, 0.0, 50.0, 20.0)):  # One that has no matrix product counts as no work.
         handle = executor.start(replace(job_of(tmp_path, str(rank), cost, "cuda"), gang="ranks"))
@@ -120,21 +120,21 @@ def test_the_processes_of_a_gang_share_no_device_whatever_they_cost(tmp_path: Pa
 
 
 def test_a_job_may_take_all_devices(tmp_path: Path) -> None:
-    executor = ProcessExecutor(LaunchSettings(), devices=FOUR)
+    executor = ProcessExecutor(Local(), devices=FOUR)
     handle = executor.start(job_of(tmp_path, "shards", kind="cuda", devices=None))
     assert handle is not None
     assert list(handle.devices) == FOUR
 
 
 def test_capacity_is_a_slot_for_each_device_and_the_cpu_is_one() -> None:
-    [cpu] = ProcessExecutor(LaunchSettings(device="cpu", threads=2)).capacity()
+    [cpu] = ProcessExecutor(Local(device="cpu", threads=2)).capacity()
     assert (cpu.kind, cpu.processes) == ("cpu", 2)
-    assert ProcessExecutor(LaunchSettings(device="cpu")).capacity()[0].processes == 4
+    assert ProcessExecutor(Local(device="cpu")).capacity()[0].processes == 4
 
 
 def test_slots_of_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "computes_bf16", lambda device: device.index != 1)
-    slots = ProcessExecutor(LaunchSettings(), devices=FOUR[:2]).capacity()
+    slots = ProcessExecutor(Local(), devices=FOUR[:2]).capacity()
     assert slots == [Slot(kind="cuda", computes_bf16=True), Slot(kind="cuda", computes_bf16=False)]
 
 

@@ -90,7 +90,7 @@ def test_forked_and_fresh_processes_come_to_the_same_bits(
     small: Dataset, tmp_path: Path, started: list[ProcessHandle]
 ) -> None:
     for processes in ("fork", "fresh"):
-        launch = partrain.LaunchSettings(device="cpu", threads=1, processes=processes)
+        launch = partrain.Local(device="cpu", threads=1, processes=processes)
         partrain.run(small_settings(launch=launch), tmp_path / processes, dataset=small, show_progress=False)
     assert [type(handle.process) for handle in started] == [ForkedProcess] * 2 + [subprocess.Popen] * 2
     assert model_bytes(tmp_path / "fork") == model_bytes(tmp_path / "fresh")
@@ -168,9 +168,9 @@ def test_modules_of_the_user_are_as_they_are_now(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     settings = small_settings(
-        network=partrain.CustomSettings(builder="edited_network:build"),
+        network=partrain.CustomNetwork(name="edited_network:build"),
         train=partrain.TrainSettings(epochs=1, precision="fp32"),
-        launch=partrain.LaunchSettings(device="cpu", threads=1, processes="fork"),
+        launch=partrain.Local(device="cpu", threads=1, processes="fork"),
     )
     weights = {}
     for name in ("ReLU", "Tanh", "ReLU "):
@@ -297,8 +297,8 @@ from partrain.launch import zygote
 zygote.start_early([])
 early = zygote._shared
 import partrain.cli.train
-from partrain.networks import Chain, MLPSettings
-Chain.build(MLPSettings(), (1, 28, 28), 47)
+from partrain.networks import Chain, MLP
+Chain.build(MLP(), (1, 28, 28), 47)
 print(zygote.shared_zygote() is early)
 """
 

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from partrain.errors import UserError
-from partrain.networks import Chain, CNNSettings, CustomSettings, MLPSettings, NetworkSettings, TorchvisionSettings
+from partrain.networks import CNN, MLP, Chain, CustomNetwork, NetworkSettings, TorchvisionModel
 from partrain.networks.deferred import materialise, record_network
 from partrain.partition.plan import PartitionSettings, make_plan
 
 IMAGES = (1, 28, 28)
 
 NETWORKS: dict[str, NetworkSettings] = {
-    "mlp": MLPSettings(width=32, dropout=0.1, normalization="layer"),
-    "cnn": CNNSettings(),
-    "resnet18": TorchvisionSettings(name="resnet18"),
-    "vgg11_bn": TorchvisionSettings(name="vgg11_bn"),
-    "vit_b_16": TorchvisionSettings(name="vit_b_16"),
-    "densenet121": TorchvisionSettings(name="densenet121"),
-    "swin_t": TorchvisionSettings(name="swin_t"),
+    "mlp": MLP(width=32, dropout=0.1, normalization="layer"),
+    "cnn": CNN(),
+    "resnet18": TorchvisionModel(name="resnet18"),
+    "vgg11_bn": TorchvisionModel(name="vgg11_bn"),
+    "vit_b_16": TorchvisionModel(name="vit_b_16"),
+    "densenet121": TorchvisionModel(name="densenet121"),
+    "swin_t": TorchvisionModel(name="swin_t"),
 }
 
 
@@ -56,7 +56,7 @@ def test_segments_compute_the_network_and_its_gradients(name: str, *, before_act
 
 
 def test_any_cutting_starts_from_the_same_weights() -> None:
-    settings = MLPSettings(width=16)
+    settings = MLP(width=16)
     whole = initialised_chain(settings).network.state_dict()
     for count in (2, 3, 6):
         plan = make_plan(settings, IMAGES, 10, PartitionSettings(segments=count), batch_size=8)
@@ -71,20 +71,20 @@ def test_any_cutting_starts_from_the_same_weights() -> None:
 
 
 def test_layers_of_the_mlp_are_its_linear_layers() -> None:
-    chain = Chain.build(MLPSettings(normalization="batch", dropout=0.5), IMAGES, 10)
+    chain = Chain.build(MLP(normalization="batch", dropout=0.5), IMAGES, 10)
     assert [layer.name for layer in chain.layers] == [f"linear{index}" for index in range(6)]
     assert chain.cut_after(0).name == "dropout0"
     assert chain.cut_after(0, before_activation=True).name == "norm0"
 
 
 def test_flattening_stays_to_the_right_of_a_cut() -> None:
-    chain = Chain.build(CNNSettings(channels=[8, 16], strides=[1, 2], pool_after=[2]), IMAGES, 10)
+    chain = Chain.build(CNN(channels=[8, 16], strides=[1, 2], pool_after=[2]), IMAGES, 10)
     assert chain.cut_after(1).name == "pool1"
     assert chain.cut_after(1, before_activation=True).name == "norm1"
 
 
 def test_residual_blocks_are_cut_around_not_through() -> None:
-    chain = Chain.build(TorchvisionSettings(name="resnet18"), IMAGES, 10)
+    chain = Chain.build(TorchvisionModel(name="resnet18"), IMAGES, 10)
     assert len(chain.layers) == 10
     assert chain.cut_before("model.layer3.0").name == "model_layer2_1_relu_1"
     message = (
@@ -154,7 +154,7 @@ class Own(nn.Module):
 
 
 def test_a_users_own_module() -> None:
-    settings = CustomSettings(builder="tests.networks.test_chain:Own", options={"classes": 5})
+    settings = CustomNetwork(name="tests.networks.test_chain:Own", options={"classes": 5})
     chain = Chain.build(settings, (1, 8, 8), 5)
     assert len(chain.layers) == 3
     assert chain.cut_after(1, before_activation=True).name == "add"
@@ -164,13 +164,13 @@ def test_a_users_own_module() -> None:
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        ("nothing", "network=custom needs network.builder=<module>:<callable>, got nothing"),
-        ("no_such_module:Net", "network.builder=no_such_module:Net: No module named 'no_such_module'"),
+        ("nothing", "network=custom needs network.name=<module>:<callable>, got nothing"),
+        ("no_such_module:Net", "network.name=no_such_module:Net: No module named 'no_such_module'"),
         ("tests.networks.test_chain:IMAGES", "'tuple' object is not callable"),
-        ("builtins:dict", "network.builder=builtins:dict returned an object of type dict. Let it return an nn.Module."),
+        ("builtins:dict", "network.name=builtins:dict returned an object of type dict. Let it return an nn.Module."),
     ],
 )
 def test_builders_that_build_nothing(builder: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        Chain.build(CustomSettings(builder=builder), (1, 8, 8), 5)
+        Chain.build(CustomNetwork(name=builder), (1, 8, 8), 5)
     assert message in str(caught.value)

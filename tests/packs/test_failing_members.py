@@ -13,7 +13,7 @@ from trainings import difference, train, weights, write_tasks
 
 import partrain
 from partrain.data import Dataset
-from partrain.networks import CustomSettings, MLPSettings
+from partrain.networks import MLP, CustomNetwork
 from partrain.packs import pack as pack_module
 from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack, UnstackedTraining
@@ -28,20 +28,20 @@ SHORT = replace(TRAIN, epochs=2)
 
 def own(builder: str, seed: int, **changed: Any) -> RunSettings:
     """Return the settings of a network in `own_networks`."""
-    network = CustomSettings(builder=f"own_networks:{builder}")
+    network = CustomNetwork(name=f"own_networks:{builder}")
     return settings_of(network=network, seed=seed, **{"train": SHORT, **changed})
 
 
 def small_net(seed: int, **changed: Any) -> RunSettings:
     """Return the settings of a network of another shape."""
-    return settings_of(network=MLPSettings(depth=2, width=8), seed=seed, **{"train": SHORT, **changed})
+    return settings_of(network=MLP(depth=2, width=8), seed=seed, **{"train": SHORT, **changed})
 
 
 def alone_and_packed(small: Dataset, folder: Path, settings: list[RunSettings]) -> tuple[list[Path], list[Path]]:
     """Write the tasks of `settings` twice, and train each that can be trained alone."""
     alone, packed = (write_tasks(folder / name, small, settings) for name in ("alone", "packed"))
     for path, one in zip(alone, settings, strict=True):
-        if one.network != CustomSettings(builder="own_networks:limited_to_2"):
+        if one.network != CustomNetwork(name="own_networks:limited_to_2"):
             assert train(path)
     return alone, packed
 

@@ -13,7 +13,7 @@ import partrain
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch.error_report import write_error_report
-from partrain.networks import CNNSettings, CustomSettings, MLPSettings
+from partrain.networks import CNN, MLP, CustomNetwork
 from partrain.packs.stack import Stack
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
@@ -21,7 +21,7 @@ from partrain.storage.run_folder import CHECKPOINT, ERROR_FILE
 from partrain.training.context import LocalContext
 from partrain.training.optimization import TrainSettings
 
-DROPOUT = MLPSettings(depth=3, width=32, dropout=0.2, normalization="batch")
+DROPOUT = MLP(depth=3, width=32, dropout=0.2, normalization="batch")
 FP32 = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_stop=0)
 
 
@@ -50,8 +50,8 @@ def of_all_kinds() -> list[partrain.RunSettings]:
         settings_of(network=DROPOUT, train=FP32, seed=0),
         settings_of(network=DROPOUT, train=replace(FP32, epochs=1), seed=1),
         settings_of(network=DROPOUT, train=replace(FP32, epochs=2, optimizer="sgd"), seed=2),
-        settings_of(network=MLPSettings(depth=2, width=16), train=replace(FP32, epochs=2)),
-        settings_of(network=MLPSettings(depth=2, width=16), train=FP32, seed=5),
+        settings_of(network=MLP(depth=2, width=16), train=replace(FP32, epochs=2)),
+        settings_of(network=MLP(depth=2, width=16), train=FP32, seed=5),
     ]
 
 
@@ -134,11 +134,9 @@ def test_a_damaged_checkpoint_does_not_stop_the_others(small: Dataset, tmp_path:
     assert weights(packed[1])
 
 
-@pytest.mark.parametrize(
-    "network", [MLPSettings(depth=3, width=16), CNNSettings(channels=[4], strides=[2], hidden=[8])]
-)
+@pytest.mark.parametrize("network", [MLP(depth=3, width=16), CNN(channels=[4], strides=[2], hidden=[8])])
 def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
-    small: Dataset, tmp_path: Path, network: MLPSettings | CNNSettings, monkeypatch: pytest.MonkeyPatch
+    small: Dataset, tmp_path: Path, network: MLP | CNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [settings_of(seed=n, network=network) for n in range(5)]
     alone, packed = (write_tasks(tmp_path / name, small, settings) for name in ("alone", "packed"))
@@ -160,7 +158,7 @@ def test_out_of_memory_splits_the_pack_and_nothing_is_lost(
 
 
 def test_models_are_ordinary_modules_and_checkpoints(small: Dataset, tmp_path: Path) -> None:
-    settings = [settings_of(network=CustomSettings(builder="own_networks:plain"), seed=n) for n in range(2)]
+    settings = [settings_of(network=CustomNetwork(name="own_networks:plain"), seed=n) for n in range(2)]
     folders = write_tasks(tmp_path, small, settings)
     assert partrain.unify(folders, tmp_path / "unified").run()
     images = partrain.normalise(small.test.images, small.mean, small.std)

@@ -10,9 +10,9 @@ from packing import TRAIN, make_pack, settings_of
 from trainings import difference, train, write_tasks
 
 import partrain
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import SimplexLabels
 from partrain.data import Dataset
-from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
+from partrain.networks import CNN, MLP, CustomNetwork, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
 
@@ -40,14 +40,14 @@ def packed_and_alone(small: Dataset, tmp_path: Path, settings: list[RunSettings]
 
 
 NETWORKS: dict[str, NetworkSettings] = {
-    "linear": MLPSettings(depth=4, width=32),
-    "dropout": MLPSettings(depth=3, width=32, dropout=0.3),
-    "batch norm": CustomSettings(builder="own_networks:normed"),
-    "layer norm": MLPSettings(depth=3, width=32, normalization="layer", activation="tanh"),
-    "convolution": CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),
-    "convolution without norm": CNNSettings(channels=[8], strides=[1], hidden=[16], normalization="none"),
-    "attention": CustomSettings(builder="own_networks:attending"),
-    "layers without a way of their own": CustomSettings(builder="own_networks:unusual"),
+    "linear": MLP(depth=4, width=32),
+    "dropout": MLP(depth=3, width=32, dropout=0.3),
+    "batch norm": CustomNetwork(name="own_networks:normed"),
+    "layer norm": MLP(depth=3, width=32, normalization="layer", activation="tanh"),
+    "convolution": CNN(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),
+    "convolution without norm": CNN(channels=[8], strides=[1], hidden=[16], normalization="none"),
+    "attention": CustomNetwork(name="own_networks:attending"),
+    "layers without a way of their own": CustomNetwork(name="own_networks:unusual"),
 }
 
 
@@ -58,13 +58,11 @@ def test_every_kind_of_layer(small: Dataset, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["similarity", "mse"])
-@pytest.mark.parametrize(
-    "network", [MLPSettings(depth=4, width=32), CNNSettings(channels=[8] * 4, strides=[2, 1, 1, 1])]
-)
+@pytest.mark.parametrize("network", [MLP(depth=4, width=32), CNN(channels=[8] * 4, strides=[2, 1, 1, 1])])
 def test_segments_of_one_network(small: Dataset, tmp_path: Path, loss: str, network: NetworkSettings) -> None:
     """Train the first and the last segment beside a stack of those between, on samples of their own boundaries."""
     settings = settings_of(
-        network=network, labels=LabelSettings(loss=loss), partition=PartitionSettings(segments=4), train=TRAIN
+        network=network, labels=SimplexLabels(loss=loss), partition=PartitionSettings(segments=4), train=TRAIN
     )
     assert difference(*packed_and_alone(small, tmp_path, [settings])) < TOLERANCE
 
@@ -97,17 +95,17 @@ def test_lower_precisions_differ_by_rounding(small: Dataset, tmp_path: Path, pre
 
 def test_networks_of_other_shapes_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
     settings = [
-        settings_of(network=MLPSettings(depth=2, width=8)),
-        settings_of(network=MLPSettings(depth=3, width=8, activation="silu")),
-        settings_of(network=MLPSettings(depth=2, width=8), train=replace(TRAIN, batch_size=32)),
-        settings_of(network=CNNSettings(channels=[4], strides=[2], hidden=[8])),
+        settings_of(network=MLP(depth=2, width=8)),
+        settings_of(network=MLP(depth=3, width=8, activation="silu")),
+        settings_of(network=MLP(depth=2, width=8), train=replace(TRAIN, batch_size=32)),
+        settings_of(network=CNN(channels=[4], strides=[2], hidden=[8])),
     ]
     assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
 
 
 def test_networks_whose_modules_share_weights_step_beside_one_another(small: Dataset, tmp_path: Path) -> None:
     """Train networks that are not stacked, since a stack would give every module weights of its own."""
-    settings = [settings_of(seed=n, network=CustomSettings(builder="own_networks:tied")) for n in range(2)]
+    settings = [settings_of(seed=n, network=CustomNetwork(name="own_networks:tied")) for n in range(2)]
     assert difference(*packed_and_alone(small, tmp_path, settings)) < TOLERANCE
     weights_of = partrain.load(tmp_path / "packed/0/segments/0").state_dict()
     assert torch.equal(weights_of["3.weight"], weights_of["7.weight"])

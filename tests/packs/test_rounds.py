@@ -15,7 +15,7 @@ from packing import make_pack, settings_of
 from trainings import train, weights, write_tasks
 
 from partrain.data import Dataset
-from partrain.networks import CustomSettings, MLPSettings
+from partrain.networks import MLP, CustomNetwork
 from partrain.packs.pack import Pack
 from partrain.packs.stack import Stack, UnstackedTraining
 from partrain.settings import RunSettings
@@ -41,13 +41,13 @@ FP32 = TrainSettings(epochs=2, batch_size=128, lr=0.01, precision="fp32", early_
 
 def own(builder: str, seed: int, **train_settings: Any) -> RunSettings:
     """Return the settings of a network in `own_networks`, which is stacked with all others whose shape it has."""
-    network = CustomSettings(builder=f"own_networks:{builder}")
+    network = CustomNetwork(name=f"own_networks:{builder}")
     return settings_of(network=network, train=replace(FP32, **train_settings), seed=seed)
 
 
 def small_net(seed: int, **train_settings: Any) -> RunSettings:
     """Return the settings of a network of another shape."""
-    return settings_of(network=MLPSettings(depth=2, width=8), train=replace(FP32, **train_settings), seed=seed)
+    return settings_of(network=MLP(depth=2, width=8), train=replace(FP32, **train_settings), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

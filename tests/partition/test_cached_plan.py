@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
+from partrain.networks import MLP, CustomNetwork, NetworkSettings
 from partrain.partition import cached_plan as module
 from partrain.partition.cached_plan import cached_plan
 from partrain.partition.plan import PartitionSettings, Plan, make_plan
@@ -28,7 +28,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def plan_of(network: NetworkSettings | None = None, batch_size: int = 64, classes: int = 5, **settings: Any) -> Plan:
-    return cached_plan(network or MLPSettings(depth=4), SHAPE, classes, PartitionSettings(**settings), batch_size)
+    return cached_plan(network or MLP(depth=4), SHAPE, classes, PartitionSettings(**settings), batch_size)
 
 
 def test_a_plan_is_made_once_and_read_as_it_was(made: list[Plan]) -> None:
@@ -36,9 +36,7 @@ def test_a_plan_is_made_once_and_read_as_it_was(made: list[Plan]) -> None:
     assert len(made) == 1
 
 
-@pytest.mark.parametrize(
-    "changed", [{"network": MLPSettings(depth=5)}, {"batch_size": 32}, {"classes": 6}, {"segments": 3}]
-)
+@pytest.mark.parametrize("changed", [{"network": MLP(depth=5)}, {"batch_size": 32}, {"classes": 6}, {"segments": 3}])
 def test_another_plan_is_made_for_other_settings(changed: dict[str, Any], made: list[Plan]) -> None:
     plan_of()
     plan_of(**changed)
@@ -54,7 +52,7 @@ def test_another_plan_is_made_by_other_code(made: list[Plan], monkeypatch: pytes
 
 def test_a_users_own_network_is_never_cached(made: list[Plan], tmp_path: Path) -> None:
     for _ in range(2):
-        plan_of(CustomSettings(builder="own_networks:attending"))
+        plan_of(CustomNetwork(name="own_networks:attending"))
     assert len(made) == 2
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from partrain.errors import UserError
-from partrain.networks import CNNSettings, MLPSettings, NetworkSettings, TorchvisionSettings
+from partrain.networks import CNN, MLP, NetworkSettings, TorchvisionModel
 from partrain.partition.plan import PartitionSettings, Plan, _split_evenly, make_plan
 
 IMAGES = (1, 28, 28)
@@ -16,7 +16,7 @@ IMAGES = (1, 28, 28)
 
 def plan_of(network: NetworkSettings | None = None, **settings: Any) -> Plan:
     """Return the plan of a network, by default the paper's, for 28×28 images and 47 classes."""
-    return make_plan(network or MLPSettings(), IMAGES, 47, PartitionSettings(**settings), batch_size=256)
+    return make_plan(network or MLP(), IMAGES, 47, PartitionSettings(**settings), batch_size=256)
 
 
 def test_costs_of_the_papers_network() -> None:
@@ -71,17 +71,17 @@ def test_cuts_by_number_and_by_name_agree() -> None:
 
 
 def test_a_cut_that_sees_too_little_of_the_image_is_warned_of() -> None:
-    assert [s.receptive_field for s in plan_of(CNNSettings(), segments=8).segments] == [3, 7, 15, 28, 28, 28, 28, 28]
-    assert plan_of(CNNSettings(), segments=2).warnings() == []
-    assert plan_of(MLPSettings(), segments=6).warnings() == []
-    assert plan_of(TorchvisionSettings(name="vit_b_16"), segments=3).warnings() == []
-    assert plan_of(CNNSettings(), at=[2]).warnings() == [
+    assert [s.receptive_field for s in plan_of(CNN(), segments=8).segments] == [3, 7, 15, 28, 28, 28, 28, 28]
+    assert plan_of(CNN(), segments=2).warnings() == []
+    assert plan_of(MLP(), segments=6).warnings() == []
+    assert plan_of(TorchvisionModel(name="vit_b_16"), segments=3).warnings() == []
+    assert plan_of(CNN(), at=[2]).warnings() == [
         "Segment 0 ends where a value depends on only 7×7 of 28×28 pixels, too few to tell a class. Cut later."
     ]
 
 
 def test_a_plan_survives_json() -> None:
-    plan = plan_of(TorchvisionSettings(name="resnet18"), segments=4)
+    plan = plan_of(TorchvisionModel(name="resnet18"), segments=4)
     assert json.loads(json.dumps(asdict(plan))) == asdict(plan)
 
 
@@ -130,15 +130,15 @@ def test_what_cannot_be_cut(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLPSettings(width=0), "network.width must be at least 1, got 0"),
-        (lambda: MLPSettings(widths=[8, 0]), "network.widths must be at least 1, got 0"),
-        (lambda: MLPSettings(depth=0), "network.depth must be at least 1, got 0"),
+        (lambda: MLP(width=0), "network.width must be at least 1, got 0"),
+        (lambda: MLP(widths=[8, 0]), "network.widths must be at least 1, got 0"),
+        (lambda: MLP(depth=0), "network.depth must be at least 1, got 0"),
         (
-            lambda: MLPSettings(activation="sine"),
+            lambda: MLP(activation="sine"),
             "network.activation=sine is unknown; known: gelu, leaky_relu, relu, silu, tanh",
         ),
-        (lambda: CNNSettings(pool_after=[7]), "network.pool_after must be between 1 and 6, got 7"),
-        (lambda: CNNSettings(channels=[]), "the number of network.channels must be at least 1, got 0"),
+        (lambda: CNN(pool_after=[7]), "network.pool_after must be between 1 and 6, got 7"),
+        (lambda: CNN(channels=[]), "the number of network.channels must be at least 1, got 0"),
     ],
 )
 def test_networks_with_impossible_settings(make: Any, message: str) -> None:
@@ -149,9 +149,9 @@ def test_networks_with_impossible_settings(make: Any, message: str) -> None:
 
 def test_unknown_torchvision_model_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"network.name=resnet19 is unknown; known: alexnet, convnext_base, .*vit_b_16"):
-        TorchvisionSettings(name="resnet19")
+        TorchvisionModel(name="resnet19")
 
 
 def test_images_the_network_does_not_take() -> None:
     with pytest.raises(UserError, match=r"network: it does not accept images of shape \(1, 28, 28\)"):
-        plan_of(TorchvisionSettings(name="vgg11_bn", image_size=8))
+        plan_of(TorchvisionModel(name="vgg11_bn", image_size=8))

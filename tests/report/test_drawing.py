@@ -12,7 +12,7 @@ from scripting import small_settings
 
 import partrain
 from partrain.data import Dataset
-from partrain.networks import MLPSettings, NetworkSettings, TorchvisionSettings
+from partrain.networks import MLP, NetworkSettings, TorchvisionModel
 from partrain.partition.plan import PartitionSettings
 from partrain.report.record import RunRecord
 from partrain.report.run_page import write_page
@@ -70,10 +70,10 @@ def overlap(one: Box, other: Box) -> bool:
 @pytest.mark.parametrize(
     ("network", "segments", "names"),
     [
-        (MLPSettings(depth=6, width=16), 2, [f"linear{n}" for n in range(6)]),
-        (MLPSettings(depth=6, width=16), 6, [f"linear{n}" for n in range(6)]),
-        (MLPSettings(depth=50, width=16), 7, [f"linear{n}" for n in range(50)]),
-        (TorchvisionSettings(name="resnet18"), 3, None),
+        (MLP(depth=6, width=16), 2, [f"linear{n}" for n in range(6)]),
+        (MLP(depth=6, width=16), 6, [f"linear{n}" for n in range(6)]),
+        (MLP(depth=50, width=16), 7, [f"linear{n}" for n in range(50)]),
+        (TorchvisionModel(name="resnet18"), 3, None),
     ],
 )
 def test_layers_are_in_their_segments(

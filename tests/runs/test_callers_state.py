@@ -14,11 +14,12 @@ from sharding import TIGHT, settings_of
 from trainings import write_tasks
 
 import partrain
-from partrain import LaunchSettings, ShardSettings
+from partrain import Shards
 from partrain.data import Dataset
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Inline
+from partrain.networks import MLP
 
-SETTINGS = settings_of(network=MLPSettings(depth=4, width=32, dropout=0.3))
+SETTINGS = settings_of(network=MLP(depth=4, width=32, dropout=0.3))
 
 
 def state() -> dict[str, Any]:
@@ -44,17 +45,17 @@ def with_threads(number: int) -> Iterator[None]:
 
 def train_in_shards(small: Dataset, folder: Path, run: Path) -> None:
     tasks = write_tasks(folder, small, [SETTINGS])
-    shard_settings = ShardSettings(budget_gib=TIGHT)
+    shard_settings = Shards(budget_gib=TIGHT)
     assert partrain.train_sharded(tasks, ["cpu"], folder / "shards", shard_settings, show_progress=False) == {}
 
 
 def train_inline(small: Dataset, folder: Path, run: Path) -> None:
-    launch = LaunchSettings(name="inline", device="cpu", threads=1)
+    launch = Inline(device="cpu", threads=1)
     partrain.run(replace(SETTINGS, launch=launch), folder, small, show_progress=False)
 
 
 def unify_two(small: Dataset, folder: Path, run: Path) -> None:
-    other = replace(SETTINGS, network=MLPSettings(depth=2, width=16, dropout=0.3))  # Nothing is stacked.
+    other = replace(SETTINGS, network=MLP(depth=2, width=16, dropout=0.3))  # Nothing is stacked.
     tasks = write_tasks(folder, small, [SETTINGS, other])
     assert partrain.unify(tasks, folder / "pack").run()
 

@@ -16,14 +16,14 @@ from trainings import write_tasks
 
 import partrain
 from partrain import RunSettings
-from partrain.data import Dataset
+from partrain.data import Dataset, Glyphs
 from partrain.errors import UserError
 from partrain.launch.end import Done, End
 from partrain.launch.executor import Slot
 from partrain.launch.launcher import Launcher
 from partrain.launch.processes import ProcessHandle
-from partrain.launch.settings import LaunchSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import Inline, Local
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
@@ -35,8 +35,10 @@ from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 
 TRAIN = TrainSettings(epochs=4, batch_size=64, early_stop=0, precision="fp32")
-PACKED = PackSettings(trial=False)
+PACKED = Pack(trial=False)
 SEARCH = SearchSettings(method="random", configurations=16, space=["train.lr=loguniform(1e-4,1e-1)"])
+
+HELD_OUT = Glyphs(validation=0.1)
 
 
 def settings_of(**changed: Any) -> RunSettings:
@@ -44,7 +46,7 @@ def settings_of(**changed: Any) -> RunSettings:
     defaults: dict[str, Any] = {
         "train": TRAIN,
         "partition": PartitionSettings(segments=1),
-        "launch": LaunchSettings(name="inline", device="cpu", threads=1),
+        "launch": Inline(device="cpu", threads=1),
     }
     return small_settings(**{**defaults, **changed})
 
@@ -61,7 +63,7 @@ def run_two(small: Dataset, folder: Path) -> object:
 
 
 def run_search(small: Dataset, folder: Path) -> object:
-    return search(settings_of(), SEARCH, folder, small, show_progress=False)
+    return search(settings_of(data=HELD_OUT), SEARCH, folder, small, show_progress=False)
 
 
 def run_pack(small: Dataset, folder: Path) -> object:
@@ -144,7 +146,7 @@ def test_packs_have_a_folder_of_their_own(small: Dataset, tmp_path: Path) -> Non
 
 
 def test_a_run_that_went_on_in_another_grouping_says_so(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(partition=PartitionSettings(segments=2), launch=LaunchSettings(device="cpu", threads=1))
+    settings = settings_of(partition=PartitionSettings(segments=2), launch=Local(device="cpu", threads=1))
     results = partrain.run(replace(settings, grouping=PACKED), tmp_path, small, show_progress=False)
     assert not [warning for warning in results["warnings"] if "grouping" in warning]
     (tmp_path / "segments/1" / CHECKPOINT).unlink()  # As if it had not finished.
@@ -162,7 +164,7 @@ def test_what_follows_training_is_done_on_a_device_that_is_here(monkeypatch: pyt
     places = {("auto", "cuda"): "cuda:0", ("cuda:1", "cuda"): "cuda:1", ("gpu", "xpu"): "cpu", ("cuda:1", "cpu"): "cpu"}
     for (device, kind), local in places.items():
         executor = ScriptedExecutor(slots=[Slot(kind=kind)])
-        assert Launcher(LaunchSettings(device=device), executor).local_device == local
+        assert Launcher(Local(device=device), executor).local_device == local
 
 
 FOUR = [Slot(kind="cuda")] * 4
@@ -203,7 +205,9 @@ def test_seeds_that_run_together_are_a_pack_on_each_device(small: Dataset, tmp_p
 
 def test_the_first_round_of_a_search_is_a_pack_on_each_device(small: Dataset, tmp_path: Path) -> None:
     def start(executor: ScriptedExecutor) -> None:
-        search(settings_of(grouping=PACKED), SEARCH, tmp_path, small, show_progress=False, executor=executor)
+        search(
+            settings_of(grouping=PACKED, data=HELD_OUT), SEARCH, tmp_path, small, show_progress=False, executor=executor
+        )
 
     packs = packs_on_four(start)
     assert [len(job.members) for job in packs] == [4, 4, 4, 4]
@@ -213,7 +217,7 @@ def test_the_first_round_of_a_search_is_a_pack_on_each_device(small: Dataset, tm
 def test_the_precision_is_the_one_that_all_devices_compute_in(small: Dataset, tmp_path: Path) -> None:
     def precision(*computes_bf16: bool) -> str:
         slots = [Slot(kind="cuda", computes_bf16=can) for can in computes_bf16]
-        launcher = Launcher(LaunchSettings(device="cpu"), ScriptedExecutor(slots=slots))
+        launcher = Launcher(Local(device="cpu"), ScriptedExecutor(slots=slots))
         settings = settings_of(train=replace(TRAIN, precision="auto"))
         prepared = partrain.prepare_run(settings, tmp_path / str(computes_bf16), small, launcher=launcher)
         return prepared.tasks["segments/0"].train.precision
@@ -226,10 +230,10 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_where_it_moves(
 ) -> None:
     settings = settings_of(train=replace(TRAIN, precision="auto"))
     on_gpu = ScriptedExecutor(slots=[Slot(kind="cuda", computes_bf16=True)])
-    launcher = Launcher(LaunchSettings(device="cpu"), on_gpu)
+    launcher = Launcher(Local(device="cpu"), on_gpu)
     partrain.prepare_run(settings, tmp_path, small, launcher=launcher).write()
     on_cpu = ScriptedExecutor(slots=[Slot(kind="cpu")])
-    launcher = Launcher(LaunchSettings(device="cpu"), on_cpu)
+    launcher = Launcher(Local(device="cpu"), on_cpu)
     prepared = partrain.prepare_run(settings, tmp_path, small, launcher=launcher)
     assert prepared.tasks["segments/0"].train.precision == "bf16"
     prepared.write()
@@ -259,8 +263,9 @@ def test_a_pack_of_a_search_that_is_stopped_from_outside_changes_no_promotion(
 ) -> None:
     """In the second round: the rung before has left checkpoints, which must not be taken for this round's."""
     settings = settings_of(
+        data=HELD_OUT,
         grouping=PACKED,
-        launch=LaunchSettings(device="cpu", threads=1),
+        launch=Local(device="cpu", threads=1),
         train=replace(TRAIN, epochs=40, batch_size=8, checkpoint_seconds=0.05),
     )
     halving = replace(SEARCH, method="successive_halving", configurations=4, eta=2, min_epochs=10)

@@ -1,7 +1,7 @@
 """Tests of runs through the Python API: schedules, devices, and resuming a run of which a part is lost."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,24 @@ from scripting import contents, model_bytes, small_settings
 from torch import Tensor
 
 import partrain
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import HadamardLabels
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch.processes import ProcessHandle
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import Parallel, RunSettings, Sequential
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
-from partrain.strategies.settings import StrategySettings
+from partrain.strategies.settings import ModelParallel
 from partrain.training.optimization import TrainSettings
 
 TRAIN = TrainSettings(epochs=3, batch_size=32, lr=3e-3, precision="fp32", early_stop=0)
 
 
 def sequential() -> RunSettings:
-    schedule = ScheduleSettings(name="sequential", recovery_epochs=1, recovery_batch_size=32)
+    schedule = Sequential(last_input="stored", recovery_epochs=1, recovery_batch_size=32)
     return small_settings(train=TRAIN, schedule=schedule)
 
 
@@ -79,13 +79,13 @@ def test_a_dry_run_returns_the_plan(small: Dataset, tmp_path: Path) -> None:
     settings = small_settings(partition=PartitionSettings(at=[1, 3], dry_run=True))
     plan = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert [segment["layers"] for segment in plan["segments"]] == [["linear0"], ["linear1", "linear2"], ["linear3"]]
-    assert plan == checkpoint.read_json(tmp_path / "plan.json")
+    assert checkpoint.read_json(tmp_path / "plan.json") == {"format": 2} | plan
     assert not (tmp_path / "segments").exists()
 
 
 def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(small: Dataset, tmp_path: Path) -> None:
     too_large = small_settings(train=TrainSettings(batch_size=641))
-    too_narrow = small_settings(network=MLPSettings(depth=2, width=4), labels=LabelSettings(family="hadamard"))
+    too_narrow = small_settings(network=MLP(depth=2, width=4), labels=HadamardLabels())
     for settings, message in (
         (too_large, "train.batch_size=641 is larger than the training set of 640 images. Set it to 640 or less."),
         (too_narrow, "labels=hadamard gives at most 3 classes at a boundary of width 4, the data have 5; "),
@@ -98,37 +98,25 @@ def test_batches_and_codes_that_cannot_be_are_said_before_anything_is_written(sm
 
 def test_settings_survive_the_configuration_file(in_sequence: tuple[Path, dict[str, Any]]) -> None:
     stored = yaml.safe_load((in_sequence[0] / "config.yaml").read_text())
-    assert stored == asdict(sequential())
-
-
-def test_a_run_goes_on_with_the_images_that_its_tasks_were_written_with(small: Dataset, tmp_path: Path) -> None:
-    def images(folder: Path) -> set[int]:
-        return {task.num_images for task in partrain.prepare_run(small_settings(), folder, small).tasks.values()}
-
-    for number, name in ((500, "fewer"), (640, "all"), (641, "more")):
-        partrain.prepare_run(small_settings(), tmp_path / name, small, number).write()
-    assert [images(tmp_path / name) for name in ("fewer", "all", "more", "new")] == [{500}, {640}, {640}, {640}]
-    with pytest.raises(UserError, match=r"more/segments/0/task.json is of another plan or other settings"):
-        partrain.run(small_settings(), tmp_path / "more", dataset=small, show_progress=False)
+    assert stored == {"format": 2} | sequential().to_dict()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_run_on_a_gpu_that_goes_on_on_the_cpu(small: Dataset, tmp_path: Path) -> None:
-    on_gpu = small_settings(train=TRAIN, launch=LaunchSettings(device="cuda", threads=1))
+    on_gpu = small_settings(train=TRAIN, launch=Local(device="cuda", threads=1))
     results = partrain.run(on_gpu, tmp_path, dataset=small, show_progress=False)
     assert [segment["device"][:4] for segment in results["segments"]] == ["cuda", "cuda"]
     assert results["test_accuracy"] > 0.8
     (tmp_path / "segments/1" / CHECKPOINT).unlink()
-    on_cpu = small_settings(train=TRAIN, launch=LaunchSettings(device="cpu", threads=1))
+    on_cpu = small_settings(train=TRAIN, launch=Local(device="cpu", threads=1))
     assert partrain.run(on_cpu, tmp_path, dataset=small, show_progress=False)["test_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("schedule", ["parallel", "sequential"])
 def test_a_run_in_fp64(schedule: str, small: Dataset, tmp_path: Path) -> None:
-    settings = small_settings(
-        train=replace(TRAIN, precision="fp64", accuracy_curve=True), schedule=ScheduleSettings(name=schedule)
-    )
+    order = Parallel() if schedule == "parallel" else Sequential(last_input="stored")
+    settings = small_settings(train=replace(TRAIN, precision="fp64", accuracy_curve=True), schedule=order)
     results = partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     model, _ = checkpoint.load(tmp_path / "model/model.safetensors")
     assert {tensor.dtype for tensor in model.values()} == {torch.float64}
@@ -142,13 +130,13 @@ def test_a_folder_of_a_search_is_refused(small: Dataset, tmp_path: Path) -> None
     checkpoint.write_json(tmp_path / "search.json", {})
     with pytest.raises(UserError) as caught:
         partrain.run(small_settings(train=TRAIN), tmp_path, dataset=small, show_progress=False)
-    assert str(caught.value) == (f"{tmp_path} holds a search; take a new folder, or resume it by experiments/search.py")
+    assert str(caught.value) == (f"{tmp_path} holds a search; take a new folder, or resume it by partrain search")
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
 
 
 def test_a_folder_of_another_strategy_is_refused(in_sequence: tuple[Path, dict[str, Any]], small: Dataset) -> None:
     folder, results = in_sequence
-    settings = small_settings(train=TRAIN, strategy=StrategySettings(name="model_parallel"))
+    settings = small_settings(train=TRAIN, strategy=ModelParallel())
     with pytest.raises(UserError) as caught:
         partrain.run(settings, folder, dataset=small, show_progress=False)
     assert str(caught.value) == (

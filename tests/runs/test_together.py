@@ -9,27 +9,27 @@ import torch
 from packing import TRAIN, settings_of
 
 import partrain
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import GaussianLabels, SimplexLabels
 from partrain.data import Dataset
 from partrain.errors import JobFailed, UserError
 from partrain.launch import supervisor
 from partrain.launch.processes import ProcessHandle
-from partrain.launch.settings import GroupingSettings, LaunchSettings
-from partrain.networks import CustomSettings, MLPSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import GroupingSettings, Local
+from partrain.networks import MLP, CustomNetwork
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import AloneSettings, RunSettings, ScheduleSettings
+from partrain.settings import Alone, Parallel, RunSettings, Sequential
 from partrain.storage import checkpoint
 
-ONE_THREAD = LaunchSettings(device="cpu", threads=1)
-ALONE = AloneSettings()
-PACKED = PackSettings(trial=False)
+ONE_THREAD = Local(device="cpu", threads=1)
+ALONE = Alone()
+PACKED = Pack(trial=False)
 
 
 def cut(**changed: Any) -> RunSettings:
     """Return settings for four segments, the middle two of one shape."""
     defaults: dict[str, Any] = {
-        "network": MLPSettings(depth=4, width=32),
+        "network": MLP(depth=4, width=32),
         "partition": PartitionSettings(segments=4),
         "train": replace(TRAIN, epochs=2),
         "launch": ONE_THREAD,
@@ -66,10 +66,14 @@ def test_equal_segments_of_one_run_are_a_pack(small: Dataset, tmp_path: Path, st
 def test_several_seeds_of_a_run_are_one_pack(
     small: Dataset, tmp_path: Path, schedule: str, started: list[ProcessHandle]
 ) -> None:
-    settings = cut(partition=PartitionSettings(segments=2), schedule=ScheduleSettings(name=schedule), grouping=PACKED)
+    settings = cut(
+        partition=PartitionSettings(segments=2),
+        schedule=(Parallel() if schedule == "parallel" else Sequential(last_input="stored")),
+        grouping=PACKED,
+    )
     runs: dict[str | Path, RunSettings] = {
         tmp_path / f"seed{seed}": replace(settings, seed=seed, labels=labels)
-        for seed, labels in enumerate((LabelSettings(), LabelSettings(family="gaussian"), LabelSettings(scale=2.0)))
+        for seed, labels in enumerate((SimplexLabels(), GaussianLabels(), SimplexLabels(scale=2.0)))
     }
     results = partrain.run_together(runs, tmp_path / "packs", small, show_progress=False)
     assert trained(started) == (["pack of 6"] if schedule == "parallel" else ["pack of 3", "pack of 3"])
@@ -131,15 +135,15 @@ def test_a_pack_that_is_killed_goes_on_with_the_same_pack(
 
 
 def test_what_cannot_be_packed_with_other_runs(small: Dataset, tmp_path: Path) -> None:
-    group = replace(cut(), strategy=partrain.settings.StrategySettings(name="gpipe"))
+    group = replace(cut(), strategy=partrain.GPipe())
     with pytest.raises(UserError, match=r"a: strategy=gpipe cannot be packed with other runs$"):
         partrain.run_together({tmp_path / "a": group}, tmp_path / "packs", small, show_progress=False)
     assert not (tmp_path / "a").exists()
 
 
 def test_a_budget_that_holds_not_even_one(small: Dataset, tmp_path: Path) -> None:
-    grouping = PackSettings(memory_gib=1e-6)
-    network = CustomSettings(builder="own_networks:plain")
+    grouping = Pack(memory_gib=1e-6)
+    network = CustomNetwork(name="own_networks:plain")
     runs: dict[str | Path, RunSettings] = {
         tmp_path / str(n): settings_of(seed=n, network=network, grouping=grouping) for n in range(2)
     }

@@ -12,19 +12,19 @@ from trainings import difference, train, write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.shards.admission import Admission, CandidateQueue
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.profiler import profile_step
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.trials import Trial
 from partrain.shards.view import TrainingView
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.context import LocalContext
 
-SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
+SHARD_SETTINGS = Shards(budget_gib=TIGHT)
 
 
 def add_in_a_thread(training: ShardedTraining, task: Path) -> list[str]:
@@ -124,7 +124,7 @@ def test_a_model_that_failed_and_is_added_again_is_no_failure_from_then_on(small
 
 def test_a_model_that_could_not_be_prepared_may_be_added_again(small: Dataset, tmp_path: Path) -> None:
     (task,) = write_tasks(tmp_path / "tasks", small, [settings_of()])
-    training = ShardedTraining(["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show_progress=False)
+    training = ShardedTraining(["cpu"], tmp_path / "shards", Shards(budget_gib=1e-4), show_progress=False)
     for _ in range(2):
         training.add(task)
         with pytest.raises(UserError, match=r"layer linear0 needs "):
@@ -144,7 +144,7 @@ def files_in(host: HostMemory) -> set[Path]:
 
 def begin_two(small: Dataset, folder: Path, host: HostMemory) -> Admission:
     """Return the admission of two models of different shapes, whose preparation may begin."""
-    settings = [settings_of(network=MLPSettings(depth=depth, width=32)) for depth in (4, 5)]
+    settings = [settings_of(network=MLP(depth=depth, width=32)) for depth in (4, 5)]
     candidates = CandidateQueue(folder / "shards", {})
     for task in write_tasks(folder / "tasks", small, settings):
         candidates.add(task, None, None)

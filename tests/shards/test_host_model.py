@@ -11,7 +11,7 @@ from partrain.data import Dataset
 from partrain.shards import host_model
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.training.context import LocalContext
 from partrain.training.segment import SegmentTraining
 
@@ -31,7 +31,7 @@ def test_initial_weights_are_made_with_a_workers_threads_each_time(
     before = torch.get_num_threads()
     model = HostModel(task, "one", LocalContext(), threads=before + 2)
     memory = HostMemory(tmp_path, on_disk=True)
-    settings = ShardSettings(budget_gib=1.0)
+    settings = Shards(budget_gib=1.0)
     finish_on_cpu(make_preparer(settings, memory).prepare(model), settings)
     model.reload()
     memory.close()

@@ -11,13 +11,13 @@ from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.errors import UserError
-from partrain.networks import CustomSettings, MLPSettings, NetworkSettings
+from partrain.networks import MLP, CustomNetwork, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.shards.host import HostMemory
 from partrain.shards.host_model import HostModel
 from partrain.shards.partitioner import Piece, PieceChain
 from partrain.shards.preparation import ModelPreparer, ShardPlan
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.trials import Preparation
 from partrain.training.context import LocalContext
 from partrain.training.task import SegmentTask
@@ -33,9 +33,7 @@ def pieces_of(small: Dataset, folder: Path, network: NetworkSettings) -> PieceCh
     return PieceChain.from_task(SegmentTask.read(task))
 
 
-def plan_shards(
-    small: Dataset, folder: Path, network: NetworkSettings, budget: int, settings: ShardSettings
-) -> ShardPlan:
+def plan_shards(small: Dataset, folder: Path, network: NetworkSettings, budget: int, settings: Shards) -> ShardPlan:
     (task,) = write_tasks(folder, small, [settings_of(network=network)])
     host_model = HostModel(task, "one", LocalContext())
     settings = replace(settings, budget_gib=budget / 2**30)
@@ -61,16 +59,16 @@ def test_shards_are_between_cuts() -> None:
 
 
 def test_pieces_are_layers_with_what_is_before_the_next(small: Dataset, tmp_path: Path) -> None:
-    pieces = pieces_of(small, tmp_path, MLPSettings(depth=3, width=32)).pieces
+    pieces = pieces_of(small, tmp_path, MLP(depth=3, width=32)).pieces
     assert [piece.name for piece in pieces] == ["linear0", "linear1", "linear2"]
     assert [piece.weight_bytes for piece in pieces] == [8 * (64 * 32 + 32), 8 * (32 * 32 + 32), 8 * (32 * 5 + 5)]
     assert [piece.state_bytes for piece in pieces] == [2 * piece.weight_bytes for piece in pieces]  # of AdamW
 
 
 def test_no_cut_is_within_a_residual_block_nor_between_shared_weights(small: Dataset, tmp_path: Path) -> None:
-    block = pieces_of(small, tmp_path / "block", CustomSettings(builder="own_networks:one_block")).pieces
+    block = pieces_of(small, tmp_path / "block", CustomNetwork(name="own_networks:one_block")).pieces
     assert [piece.name for piece in block] == ["0.first", "1"]
-    tied = pieces_of(small, tmp_path / "tied", CustomSettings(builder="own_networks:tied")).pieces
+    tied = pieces_of(small, tmp_path / "tied", CustomNetwork(name="own_networks:tied")).pieces
     assert [piece.name for piece in tied] == ["1", "3", "9", "11"]
     assert tied[1].weight_bytes == 8 * (2 * 32 * 32 + 3 * 32)  # what is shared is there once
 
@@ -78,7 +76,7 @@ def test_no_cut_is_within_a_residual_block_nor_between_shared_weights(small: Dat
 def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None:
     """A segment that begins with an activation."""
     settings = settings_of(
-        network=MLPSettings(depth=4, width=32), partition=PartitionSettings(segments=2, before_activation=True)
+        network=MLP(depth=4, width=32), partition=PartitionSettings(segments=2, before_activation=True)
     )
     *_, task = write_tasks(tmp_path, small, [settings])
     pieces = PieceChain.from_task(SegmentTask.read(task)).pieces
@@ -87,7 +85,7 @@ def test_what_has_no_weights_is_no_piece(small: Dataset, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("double_buffer", [False, True])
 def test_a_cut_fits_by_trial_and_one_shard_fewer_would_not(small: Dataset, tmp_path: Path, double_buffer: bool) -> None:
-    network, budget, settings = MLPSettings(depth=8, width=32), 260_000, ShardSettings(double_buffer=double_buffer)
+    network, budget, settings = MLP(depth=8, width=32), 260_000, Shards(double_buffer=double_buffer)
     plan = plan_shards(small, tmp_path / "one", network, budget, settings)
     assert len(plan.shards) > 1
     assert max(plan.device_bytes(double_buffer=double_buffer)) <= budget
@@ -98,7 +96,7 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activations are taken to be nothing: the trial shows that they are not, and shards get smaller."""
-    network, settings = MLPSettings(depth=8, width=32), ShardSettings()
+    network, settings = MLP(depth=8, width=32), Shards()
     honest = plan_shards(small, tmp_path / "one", network, 260_000, settings)
     monkeypatch.setattr(
         PieceChain,
@@ -111,20 +109,20 @@ def test_an_estimate_that_is_too_low_is_made_up_for(
 
 
 def test_a_block_that_does_not_fit_is_named(small: Dataset, tmp_path: Path) -> None:
-    network = CustomSettings(builder="own_networks:one_block")
+    network = CustomNetwork(name="own_networks:one_block")
     with pytest.raises(UserError) as caught:
-        plan_shards(small, tmp_path, network, 300_000, ShardSettings(double_buffer=False))
+        plan_shards(small, tmp_path, network, 300_000, Shards(double_buffer=False))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/0/segments/0: layer 0.first needs ")
     assert " bytes of a device and cannot be cut; grouping.budget_gib=0.0002794 is too small, " in message
     smallest = float(message.rpartition(" ")[2])
-    assert plan_shards(small, tmp_path / "again", network, int(smallest * 2**30), ShardSettings(double_buffer=False))
+    assert plan_shards(small, tmp_path / "again", network, int(smallest * 2**30), Shards(double_buffer=False))
 
 
 def test_a_device_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, settings, profile_cuts = MLPSettings(depth=8, width=32), ShardSettings(), ModelPreparer.profile_cuts
+    network, settings, profile_cuts = MLP(depth=8, width=32), Shards(), ModelPreparer.profile_cuts
     tried = []
 
     def run_out(

@@ -17,7 +17,7 @@ from trainings import write_tasks
 from partrain.data import Dataset
 from partrain.errors import UserError
 from partrain.launch.error_report import ReportedError
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.packs.capacity import LiveBytesMode
 from partrain.shards import device_worker
 from partrain.shards.device_model import DeviceModel
@@ -39,7 +39,7 @@ from partrain.shards.messages import (
     UnitResult,
 )
 from partrain.shards.scheduler import num_units, unit_at
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.worker_pool import worker_settings
 from partrain.training.context import LocalContext
 
@@ -70,9 +70,9 @@ def host(tmp_path: Path) -> Iterator[HostMemory]:
         yield memory
 
 
-def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: ShardSettings) -> HostModel:
+def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: Shards) -> HostModel:
     """Return a model that is cut into shards for a device of ROOM bytes, and placed in host memory."""
-    (task,) = write_tasks(folder, small, [settings_of(network=MLPSettings(depth=12, width=48))])
+    (task,) = write_tasks(folder, small, [settings_of(network=MLP(depth=12, width=48))])
     model = HostModel(task, folder.name, LocalContext())
     settings = replace(shard_settings, budget_gib=ROOM / 2**30, separate=True)
     finish_on_cpu(make_preparer(settings, host).prepare(model), settings)
@@ -82,7 +82,7 @@ def make_model(small: Dataset, folder: Path, host: HostMemory, shard_settings: S
 def make_worker(*, double_buffer: bool = False) -> tuple[Worker, Wire]:
     """Return a worker of a device of ROOM bytes, and its connection."""
     wire = Wire()
-    settings = ShardSettings(budget_gib=ROOM / 2**30, separate=True, double_buffer=double_buffer)
+    settings = Shards(budget_gib=ROOM / 2**30, separate=True, double_buffer=double_buffer)
     return Worker(wire, worker_settings(["cpu"], settings, threads=1)[0]), wire  # type: ignore[arg-type]
 
 
@@ -115,7 +115,7 @@ def test_what_is_on_the_device_is_never_more_than_the_budget(
     small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
 ) -> None:
     """Count every byte that a step makes and holds: shards, activations, gradients and temporaries."""
-    shard_settings = ShardSettings(activations="recompute", double_buffer=double_buffer)
+    shard_settings = Shards(activations="recompute", double_buffer=double_buffer)
     models = [make_model(small, tmp_path / name, host, shard_settings) for name in ("one", "other")]
     state = sum(shard.layout.num_bytes for model in models for shard in model.spec.shards)
     assert state > 3 * ROOM
@@ -137,7 +137,7 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
     small: Dataset, tmp_path: Path, host: HostMemory, double_buffer: bool
 ) -> None:
     """Check that no tensor is held by a worker's threads, which wait with the last unit's names still bound."""
-    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, Shards())
     worker, wire = make_worker(double_buffer=double_buffer)
     references = []
 
@@ -166,7 +166,7 @@ def test_a_worker_that_waits_holds_nothing_that_memory_has_let_go_of(
 def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, Shards())
     worker, wire = make_worker()
 
     def fail(*_: object, **__: object) -> None:
@@ -185,7 +185,7 @@ def test_a_model_that_cannot_be_built_is_said_at_its_first_visit(
 
 
 def test_a_shard_that_stays_is_not_copied_again(small: Dataset, tmp_path: Path, host: HostMemory) -> None:
-    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, Shards())
     worker, wire = make_worker()
     wire.messages.append(AddModel(0, model.spec))
     layouts = [shard.layout for shard in model.spec.shards]
@@ -206,7 +206,7 @@ def test_a_trial_has_the_device_to_itself(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch, double_buffer: bool
 ) -> None:
     """Ask for a unit, a trial and another shard, and look at what is on the device during the trial."""
-    model = make_model(small, tmp_path / "one", host, ShardSettings())
+    model = make_model(small, tmp_path / "one", host, Shards())
     worker, wire = make_worker(double_buffer=double_buffer)
     profile = StepProfile(workspace_bytes=(), costs=(), crossings=())
     left = []
@@ -235,7 +235,7 @@ def test_a_unit_that_fails_is_said_and_other_models_go_on(
     small: Dataset, tmp_path: Path, host: HostMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run out of memory once, as on a GPU, and check that the worker trains other models afterwards."""
-    models = [make_model(small, tmp_path / name, host, ShardSettings()) for name in ("one", "other")]
+    models = [make_model(small, tmp_path / name, host, Shards()) for name in ("one", "other")]
     worker, wire = make_worker()
     wire.messages += [AddModel(number, model.spec) for number, model in enumerate(models)]
     with monkeypatch.context() as patch:

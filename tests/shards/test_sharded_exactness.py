@@ -10,10 +10,10 @@ from sharding import ROOM, TIGHT, TRAIN, VARIED, settings_of
 from trainings import difference, train_alone, write_tasks
 
 from partrain.data import Dataset
-from partrain.networks import CNNSettings, CustomSettings, MLPSettings, NetworkSettings
+from partrain.networks import CNN, MLP, CustomNetwork, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.settings import RunSettings
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 
@@ -35,19 +35,19 @@ def sharded_and_alone(
     """
     alone = train_alone(tmp_path / "alone", small, settings)
     sharded = write_tasks(tmp_path / "sharded", small, settings)
-    shard_settings = ShardSettings(**{"budget_gib": TIGHT, **changed})
+    shard_settings = Shards(**{"budget_gib": TIGHT, **changed})
     assert train_sharded(sharded, ["cpu"] * devices, tmp_path / "shards", shard_settings, show_progress=False) == {}
     return sharded, alone
 
 
 NETWORKS: list[NetworkSettings] = [
-    MLPSettings(depth=7, width=32),
-    MLPSettings(depth=6, width=32, dropout=0.3),
-    MLPSettings(depth=6, width=32, normalization="layer", activation="tanh"),
-    CNNSettings(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),  # with batch norm
-    CustomSettings(builder="own_networks:attending"),
-    CustomSettings(builder="own_networks:tied"),
-    CustomSettings(builder="own_networks:frozen"),
+    MLP(depth=7, width=32),
+    MLP(depth=6, width=32, dropout=0.3),
+    MLP(depth=6, width=32, normalization="layer", activation="tanh"),
+    CNN(channels=[8, 8], strides=[2, 1], pool_after=[2], hidden=[16]),  # with batch norm
+    CustomNetwork(name="own_networks:attending"),
+    CustomNetwork(name="own_networks:tied"),
+    CustomNetwork(name="own_networks:frozen"),
 ]
 """Networks of all kinds of layers. Each layer fits into ROOM bytes, and no whole network does."""
 
@@ -68,7 +68,7 @@ def every_layer_alone(small: Dataset, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
 def test_every_kind_of_layer(small: Dataset, tmp_path: Path, every_layer_alone: list[Path], activations: str) -> None:
     sharded = write_tasks(tmp_path / "sharded", small, EVERY_LAYER)
-    settings = ShardSettings(activations=activations, separate=True, budget_gib=ROOM / 2**30)
+    settings = Shards(activations=activations, separate=True, budget_gib=ROOM / 2**30)
     assert train_sharded(sharded, ["cpu"] * 2, tmp_path / "shards", settings, show_progress=False) == {}
     assert difference(sharded, every_layer_alone) < TOLERANCE
     shards = [load.num_shards for load in read_loads(tmp_path / "shards/costs.json")]

@@ -15,11 +15,11 @@ from trainings import difference, train_alone, write_tasks
 from partrain.data import Dataset
 from partrain.device import device_names
 from partrain.errors import JobFailed, UserError
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.shards import worker_pool
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.session import Session, TrainingHistory
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 from partrain.storage import checkpoint
@@ -27,7 +27,7 @@ from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.context import LocalContext
 
 HERE = ", ".join(device_names())
-SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
+SHARD_SETTINGS = Shards(budget_gib=TIGHT)
 
 
 def disturb(
@@ -54,7 +54,7 @@ def disturb(
 def test_stopped_and_called_again_it_ends_with_the_same_bits(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activations: str
 ) -> None:
-    settings = [settings_of(seed=n, network=MLPSettings(depth=4, width=32, dropout=0.3)) for n in range(3)]
+    settings = [settings_of(seed=n, network=MLP(depth=4, width=32, dropout=0.3)) for n in range(3)]
     alone = train_alone(tmp_path / "alone", small, settings)
     folders = write_tasks(tmp_path / "sharded", small, settings)
     shard_settings = replace(SHARD_SETTINGS, activations=activations)
@@ -123,9 +123,9 @@ def test_a_layer_that_does_not_fit_is_named_with_the_smallest_budget_that_works(
     with pytest.raises(
         UserError, match=r"layer linear0 needs [0-9,]+ bytes of a device with double buffering"
     ) as caught:
-        train_sharded(folders, ["cpu"], tmp_path / "shards", ShardSettings(budget_gib=1e-4), show_progress=False)
+        train_sharded(folders, ["cpu"], tmp_path / "shards", Shards(budget_gib=1e-4), show_progress=False)
     smallest_budget = float(str(caught.value).rpartition(" ")[2])
-    settings = ShardSettings(budget_gib=smallest_budget)
+    settings = Shards(budget_gib=smallest_budget)
     assert train_sharded(folders, ["cpu"], tmp_path / "shards", settings, show_progress=False) == {}
 
 
@@ -143,7 +143,7 @@ def test_host_memory_that_is_too_small_is_said_before_anything_begins(
 def test_spilled_to_disk(small: Dataset, tmp_path: Path) -> None:
     alone = train_alone(tmp_path / "alone", small, [settings_of(**VARIED[2])])
     folders = write_tasks(tmp_path / "sharded", small, [settings_of(**VARIED[2])])
-    shard_settings = ShardSettings(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
+    shard_settings = Shards(budget_gib=ROOM / 2 / 2**30, spill_to="disk", separate=True)
     assert train_sharded(folders, ["cpu"], tmp_path / "shards", shard_settings, show_progress=False) == {}
     assert difference(folders, alone) == 0
     assert not list((tmp_path / "shards").glob("partrain-*"))
@@ -246,9 +246,7 @@ def test_one_that_joins_and_cannot_be_trained_is_named_and_the_others_go_on(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = train_alone(tmp_path / "alone", small, [settings_of()])
-    folders = write_tasks(
-        tmp_path / "sharded", small, [settings_of(), settings_of(network=MLPSettings(depth=4, width=400))]
-    )
+    folders = write_tasks(tmp_path / "sharded", small, [settings_of(), settings_of(network=MLP(depth=4, width=400))])
     training = ShardedTraining(["cpu"], tmp_path / "shards", SHARD_SETTINGS)
     disturb(monkeypatch, 5, lambda _: training.add(folders[1]))
     training.add(folders[0])

@@ -8,29 +8,29 @@ from sharding import TRAIN, settings_of
 from trainings import train
 
 import partrain
-from partrain.data import Dataset
+from partrain.data import Dataset, Glyphs
 from partrain.device import num_cores
 from partrain.errors import JobFailed
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import AloneSettings, ScheduleSettings
+from partrain.settings import Alone, Sequential
 from partrain.shards import worker_pool
 from partrain.shards.engine import worker_devices
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.storage import checkpoint
 from partrain.tuning.search import search
 from partrain.tuning.settings import SearchSettings
 
-LAUNCH = LaunchSettings(device="cpu", threads=1)
-IN_SHARDS = ShardSettings(budget_gib=0.0003)
+LAUNCH = Local(device="cpu", threads=1)
+IN_SHARDS = Shards(budget_gib=0.0003)
 
 
 def test_a_run_with_stored_boundaries_and_recovery(small: Dataset, tmp_path: Path) -> None:
     """Train one segment after another, each fed the left one's outputs, then the whole: three stages, all in shards."""
     settings = settings_of(
         partition=PartitionSettings(segments=2),
-        schedule=ScheduleSettings(name="sequential", last_input="stored", recovery_epochs=1),
+        schedule=Sequential(last_input="stored", recovery_epochs=1),
         launch=LAUNCH,
     )
     prepared = partrain.prepare_run(settings, tmp_path / "alone", small)
@@ -52,9 +52,11 @@ def test_a_search_promotes_the_same(small: Dataset, tmp_path: Path) -> None:
         configurations=3,
         space=["train.lr=choice(0.001,0.01,1e200)", "network.width=choice(16,32)"],
     )
-    shared = settings_of(train=replace(TRAIN, epochs=3), report=ReportSettings(page=False), launch=LAUNCH)
+    shared = settings_of(
+        data=Glyphs(validation=0.1), train=replace(TRAIN, epochs=3), report=ReportSettings(page=False), launch=LAUNCH
+    )
     rungs = []
-    for grouping in (AloneSettings(), IN_SHARDS):
+    for grouping in (Alone(), IN_SHARDS):
         folder = tmp_path / grouping.name
         results = search(replace(shared, grouping=grouping), settings, folder, small, show_progress=False)
         assert not results["packed"]
@@ -83,11 +85,9 @@ def test_who_the_workers_are() -> None:
 
 def test_workers_on_one_device_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "free_bytes", lambda device, setting: 1000 if str(device) == "cuda:0" else 600)
-    free = ShardSettings()
+    free = Shards()
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cpu"] * 3, free)] == [200] * 3
     assert [worker.threads for worker in worker_pool.worker_settings(["cpu"] * num_cores(), free)] == [1] * num_cores()
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0", "cuda:1"], free)] == [600, 600]
     assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0", "cuda:0"], free)] == [500, 500]
-    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0"], ShardSettings(budget_gib=2))] == [
-        2**31
-    ]
+    assert [worker.budget_bytes for worker in worker_pool.worker_settings(["cuda:0"], Shards(budget_gib=2))] == [2**31]

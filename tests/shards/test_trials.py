@@ -14,22 +14,22 @@ from worker_with_word import FOLDER
 
 from partrain.data import Dataset
 from partrain.errors import JobFailed
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.settings import RunSettings
 from partrain.shards import worker_process
 from partrain.shards.device_model import DeviceModel
 from partrain.shards.driver import ShardedTraining
 from partrain.shards.messages import ProfileProgress, ProfileRequest, ProfileResult
 from partrain.shards.session import Session
-from partrain.shards.settings import ShardSettings
+from partrain.shards.settings import Shards
 from partrain.shards.simulator import read_loads
 from partrain.shards.train import train_sharded
 from partrain.shards.worker_pool import worker_settings
 from partrain.shards.worker_process import WorkerProcess
 from partrain.storage.run_folder import CHECKPOINT
 
-SHARD_SETTINGS = ShardSettings(budget_gib=TIGHT)
-DROPOUT = MLPSettings(depth=4, width=32, dropout=0.3)
+SHARD_SETTINGS = Shards(budget_gib=TIGHT)
+DROPOUT = MLP(depth=4, width=32, dropout=0.3)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_callers_process_computes_nothing_and_keeps_its_generator_and_thread
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(threads + 2)
     try:
-        settings = ShardSettings(budget_gib=TIGHT)
+        settings = Shards(budget_gib=TIGHT)
         assert train_sharded([task], ["cpu"], tmp_path / "shards", settings, show_progress=False) == {}
         assert torch.get_num_threads() == threads + 2
     finally:
@@ -73,9 +73,9 @@ def test_the_callers_process_computes_nothing_and_keeps_its_generator_and_thread
 def test_a_worker_that_runs_out_of_memory_in_a_trial_gets_smaller_shards(
     small: Dataset, tmp_path: Path, let_trials: Callable[..., None]
 ) -> None:
-    (alone,), (task,) = alone_and_sharded(small, tmp_path, [settings_of(network=MLPSettings(depth=8, width=32))])
+    (alone,), (task,) = alone_and_sharded(small, tmp_path, [settings_of(network=MLP(depth=8, width=32))])
     let_trials("little_memory")
-    settings = ShardSettings(budget_gib=800_000 / 2**30)
+    settings = Shards(budget_gib=800_000 / 2**30)
     assert train_sharded([task], ["cpu"], tmp_path / "shards", settings, show_progress=False) == {}
     (load,) = read_loads(tmp_path / "shards/costs.json")
     assert load.num_shards >= 4
@@ -86,7 +86,7 @@ def test_an_error_in_a_trial_is_the_models_own(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, let_trials: Callable[..., None]
 ) -> None:
     """One of the first models and one that joins are named alike, and the others go on; alone, its error is raised."""
-    networks = [DROPOUT, MLPSettings(depth=5, width=32)]
+    networks = [DROPOUT, MLP(depth=5, width=32)]
     alone, tasks = alone_and_sharded(small, tmp_path, [settings_of(network=network) for network in networks])
     let_trials("bug", tasks[1])
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_a_worker_that_is_lost_in_a_trial_is_replaced_and_the_trial_repeated(
 ) -> None:
     (alone,), (task,) = alone_and_sharded(small, tmp_path, [settings_of(network=DROPOUT)])
     let_trials(how)
-    settings = ShardSettings(budget_gib=TIGHT, stall_seconds=5.0)
+    settings = Shards(budget_gib=TIGHT, stall_seconds=5.0)
     assert train_sharded([task], ["cpu"] * 2, tmp_path / "shards", settings, show_progress=False) == {}
     assert f"Worker 0 {reason}; a new process replaces it, and 0 models will resume" in capsys.readouterr().out
     assert difference([task], [alone]) == 0
@@ -141,10 +141,10 @@ def test_the_others_are_trained_while_a_model_that_joins_is_tried(
     loses_worker: bool,
 ) -> None:
     """Let the trial of a model that joins end only once the other one has done more than a step meanwhile."""
-    networks = [DROPOUT, MLPSettings(depth=5, width=32)]
+    networks = [DROPOUT, MLP(depth=5, width=32)]
     alone, tasks = alone_and_sharded(small, tmp_path, [settings_of(network=network) for network in networks])
     let_trials("wait", tasks[1])
-    settings = ShardSettings(budget_gib=TIGHT, activations=activations)
+    settings = Shards(budget_gib=TIGHT, activations=activations)
     training = ShardedTraining(["cpu"] * 2, tmp_path / "shards", settings, show_progress=False)
     record_result = Session.record_result
     devices: list[int] = []
@@ -176,7 +176,7 @@ def test_a_stop_does_not_wait_for_a_trial_to_end(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, let_trials: Callable[..., None], joins: bool
 ) -> None:
     """Ask for a stop while a trial is computed that never ends: of one of the first models, or of one that joins."""
-    settings = [settings_of(network=DROPOUT), settings_of(network=MLPSettings(depth=5, width=32))]
+    settings = [settings_of(network=DROPOUT), settings_of(network=MLP(depth=5, width=32))]
     alone, tasks = alone_and_sharded(small, tmp_path, settings)
     let_trials("wait", tasks[1])
     exchange_messages = Session.exchange_messages

@@ -11,19 +11,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from scripting import model_bytes, small_settings, wait_until
+from scripting import model_bytes, small_settings, strategy_named, wait_until
 
 import partrain
 from partrain import RunSettings
 from partrain.data import Dataset
 from partrain.errors import JobFailed
 from partrain.launch.processes import ProcessHandle
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.launch.worker import STOPPED
-from partrain.networks import CustomSettings
+from partrain.networks import CustomNetwork
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, METRICS, PROGRESS, RENDEZVOUS
-from partrain.strategies.settings import StrategySettings
 from partrain.training.optimization import TrainSettings
 
 STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
@@ -32,8 +31,8 @@ STRATEGIES = ["data_parallel", "fully_sharded", "1f1b", "decoupled"]
 def settings_of(strategy: str, timeout: float = 60, max_restarts: int = 0) -> RunSettings:
     """Return the settings of a run of 5 epochs, 20 steps each, with a round at every logged step."""
     settings = small_settings(
-        strategy=StrategySettings(name=strategy, microbatches=2, timeout=timeout),
-        launch=LaunchSettings(device="cpu", threads=1, max_restarts=max_restarts),
+        strategy=strategy_named(strategy, microbatches=2, timeout=timeout),
+        launch=Local(device="cpu", threads=1, max_restarts=max_restarts),
     )
     return replace(settings, train=replace(settings.train, epochs=5, batch_size=32, checkpoint_seconds=1e-9))
 
@@ -176,7 +175,7 @@ def test_a_process_that_hangs_ends_the_run_within_the_timeout(
 
 def test_the_cause_is_named_not_those_that_lost_the_process(small: Dataset, tmp_path: Path) -> None:
     settings = settings_of("model_parallel")
-    settings.network = CustomSettings(builder="own_networks:overflowing")
+    settings.network = CustomNetwork(name="own_networks:overflowing")
     with pytest.raises(JobFailed) as caught:
         partrain.run(settings, tmp_path, dataset=small, show_progress=False)
     assert str(caught.value).startswith("Process 1: segment 1: the loss is ")

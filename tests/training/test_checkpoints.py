@@ -13,7 +13,7 @@ from trainings import write_tasks
 
 from partrain.data import Dataset
 from partrain.data.batches import Batch
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.shards.host_model import HostModel
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, METRICS
@@ -32,7 +32,7 @@ SETTINGS = TrainSettings(epochs=4, batch_size=128, precision="fp32", early_stop=
 
 def make_training(small: Dataset, folder: Path, **train_settings: Any) -> SegmentTraining:
     """Return a training below `folder` with changed settings."""
-    settings = settings_of(network=MLPSettings(depth=2, width=8), train=replace(SETTINGS, **train_settings))
+    settings = settings_of(network=MLP(depth=2, width=8), train=replace(SETTINGS, **train_settings))
     (task,) = write_tasks(folder, small, [settings])
     return SegmentTraining(task, LocalContext(), PeakMemory())
 

@@ -12,17 +12,17 @@ from torch import Tensor
 from trainings import train
 
 from partrain.boundaries.boundary import ClassBoundary
-from partrain.boundaries.labels import LabelSettings
+from partrain.boundaries.labels import SparseLabels
 from partrain.data import Dataset
 from partrain.data.batches import Batch, BatchOrder, normalise
 from partrain.errors import UserError
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.launch.worker import WorkerContext
-from partrain.networks import Chain, CNNSettings, MLPSettings, NetworkSettings
+from partrain.networks import CNN, MLP, Chain, NetworkSettings
 from partrain.networks.deferred import materialise
 from partrain.partition.plan import PartitionSettings, make_plan
 from partrain.runs.tasks import make_tasks
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import RunSettings, Sequential
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT
 from partrain.training.context import LocalContext
@@ -37,9 +37,9 @@ TRAIN = TrainSettings(epochs=3, batch_size=64, lr=0.01, precision="fp32", early_
 
 def settings_of(**changed: Any) -> RunSettings:
     defaults: dict[str, Any] = {
-        "network": MLPSettings(depth=4, width=32, dropout=0.1, normalization="batch"),
+        "network": MLP(depth=4, width=32, dropout=0.1, normalization="batch"),
         "train": TRAIN,
-        "launch": LaunchSettings(device="cpu"),
+        "launch": Local(device="cpu"),
         "partition": PartitionSettings(segments=2),
     }
     return RunSettings(**{**defaults, **changed})
@@ -66,10 +66,8 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 def test_one_segment_is_conventional_training(small: Dataset, tmp_path: Path, device: torch.device) -> None:
     """K = 1 ends with bit-identical weights to a loop of plain PyTorch."""
-    network = MLPSettings(depth=3, width=32)
-    settings = settings_of(
-        network=network, partition=PartitionSettings(segments=1), launch=LaunchSettings(device=device.type)
-    )
+    network = MLP(depth=3, width=32)
+    settings = settings_of(network=network, partition=PartitionSettings(segments=1), launch=Local(device=device.type))
     (folder,) = prepare_tasks(small, tmp_path, settings)
     assert train(folder)
 
@@ -104,7 +102,7 @@ class StopAt(LocalContext):
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize(
-    "network", [MLPSettings(depth=4, width=32, dropout=0.1), CNNSettings(channels=[8, 8], strides=[2, 2], hidden=[16])]
+    "network", [MLP(depth=4, width=32, dropout=0.1), CNN(channels=[8, 8], strides=[2, 2], hidden=[16])]
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_stopped_anywhere_it_resumes_to_the_same_bits(
@@ -145,7 +143,7 @@ def test_a_finished_segment_is_left_alone(small: Dataset, tmp_path: Path) -> Non
 
 
 def test_any_order_and_alone_give_the_same_bits(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(network=MLPSettings(depth=6, width=32), partition=PartitionSettings(segments=3))
+    settings = settings_of(network=MLP(depth=6, width=32), partition=PartitionSettings(segments=3))
     forwards = prepare_tasks(small, tmp_path / "forwards", settings)
     for folder in forwards:
         train(folder)
@@ -180,7 +178,7 @@ sys.addaudithook(_audit)
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_training_opens_no_socket_and_no_file_of_another_segment(small: Dataset, tmp_path: Path, index: int) -> None:
-    settings = settings_of(network=MLPSettings(depth=6, width=32), partition=PartitionSettings(segments=3))
+    settings = settings_of(network=MLP(depth=6, width=32), partition=PartitionSettings(segments=3))
     folders = prepare_tasks(small, tmp_path, settings)
     _opened.clear()
     _watching[0] = True
@@ -196,9 +194,7 @@ def test_training_opens_no_socket_and_no_file_of_another_segment(small: Dataset,
 
 
 def test_sequential_segments_are_fed_the_outputs_of_the_left_one(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(
-        network=MLPSettings(depth=4, width=32), schedule=ScheduleSettings(name="sequential", last_input="stored")
-    )
+    settings = settings_of(network=MLP(depth=4, width=32), schedule=Sequential(last_input="stored"))
     left, right = prepare_tasks(small, tmp_path, settings)
     with pytest.raises(UserError, match=r"boundaries/1.safetensors is missing: the segment to the left has not stored"):
         train(right)
@@ -240,7 +236,7 @@ def test_a_loss_that_is_no_number_names_segment_epoch_and_step(bad: float) -> No
 
 
 def test_diverging_training_stops_with_its_step(small: Dataset, tmp_path: Path) -> None:
-    settings = settings_of(train=replace(TRAIN, optimizer="sgd", lr=1e18), network=MLPSettings(depth=4, width=32))
+    settings = settings_of(train=replace(TRAIN, optimizer="sgd", lr=1e18), network=MLP(depth=4, width=32))
     folder = prepare_tasks(small, tmp_path, settings)[1]
     with pytest.raises(TrainingError, match=r"segment 1: the loss is (nan|inf) at epoch 1, step \d+; lower train.lr"):
         train(folder)
@@ -249,8 +245,8 @@ def test_diverging_training_stops_with_its_step(small: Dataset, tmp_path: Path) 
 def test_collapse_is_noticed_while_training(small: Dataset, tmp_path: Path) -> None:
     """Sparse 0/1 codes under mse at a high rate: the ReLU outputs of the left segment die."""
     settings = settings_of(
-        network=CNNSettings(channels=[16, 16], strides=[2, 2], hidden=[16]),
-        labels=LabelSettings(family="sparse", loss="mse", density=0.02),
+        network=CNN(channels=[16, 16], strides=[2, 2], hidden=[16]),
+        labels=SparseLabels(loss="mse", density=0.02),
         train=replace(TRAIN, lr=3.0, epochs=4),
     )
     folder = prepare_tasks(small, tmp_path, settings)[0]

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from partrain.data import Dataset
+from partrain.data import Dataset, Glyphs
 from partrain.launch import supervisor
-from partrain.launch.settings import GroupingSettings, LaunchSettings
-from partrain.networks import MLPSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import GroupingSettings, Local
+from partrain.networks import MLP
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import AloneSettings, RunSettings
+from partrain.settings import Alone, RunSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
@@ -25,17 +25,18 @@ SPACE = [
     "train.weight_decay=uniform(0,1)",
 ]
 
-PACKED = PackSettings(trial=False)
+PACKED = Pack(trial=False)
 
 
 def shared(segments: int, grouping: GroupingSettings) -> RunSettings:
     """Return the settings that all trials have in common."""
     return RunSettings(
-        network=MLPSettings(depth=3, width=8),
+        data=Glyphs(validation=0.1),
+        network=MLP(depth=3, width=8),
         partition=PartitionSettings(segments=segments),
         train=TrainSettings(epochs=9, batch_size=64, precision="fp64", early_stop=0),
         grouping=grouping,
-        launch=LaunchSettings(device="cpu", threads=2),
+        launch=Local(device="cpu", threads=2),
         report=ReportSettings(page=False),
     )
 
@@ -52,7 +53,7 @@ def test_packed_and_plain_hyperband_promote_the_same(small: Dataset, tmp_path: P
     settings = SearchSettings(space=SPACE)
     plain, packed = (
         search(shared(1, grouping), settings, tmp_path / grouping.name, small, show_progress=False)
-        for grouping in (AloneSettings(), PACKED)
+        for grouping in (Alone(), PACKED)
     )
     assert rungs(tmp_path / "alone") == rungs(tmp_path / "pack")
     assert len(rungs(tmp_path / "pack")) == 6
@@ -69,7 +70,7 @@ def test_partition_settings_killed_and_gone_on_with(
     small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop a search over labels of cut networks while it trains, and compare it with one that was not stopped."""
-    space = ["labels.family=choice(simplex,gaussian)", "labels.noise=uniform(1,4)"]
+    space = ["labels=choice(simplex,gaussian)", "labels.noise=uniform(1,4)"]
     settings = SearchSettings(method="successive_halving", configurations=4, eta=2, min_epochs=4, space=space)
     undisturbed = search(shared(2, PACKED), settings, tmp_path / "a", small, show_progress=False)
 

@@ -18,8 +18,6 @@ from partrain.tuning.settings import SearchSettings, format_score
         ({"metric": "f1"}, "search.metric=f1 is unknown; known: validation_accuracy, validation_loss"),
         ({"eta": 1}, "search.eta must be at least 2, got 1"),
         ({"min_epochs": 0}, "search.min_epochs must be at least 1, got 0"),
-        ({"validation": 0.0}, "search.validation must be in (0, 1), got 0.0"),
-        ({"validation": 1.0}, "search.validation must be in (0, 1), got 1.0"),
         ({"method": "random"}, "search.method=random needs search.configurations=<how many>"),
         ({"method": "successive_halving"}, "search.method=successive_halving needs search.configurations=<how many>"),
         ({"method": "random", "configurations": 0}, "search.configurations must be at least 1, got 0"),
@@ -37,12 +35,6 @@ def test_a_mistake_is_one_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         SearchSettings(**settings)
     assert str(caught.value) == message
-
-
-def test_images_held_out() -> None:
-    assert SearchSettings(validation=0.1).held_out(640) == 64
-    assert SearchSettings(validation=0.001).held_out(100) == 1
-    assert SearchSettings(validation=0.999).held_out(100) == 99
 
 
 def test_metrics() -> None:

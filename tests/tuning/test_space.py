@@ -26,8 +26,8 @@ def draws(entry: str, count: int = 4000) -> list[Any]:
         ("network.depth=integer(2,4)", Dimension("network.depth", "integer", (2, 4))),
         ("+network.options.width=loginteger(16,256)", Dimension("network.options.width", "loginteger", (16, 256))),
         (
-            "labels.family=choice(sparse,my_labels:Own)",
-            Dimension("labels.family", "choice", ("sparse", "my_labels:Own")),
+            "labels.name=choice(sparse,my_labels:Own)",
+            Dimension("labels.name", "choice", ("sparse", "my_labels:Own")),
         ),
         ("partition.at=choice([2],[2,linear4])", Dimension("partition.at", "choice", ([2], [2, "linear4"]))),
         ("train.weight_decay=choice(null,1e-2,.5)", Dimension("train.weight_decay", "choice", (None, 0.01, 0.5))),
@@ -148,8 +148,8 @@ def test_a_continuous_setting_has_no_grid(distribution: str) -> None:
         ),
         (["seed=choice(1,2)", "seed=choice(3,4)"], "search.space: seed is given twice; give it once"),
         (
-            ["labels=choice(simplex,sparse)", "labels.family=choice(gaussian)"],
-            "search.space: labels.family is given twice; give it once",
+            ["labels=choice(simplex,sparse)", "labels.name=choice(gaussian)"],
+            "search.space: labels.name is given twice; give it once",
         ),
     ],
 )

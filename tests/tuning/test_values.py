@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from partrain.boundaries.labels import LabelSettings
-from partrain.data import DataSettings
+from partrain.boundaries.labels import SparseLabels
+from partrain.data.settings import Glyphs
 from partrain.errors import UserError
-from partrain.networks import CNNSettings, CustomSettings, MLPSettings, TorchvisionSettings
+from partrain.networks import CNN, MLP, CustomNetwork, TorchvisionModel
 from partrain.partition.plan import PartitionSettings
-from partrain.settings import RunSettings, ScheduleSettings
+from partrain.settings import RunSettings, Sequential
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.values import apply_values, check_names, format_values
 
 SHARED = RunSettings(
     seed=7,
-    data=DataSettings(limit_train=600),
-    network=MLPSettings(depth=4, width=64),
+    data=Glyphs(limit_train=600),
+    network=MLP(depth=4, width=64),
     train=TrainSettings(epochs=9, lr=0.5),
 )
 
@@ -37,10 +37,10 @@ def test_values_take_the_place_of_the_shared_ones() -> None:
     assert apply_values(SHARED, values) == RunSettings(
         seed=3,
         data=SHARED.data,
-        network=MLPSettings(depth=4, width=32),
+        network=MLP(depth=4, width=32),
         partition=PartitionSettings(at=[1, "linear2"], before_activation=True),
-        labels=LabelSettings(family="sparse", noise=2.0),
-        schedule=ScheduleSettings(name="sequential"),
+        labels=SparseLabels(noise=2.0),
+        schedule=Sequential(),
         train=TrainSettings(epochs=9, lr=0.25, compile=True),
     )
     assert apply_values(SHARED, {}) == SHARED
@@ -52,18 +52,18 @@ def test_whole_numbers_become_what_the_setting_is() -> None:
 
 
 def test_another_kind_of_network_has_its_own_defaults() -> None:
-    assert apply_values(SHARED, {"network": "cnn"}).network == CNNSettings()
-    assert apply_values(SHARED, {"network.hidden": [64], "network": "cnn"}).network == CNNSettings(hidden=[64])
+    assert apply_values(SHARED, {"network": "cnn"}).network == CNN()
+    assert apply_values(SHARED, {"network.hidden": [64], "network": "cnn"}).network == CNN(hidden=[64])
     assert apply_values(SHARED, {"network": "mlp"}).network == SHARED.network
-    values = {"network": "custom", "network.builder": "own_networks:overflowing"}
-    assert apply_values(SHARED, values).network == CustomSettings(builder="own_networks:overflowing")
+    values = {"network": "custom", "network.name": "own_networks:overflowing"}
+    assert apply_values(SHARED, values).network == CustomNetwork(name="own_networks:overflowing")
 
 
 def test_a_networks_options_one_by_one() -> None:
-    shared = RunSettings(network=TorchvisionSettings(options={"dropout": 0.5, "width_mult": 1.0}))
+    shared = RunSettings(network=TorchvisionModel(options={"dropout": 0.5, "width_mult": 1.0}))
     network = apply_values(shared, {"network.options.dropout": 0.1}).network
-    assert network == TorchvisionSettings(options={"dropout": 0.1, "width_mult": 1.0})
-    assert shared.network == TorchvisionSettings(options={"dropout": 0.5, "width_mult": 1.0})
+    assert network == TorchvisionModel(options={"dropout": 0.1, "width_mult": 1.0})
+    assert shared.network == TorchvisionModel(options={"dropout": 0.5, "width_mult": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,10 @@ def test_a_networks_options_one_by_one() -> None:
         ({"colour": "red"}, "colour is not a setting; --help lists them"),
         ({"seed.x": 1}, "seed.x is not a setting; --help lists them"),
         ({"network.options.x": 1}, "network.options.x is not a setting; --help lists them"),
-        ({"network": "cnn", "network.width": 3}, "network.width is not a setting; --help lists them"),
+        (
+            {"network": "cnn", "network.width": 3},
+            "network.width is a setting of network=mlp; add network=mlp, or leave it out",
+        ),
         ({"train": 1}, "train is a group of settings; name one of them, as train.<setting>"),
         (
             {"train.epochs": 3},
@@ -114,7 +117,7 @@ def test_a_networks_options_one_by_one() -> None:
         ({"train.lr": -1.0}, "train.lr must be greater than 0, got -1.0"),
         (
             {"labels": "fourier"},
-            "labels=fourier is unknown; known: binary, gaussian, hadamard, simplex, sparse, uniform",
+            "labels=fourier is unknown; known: binary, custom, gaussian, hadamard, simplex, sparse, uniform",
         ),
         ({"network": "rnn"}, "network=rnn is unknown; known: cnn, custom, mlp, torchvision"),
     ],
@@ -128,7 +131,9 @@ def test_a_value_that_cannot_be_is_one_line(values: dict[str, Any], message: str
 def test_names_are_checked_without_values() -> None:
     check_names(SHARED, ["train.lr", "seed", "labels", "network.width"])
     check_names(SHARED, ["network", "network.width", "network.hidden"])  # Each is of one of the kinds.
-    with pytest.raises(UserError, match=r"^network\.hidden is not a setting; --help lists them$"):
+    with pytest.raises(
+        UserError, match=r"^network\.hidden is a setting of network=cnn; add network=cnn, or leave it out$"
+    ):
         check_names(SHARED, ["network.hidden"])
     with pytest.raises(UserError, match=r"^train\.lrr is not a setting; did you mean train\.lr\?$"):
         check_names(SHARED, ["seed", "train.lrr"])

@@ -22,12 +22,12 @@ from claims.runs import claim_data_settings, make_parser
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import DataSettings, prepare_data
 from partrain.device import num_cores
-from partrain.launch.settings import GroupingSettings, LaunchSettings
-from partrain.networks import MLPSettings
-from partrain.packs.settings import PackSettings
+from partrain.launch.settings import GroupingSettings, LaunchSettings, Local
+from partrain.networks import MLP
+from partrain.packs.settings import Pack
 from partrain.partition.plan import PartitionSettings
 from partrain.report.settings import ReportSettings
-from partrain.settings import AloneSettings, RunSettings
+from partrain.settings import Alone, RunSettings
 from partrain.storage import checkpoint
 from partrain.training.optimization import TrainSettings
 from partrain.tuning.search import search
@@ -42,9 +42,9 @@ SPACE = [
     "network.width=choice(32,64)",
 ]
 SIDES: dict[str, tuple[GroupingSettings, LaunchSettings]] = {
-    "packed": (PackSettings(), LaunchSettings(device="cpu")),
-    "one after another": (AloneSettings(), LaunchSettings(device="cpu", threads=num_cores())),
-    "side by side": (AloneSettings(), LaunchSettings(device="cpu", threads=1)),
+    "packed": (Pack(), Local(device="cpu")),
+    "one after another": (Alone(), Local(device="cpu", threads=num_cores())),
+    "side by side": (Alone(), Local(device="cpu", threads=1)),
 }
 
 
@@ -52,8 +52,8 @@ def make_settings(side: str, epochs: int, data: DataSettings) -> RunSettings:
     """Return the settings that all trials share: small networks, each of which trains for seconds."""
     grouping, launch = SIDES[side]
     return RunSettings(
-        data=data,
-        network=MLPSettings(depth=3, width=64),
+        data=replace(data, validation=0.1),
+        network=MLP(depth=3, width=64),
         partition=PartitionSettings(segments=1),
         train=TrainSettings(epochs=epochs, batch_size=32, precision="fp32"),
         grouping=grouping,

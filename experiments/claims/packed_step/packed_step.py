@@ -35,7 +35,7 @@ from claims.runs import claim_data_settings, make_parser
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, DataSettings, prepare_data
 from partrain.launch.allocator import MANY_TRAININGS
-from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
+from partrain.networks import CNN, MLP, NetworkSettings
 from partrain.packs.autotune import make_step, make_throwaway_copies
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
@@ -60,10 +60,10 @@ class Network:
 
 
 NETWORKS = {
-    "mlp64": Network("784-64-64-47", MLPSettings(depth=3, width=64), 32, {2: 1.6, 8: 4.0, 16: 5.0}),
-    "mlp128": Network("784-128-128-47", MLPSettings(depth=3, width=128), 128, {2: 1.3, 16: 3.0}),
-    "mlp512": Network("784-512-512-47", MLPSettings(depth=3, width=512), 128, {}),
-    "cnn": Network("CNN 16-32-32, 64", CNNSettings(channels=[16, 32, 32], strides=[2, 2, 2], hidden=[64]), 64, {}),
+    "mlp64": Network("784-64-64-47", MLP(depth=3, width=64), 32, {2: 1.6, 8: 4.0, 16: 5.0}),
+    "mlp128": Network("784-128-128-47", MLP(depth=3, width=128), 128, {2: 1.3, 16: 3.0}),
+    "mlp512": Network("784-512-512-47", MLP(depth=3, width=512), 128, {}),
+    "cnn": Network("CNN 16-32-32, 64", CNN(channels=[16, 32, 32], strides=[2, 2, 2], hidden=[64]), 64, {}),
 }
 
 WITHOUT_VMAP = {("cnn", "bf16")}  # torch.func.vmap refuses batch normalisation under autocast.

@@ -21,16 +21,16 @@ from claims.output import plot_bars, ratio_columns, write_table
 from claims.runs import claim_data_settings, make_parser
 
 import partrain
-from partrain import RunSettings, ShardSettings
+from partrain import RunSettings, Shards
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
 from partrain.shards.policies import LongestRemaining
 from partrain.shards.simulator import read_loads, simulate
 from partrain.storage.run_folder import COSTS, TIMELINE
-from partrain.strategies.settings import StrategySettings
+from partrain.strategies.settings import STRATEGIES
 from partrain.training.optimization import TrainSettings
 
 HERE = Path(__file__).resolve().parent
@@ -83,10 +83,10 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
     """Return the settings of each model."""
     return RunSettings(
         data=replace(claim_data_settings(options), limit_train=options.batch * options.steps),
-        network=MLPSettings(depth=6, width=options.width),
+        network=MLP(depth=6, width=options.width),
         partition=PartitionSettings(segments=1),
         train=TrainSettings(epochs=2, batch_size=options.batch, precision=options.precision),
-        launch=LaunchSettings(device="cpu", threads=1),
+        launch=Local(device="cpu", threads=1),
     )
 
 
@@ -120,7 +120,7 @@ def measure_shards(settings: RunSettings, budget_gib: float, folder: Path, datas
         run.write()
         tasks.append(run.folder / "segments/0")
     if not (folder / COSTS).exists():
-        failures = partrain.train_sharded(tasks, ["cpu"] * WORKERS, folder, ShardSettings(budget_gib=budget_gib))
+        failures = partrain.train_sharded(tasks, ["cpu"] * WORKERS, folder, Shards(budget_gib=budget_gib))
         assert not failures, failures
 
     rows = [
@@ -148,7 +148,7 @@ def measure_one_at_a_time(
     settings = replace(
         settings,
         partition=PartitionSettings(segments=WORKERS, balance="compute"),
-        strategy=StrategySettings(name=strategy, microbatches=microbatches),
+        strategy=STRATEGIES.from_dict({"name": strategy, "microbatches": microbatches}),
     )
     results = partrain.run(settings, folder, dataset=dataset, show_progress=False)
     return float(results["segments"][-1]["samples_per_second"])

@@ -25,10 +25,10 @@ from claims.output import save_figure, write_table
 from claims.runs import claim_data_settings, make_parser
 
 import partrain
-from partrain import RunSettings, ShardSettings
+from partrain import RunSettings, Shards
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
-from partrain.networks import CNNSettings, MLPSettings, NetworkSettings
+from partrain.networks import CNN, MLP, NetworkSettings
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
 from partrain.shards.host import HostMemory
@@ -63,10 +63,10 @@ class ModelKind:
 
 
 MODEL_KINDS = {
-    "784-512×5-47": ModelKind(MLPSettings(depth=6, width=512), 256, 24),
-    "784-512×11-47": ModelKind(MLPSettings(depth=12, width=512), 128, 24),
-    "784-1024×7-47": ModelKind(MLPSettings(depth=8, width=1024), 256, 80),
-    "CNN 32-32-64-64": ModelKind(CNNSettings(channels=[32, 32, 64, 64], strides=[1, 2, 1, 2], hidden=[256]), 128, 150),
+    "784-512×5-47": ModelKind(MLP(depth=6, width=512), 256, 24),
+    "784-512×11-47": ModelKind(MLP(depth=12, width=512), 128, 24),
+    "784-1024×7-47": ModelKind(MLP(depth=8, width=1024), 256, 80),
+    "CNN 32-32-64-64": ModelKind(CNN(channels=[32, 32, 64, 64], strides=[1, 2, 1, 2], hidden=[256]), 128, 150),
 }
 
 
@@ -104,7 +104,7 @@ def measure_costs(kind: ModelKind, dataset: Dataset, folder: Path) -> Costs:
     run = partrain.prepare_run(settings, folder, dataset)
     run.write()
     host_model = HostModel(folder / "segments/0", "one", LocalContext())
-    shard_settings = ShardSettings(budget_gib=kind.budget_mib / 1024)
+    shard_settings = Shards(budget_gib=kind.budget_mib / 1024)
     (worker,) = worker_settings(["cpu"], shard_settings)
     # The steps are computed in this process, which has one thread.
     profile = partial(profile_step, device=torch.device("cpu"), uses_separate_buffers=worker.uses_separate_buffers)

@@ -22,13 +22,13 @@ from claims.output import plot_bars, ratio_columns, write_table
 from claims.runs import claim_data_settings, make_parser
 
 import partrain
-from partrain import RunSettings, ShardSettings
+from partrain import RunSettings, Shards
 from partrain.cli.errors import errors_in_one_line
 from partrain.data import Dataset, prepare_data
 from partrain.device import num_cores
 from partrain.launch.allocator import MANY_TRAININGS
-from partrain.launch.settings import LaunchSettings
-from partrain.networks import MLPSettings
+from partrain.launch.settings import Local
+from partrain.networks import MLP
 from partrain.partition.plan import PartitionSettings
 from partrain.storage import checkpoint
 from partrain.storage.run_folder import CHECKPOINT, TIMELINE
@@ -37,9 +37,9 @@ from partrain.training.optimization import TrainSettings
 HERE = Path(__file__).resolve().parent
 WHOLE = "whole, in memory"
 SPILLED = {
-    "spilled, double buffer": ShardSettings(separate=True, activations="keep"),
-    "spilled, no double buffer": ShardSettings(separate=True, activations="keep", double_buffer=False),
-    "spilled, recomputing": ShardSettings(separate=True, activations="recompute"),
+    "spilled, double buffer": Shards(separate=True, activations="keep"),
+    "spilled, no double buffer": Shards(separate=True, activations="keep", double_buffer=False),
+    "spilled, recomputing": Shards(separate=True, activations="recompute"),
 }
 VARIANTS = (WHOLE, *SPILLED)
 _MIB = 2**20
@@ -93,10 +93,10 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
     """Return the settings of the one model that all variants train."""
     return RunSettings(
         data=replace(claim_data_settings(options), limit_train=options.batch * options.steps),
-        network=MLPSettings(depth=options.depth, width=options.width),
+        network=MLP(depth=options.depth, width=options.width),
         partition=PartitionSettings(segments=1),
         train=TrainSettings(epochs=1, batch_size=options.batch, precision="fp32"),
-        launch=LaunchSettings(device="cpu", threads=num_cores()),
+        launch=Local(device="cpu", threads=num_cores()),
     )
 
 
@@ -123,9 +123,7 @@ def measure_whole(settings: RunSettings, folder: Path, dataset: Dataset) -> Meas
     return Measurement(seconds=settings.train.batch_size / segment["samples_per_second"])
 
 
-def measure_spilled(
-    settings: RunSettings, shard_settings: ShardSettings, folder: Path, dataset: Dataset
-) -> Measurement:
+def measure_spilled(settings: RunSettings, shard_settings: Shards, folder: Path, dataset: Dataset) -> Measurement:
     """Train the model in shards that take turns on one worker, unless `folder` has done so before."""
     run = partrain.prepare_run(settings, folder / "model", dataset)
     run.write()

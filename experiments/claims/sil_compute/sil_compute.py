@@ -25,7 +25,7 @@ from claims.runs import make_parser, run_grid
 
 from partrain.cli.errors import errors_in_one_line
 from partrain.comparison.table import CellRun
-from partrain.networks import Chain, network_settings_from_dict
+from partrain.networks import NETWORKS, Chain
 from partrain.partition.cost import training_flops
 from partrain.report.style import COLOURS
 
@@ -143,7 +143,7 @@ def run_flops(run: CellRun) -> float:
     """Return the FLOPs of all forward and backward passes of a run, of all processes together."""
     results, width = run.results, run.cell.width or 0
     images_per_epoch = results["steps"] // results["train"]["epochs"] * run.cell.batch_size
-    chain = Chain.build(network_settings_from_dict(results["network"]), IMAGE_SHAPE, NUM_CLASSES)
+    chain = Chain.build(NETWORKS.from_dict(results["network"]), IMAGE_SHAPE, NUM_CLASSES)
     if run.cell.strategy in ("synthetic", "sequential"):
         return float(_synthetic_flops_per_image(run, chain, width) * images_per_epoch)
     flops_per_image = training_flops(chain, None, None, IMAGE_SHAPE)

@@ -35,9 +35,9 @@ from partrain.device import num_cores
 from partrain.launch.display import Display
 from partrain.launch.error_report import raise_failures
 from partrain.launch.processes import ProcessExecutor
-from partrain.launch.settings import LaunchSettings
+from partrain.launch.settings import Local
 from partrain.launch.supervisor import Supervisor
-from partrain.networks import MLPSettings
+from partrain.networks import MLP
 from partrain.packs.planner import ShapeGroup, single_job, write_pack
 from partrain.partition.plan import PartitionSettings
 from partrain.report.style import COLOURS
@@ -51,7 +51,7 @@ from partrain.training.task import PendingTraining
 HERE = Path(__file__).resolve().parent
 
 WAYS = ("unified", "at once", "one after another")
-NARROW, WIDE = MLPSettings(depth=3, width=32), MLPSettings(depth=3, width=64)
+NARROW, WIDE = MLP(depth=3, width=32), MLP(depth=3, width=64)
 BASE = TrainSettings(batch_size=32, precision="fp32")
 # No two are alike: they have two networks, three optimisers, and various rates, decays, schedules, seeds and data orders.
 MODELS = [
@@ -112,7 +112,7 @@ def measure(way: str, folder: Path, epochs: int, dataset: Dataset) -> Measuremen
     jobs = make_jobs(way, folder, trainings)
 
     started = time.perf_counter()
-    executor = ProcessExecutor(LaunchSettings(device="cpu", threads=max(1, num_cores() // len(jobs))))
+    executor = ProcessExecutor(Local(device="cpu", threads=max(1, num_cores() // len(jobs))))
     supervisor = Supervisor(jobs, executor, Display([], show_progress=False), max_restarts=0)
     with memory_meter(executor) as meter:
         supervisor.run()
