@@ -54,7 +54,7 @@ MISTAKES = {
     ),
     "labels=choice(fourier)": (
         "Cannot train configuration 0 (labels=fourier): labels=fourier is unknown; known: "
-        "binary, gaussian, hadamard, simplex, sparse, uniform"
+        "binary, custom, gaussian, hadamard, simplex, sparse, uniform"
     ),
     f"{LR} search.metric=f1": "search.metric=f1 is unknown; known: validation_accuracy, validation_loss",
     f"{LR} search.method=annealing": (
