@@ -144,3 +144,23 @@ def import_object(name: str, path: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name}={path}: {error}; the module must be importable from the working directory") from None
+
+
+def make_object(group: str, path: str, options: Mapping[str, Any]) -> Any:
+    """Return what a user's own function or class, named by `<group>.name`, makes of `<group>.options`.
+
+    Args:
+        group: The group of settings, for the error.
+        path: The function or class; see `import_object`.
+        options: Its keyword arguments.
+
+    Raises:
+        UserError: If it cannot be imported, or not be called so.
+    """
+    make = import_object(f"{group}.name", path)
+    try:
+        return make(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{group}.name={path} failed with {group}.options={options} ({error}). Correct it or the options."
+        ) from None

@@ -24,8 +24,8 @@ from scripting import ROOT
 
 import partrain
 from partrain.cli.config import (
-    free_options,
     grid_settings,
+    hydra_words,
     register_schemas,
     run_settings,
     search_settings,
@@ -142,7 +142,7 @@ def check_script(name: str, arguments: Sequence[str], images: Dataset) -> None:
     """Check the command partrain <name> for every combination of values that it sweeps over."""
     words, space = split_search_arguments(arguments) if name == "search" else (arguments, [])
     flags = ("-m", "--multirun", "--help")
-    words = [word for word in free_options(words) if word not in flags and not word.startswith("hydra.")]
+    words = [word for word in hydra_words(words) if word not in flags and not word.startswith("hydra.")]
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for overrides in combinations(words):

@@ -199,14 +199,7 @@ class CustomLabels(LabelSettings):
         Raises:
             UserError: If the class cannot be imported or made.
         """
-        make_family = checks.import_object("labels.name", self.name)
-        try:
-            family: LabelFamily = make_family(**self.options)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"labels.name={self.name} failed with labels.options={self.options} ({error}). "
-                "Correct the class or the options."
-            ) from None
+        family: LabelFamily = checks.make_object("labels", self.name, self.options)
         return family.codes(num_classes, size, generator)
 
 

@@ -7,17 +7,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, free_options, grid_settings, run_settings
+from partrain.cli.config import CONF, grid_settings, hydra_words, run_settings
 from partrain.cli.errors import job_errors_in_one_line
-from partrain.cli.old_words import refuse_old_words
 from partrain.cli.resume import Work, resumed_comparison
 from partrain.comparison.compare import compare
 
 
 def main() -> None:
     """Do the runs of the comparison that the command line describes, and exit with code 1 if any of them failed."""
-    refuse_old_words(sys.argv[1:])
-    sys.argv[1:] = free_options(sys.argv[1:])
+    sys.argv[1:] = hydra_words(sys.argv[1:])
     _compare()
 
 

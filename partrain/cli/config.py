@@ -79,10 +79,9 @@ def register_schemas() -> None:
 
 def compose_config(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration `name` in `folder` with `overrides`, for scripts without Hydra's command line."""
-    refuse_old_words(overrides)
     register_schemas()
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose(name, free_options(overrides))
+        return compose(name, hydra_words(overrides))
 
 
 # ---- Settings from a configuration.
@@ -100,6 +99,7 @@ def run_settings(config: DictConfig) -> RunSettings:
 
 def grid_settings(config: DictConfig) -> GridSettings:
     """Return the grid that the configuration of a comparison describes."""
+    _refuse_objective(config)
     grid = OmegaConf.to_object(config.grid)
     assert isinstance(grid, GridSettings)
     return grid
@@ -107,9 +107,16 @@ def grid_settings(config: DictConfig) -> GridSettings:
 
 def search_settings(config: DictConfig, space: Sequence[str] = ()) -> SearchSettings:
     """Return the search that a configuration describes, with the entries of `space` added to its own."""
+    _refuse_objective(config)
     settings = OmegaConf.to_object(config.search)
     assert isinstance(settings, SearchSettings)
     return replace(settings, space=[*settings.space, *space])
+
+
+def _refuse_objective(config: DictConfig) -> None:
+    """Raise `UserError` if an objective is set for a command that is no training and returns none."""
+    if config.objective is not None:
+        raise UserError(f"objective={config.objective} is a setting of partrain train; leave it out")
 
 
 def split_search_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -124,11 +131,15 @@ def split_search_arguments(arguments: Sequence[str]) -> tuple[list[str], list[st
     return [word for word in arguments if word not in space], space
 
 
-def free_options(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with Hydra's "++" before those of options by name, which no schema lists.
+def hydra_words(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command as Hydra reads them: with "++" before options by name, which no schema lists.
 
     Such an option is network.options.width=256, an argument of the user's own function.
+
+    Raises:
+        UserError: If an argument is a word of an older version.
     """
+    refuse_old_words(arguments)
     return [f"++{word}" if _FREE_OPTION.match(word) else word for word in arguments]
 
 

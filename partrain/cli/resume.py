@@ -1,5 +1,6 @@
 """The word resume=<folder> of commands: the settings in the folder, checked against those of the command line."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -7,11 +8,13 @@ from typing import Any, Generic, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from partrain.comparison.grid import GridSettings
 from partrain.errors import UserError
 from partrain.options import Settings
 from partrain.runs.config_file import read_besides, read_config
 from partrain.settings import RunSettings
 from partrain.storage.run_folder import CONFIG, GRID_MANIFEST, PLAN, SEARCH_MANIFEST
+from partrain.tuning.settings import SearchSettings
 
 _MAY_DIFFER = ("grouping", "launch", "grid.repeats")
 """The settings that may differ when work is resumed."""
@@ -45,17 +48,21 @@ def resumed_run(folder: Path, given: RunSettings) -> RunSettings:
     return _with_present_place(stored, given)
 
 
-def resumed_search(folder: Path, given: Work[S]) -> Work[S]:
-    """Return the settings of the search in `folder`; see `resumed_run`."""
-    return _resumed(folder, "search", SEARCH_MANIFEST, given)
+def resumed_search(folder: Path, given: Work[SearchSettings], space: Sequence[str]) -> Work[SearchSettings]:
+    """Return the settings of the search in `folder`, which has to have the entries of `space`; see `resumed_run`."""
+    work = _resumed(folder, "search", SEARCH_MANIFEST, given)
+    for entry in space:
+        if entry not in work.besides.space:
+            raise UserError(f"resume={folder}: it does not search {entry}; leave it out, or start anew in a new folder")
+    return work
 
 
-def resumed_comparison(folder: Path, given: Work[S]) -> Work[S]:
+def resumed_comparison(folder: Path, given: Work[GridSettings]) -> Work[GridSettings]:
     """Return the settings of the comparison in `folder`, whose cells may be repeated more often; see `resumed_run`."""
     work = _resumed(folder, "comparison", GRID_MANIFEST, given)
     if not _is_set("grid.repeats"):
         return work
-    return replace(work, besides=replace(work.besides, repeats=given.besides.repeats))  # type: ignore[attr-defined, call-arg]
+    return replace(work, besides=replace(work.besides, repeats=given.besides.repeats))
 
 
 def _resumed(folder: Path, kind: str, manifest: str, given: Work[S]) -> Work[S]:

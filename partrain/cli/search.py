@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, free_options, run_settings, search_settings, split_search_arguments
+from partrain.cli.config import CONF, hydra_words, run_settings, search_settings, split_search_arguments
 from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.old_words import refuse_old_words
 from partrain.cli.resume import Work, resumed_search
@@ -19,9 +19,9 @@ _space: list[str] = []
 
 def main() -> None:
     """Run the search that the command line describes, or continue it."""
-    refuse_old_words(sys.argv[1:])
+    refuse_old_words(sys.argv[1:])  # Also of those that are searched.
     words, _space[:] = split_search_arguments(sys.argv[1:])
-    sys.argv[1:] = free_options(words)
+    sys.argv[1:] = hydra_words(words)
     _search()
 
 
@@ -31,5 +31,5 @@ def _search(config: DictConfig) -> None:
     with job_errors_in_one_line():
         work = Work(run_settings(config), search_settings(config, _space))
         if config.resume:
-            work = resumed_search(Path(config.resume), work)
+            work = resumed_search(Path(config.resume), work, _space)
         search(work.shared, work.besides, hydra_config.runtime.output_dir)

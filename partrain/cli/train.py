@@ -7,18 +7,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from partrain.cli.config import CONF, free_options, run_settings
+from partrain.cli.config import CONF, hydra_words, run_settings
 from partrain.cli.errors import job_errors_in_one_line
 from partrain.cli.objective import check_objective, objective_value
-from partrain.cli.old_words import refuse_old_words
 from partrain.cli.resume import resumed_run
 from partrain.runs.run import run
 
 
 def main() -> None:
     """Do the run that the command line describes, or resume one."""
-    refuse_old_words(sys.argv[1:])
-    sys.argv[1:] = free_options(sys.argv[1:])
+    sys.argv[1:] = hydra_words(sys.argv[1:])
     _train()
 
 

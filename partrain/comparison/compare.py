@@ -26,7 +26,7 @@ from partrain.runs.run import run
 from partrain.settings import RunSettings
 from partrain.storage import checkpoint
 from partrain.storage.lock import hold_lock
-from partrain.storage.manifest import check_manifest, write_manifest
+from partrain.storage.manifest import write_manifest
 from partrain.storage.run_folder import CONFIG, GRID_MANIFEST, PAGE, RESULTS
 
 
@@ -152,9 +152,8 @@ def write_comparison_manifest(shared: RunSettings, grid: GridSettings, folder: P
         "launch": {"device": shared.launch.device, "threads": shared.launch.threads},
     }
     manifest = {"grid": asdict(grid), "settings": settings, "machine": machine_facts()}
-    check_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
-    write_config(folder / CONFIG, shared, grid)
     write_manifest(folder / GRID_MANIFEST, manifest, "comparison", may_grow=("grid.repeats",))
+    write_config(folder / CONFIG, shared, grid)
     return manifest
 
 

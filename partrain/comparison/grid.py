@@ -54,7 +54,7 @@ class GridSettings(Settings):
     """Batch sizes to compare, in images per step, 1 or more."""
     microbatches: list[int] = field(default_factory=lambda: [2, 4, 8])
     """Numbers of microbatches to compare, 1 or more, for gpipe and 1f1b."""
-    timeout: float = 120.0
+    timeout: float = GangSettings.timeout
     """Seconds that a process of a strategy waits for another before its run ends with an error, above 0."""
     repeats: int = 5
     """Runs of every cell, 1 or more; repeat r, from 0, has the seed plus r."""
@@ -96,7 +96,7 @@ class Cell:
     batch_size: int
     microbatches: int | None
     """The number of microbatches, or None if the strategy is not a pipeline."""
-    timeout: float = 120.0
+    timeout: float = GangSettings.timeout
     """Seconds that a process waits for another."""
 
     @property

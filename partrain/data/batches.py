@@ -167,10 +167,9 @@ def training_images(dataset: Dataset, device: torch.device, validation: float | 
         device: The device that holds them.
         validation: The fraction of the training images that is held out, or None for none.
     """
-    images = _load_training_images(dataset.folder, device)
     if validation is None:
-        return images
-    return SelectedImages(images, divide_training_images(dataset, validation).training)
+        return _load_training_images(dataset.folder, device)
+    return _select_training_images(dataset.folder, device, validation)
 
 
 def training_labels(dataset: Dataset, validation: float | None) -> Tensor:
@@ -183,6 +182,12 @@ def validation_images(dataset: Dataset, device: torch.device, validation: float)
     """Return the images that are held out; see `training_images`."""
     images = _load_training_images(dataset.folder, device)
     return SelectedImages(images, divide_training_images(dataset, validation).validation)
+
+
+@lru_cache(maxsize=_MAX_DATA_SETS)
+def _select_training_images(dataset_folder: Path, device: torch.device, validation: float) -> SelectedImages:
+    positions = divide_training_images(Dataset.open(dataset_folder), validation).training
+    return SelectedImages(_load_training_images(dataset_folder, device), positions)
 
 
 @lru_cache(maxsize=_MAX_DATA_SETS)

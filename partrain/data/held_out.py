@@ -1,6 +1,8 @@
 """The held-out part of the training images, on which choices are made: the same for all runs on a data set."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,6 +38,13 @@ def divide_training_images(dataset: Dataset, fraction: float) -> TrainingParts:
     Raises:
         UserError: If a class would have no image in one of the parts.
     """
+    return _divide(dataset.folder, fraction)
+
+
+@lru_cache(maxsize=8)
+def _divide(dataset_folder: Path, fraction: float) -> TrainingParts:
+    """Divide the training images of a prepared folder; a search asks for the same division for each of its trials."""
+    dataset = Dataset.open(dataset_folder)
     labels = dataset.train.labels
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     random = generator(0, "validation")

@@ -36,14 +36,7 @@ class CustomNetwork(NetworkSettings):
         Raises:
             UserError: If the builder cannot be imported or called, or returns something else.
         """
-        build_network = checks.import_object("network.name", self.name)
-        try:
-            network = build_network(**self.options)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"network.name={self.name} failed with network.options={self.options} ({error}). "
-                "Correct the builder or the options."
-            ) from None
+        network = checks.make_object("network", self.name, self.options)
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"network.name={self.name} returned an object of type {type(network).__name__}. "

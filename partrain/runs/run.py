@@ -80,8 +80,8 @@ def run(
         return asdict(prepared.plan)
 
     prepared.check_folder()  # A folder of other work is left as it is.
-    is_reported = print_resume_command("train", prepared.folder, settings, prepared.dataset)
-    with hold_lock(prepared.folder, "run"), is_reported if show_progress else nullcontext():
+    resume_command = print_resume_command("train", prepared.folder, settings, prepared.dataset)
+    with hold_lock(prepared.folder, "run"), resume_command if show_progress else nullcontext():
         if show_progress:
             prepared.report_move()
         prepared.write()

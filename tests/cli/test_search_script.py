@@ -78,6 +78,7 @@ MISTAKES = {
         "set it to at least 3"
     ),
     f"{LR} resume=runs/x": "resume=runs/x is no search's folder: it needs config.yaml and search.json",
+    f"{LR} objective=test_accuracy": "objective=test_accuracy is a setting of partrain train; leave it out",
     f"{LR} strategy=gpipe": (
         "Cannot train configuration 0 (train.lr=0.00184): strategy=gpipe cannot be used in a search; "
         "set strategy=synthetic"
@@ -133,6 +134,10 @@ def test_a_search_stopped_and_gone_on_with(trainers: list[FakeTrainer], tmp_path
     refused = run_script("search", *words, "data.validation=0.2", f"hydra.run.dir={tmp_path}")
     assert refused.error == (
         f"error: {tmp_path} holds another search: data.validation is 0.1 there, 0.2 here; take a new folder"
+    )
+    refused = run_script("search", f"resume={tmp_path}", "train.lr=choice(1,2)")
+    assert refused.error == (
+        f"error: resume={tmp_path}: it does not search train.lr=choice(1,2); leave it out, or start anew in a new folder"
     )
     refused = run_script("search", f"resume={tmp_path}", "search.eta=2")
     assert refused.error == (

@@ -211,7 +211,7 @@ def test_a_comparison_from_the_command_line(tmp_path: Path) -> None:
     arguments = [
         *DATA,
         *("network.depth=2", "train.epochs=1", "launch.device=cpu", "launch.threads=1", f"hydra.run.dir={tmp_path}"),
-        "launch.processes=auto",
+        "launch.processes=fork",
         *("grid.strategies=[end_to_end,synthetic]", "grid.widths=[32]", "grid.batch_sizes=[50]", "grid.repeats=1"),
         "grid.accuracies=[0.0]",
     ]

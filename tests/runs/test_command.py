@@ -9,7 +9,7 @@ from scripting import ROOT
 
 from partrain import RunSettings
 from partrain.boundaries.labels import CustomLabels, SparseLabels
-from partrain.cli.config import free_options, register_schemas, run_settings
+from partrain.cli.config import hydra_words, register_schemas, run_settings
 from partrain.data.settings import EMNIST
 from partrain.launch.settings import Inline, Local
 from partrain.networks import CNN, MLP, CustomNetwork, TorchvisionModel
@@ -45,7 +45,7 @@ def test_it_makes_the_same_settings(settings: RunSettings) -> None:
     assert words[:2] == ["partrain", "train"]
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        assert run_settings(compose("train", free_options(words[2:]))) == settings
+        assert run_settings(compose("train", hydra_words(words[2:]))) == settings
 
 
 def test_it_says_only_what_is_not_the_default() -> None:
@@ -87,5 +87,5 @@ def test_a_word_holds_any_text_through_the_shell_and_hydra(text: str) -> None:
     words = subprocess.run(["sh", "-c", f'printf "%s\\0" {line}'], capture_output=True, check=True).stdout.decode()
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        made = run_settings(compose("train", free_options(words.split("\0")[2:-1])))
+        made = run_settings(compose("train", hydra_words(words.split("\0")[2:-1])))
     assert made == settings
